@@ -1,0 +1,33 @@
+"""Lexel: vector quantization in PyTorch. Continuous features become discrete codes, and codes become features again.
+
+import torch, lexel
+
+vq = lexel.VectorQuantizer(512, 64)
+loss, quantized, perplexity, encodings = vq(torch.randn(2, 64, 8, 8))
+"""
+
+from importlib.metadata import version as _version
+
+from lexel.codebook import Codebook
+from lexel.estimators import Estimator, StraightThrough
+from lexel.learning import EMA, Gradient, Learning
+from lexel.nearest import nearest_code
+from lexel.parts import from_config, to_config
+from lexel.quantizers import Quantized, Quantizer, VectorQuantizer
+
+__version__ = _version("lexel")
+
+__all__ = [
+    "EMA",
+    "Codebook",
+    "Estimator",
+    "Gradient",
+    "Learning",
+    "Quantized",
+    "Quantizer",
+    "StraightThrough",
+    "VectorQuantizer",
+    "from_config",
+    "nearest_code",
+    "to_config",
+]

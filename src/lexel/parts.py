@@ -1,0 +1,90 @@
+"""Settings that can be written to a file and read back, so that no file can run code."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+__all__ = ["Configurable", "from_config", "to_config"]
+
+_REGISTRY: dict[str, type[Configurable]] = {}
+
+
+def class_path(cls: type) -> str:
+    """Return the name under which a class stands in configuration files: ``lexel.EMA`` for what Lexel exports."""
+    return f"lexel.{cls.__name__}" if cls.__module__.startswith("lexel.") else f"{cls.__module__}.{cls.__qualname__}"
+
+
+class Configurable:
+    """A class whose constructor arguments are its whole configuration.
+
+    A subclass keeps each argument of its constructor as an attribute of the same name. In return `to_config` can write
+    it, `from_config` can rebuild it, and the command line can build it by name. Subclasses are known from the moment
+    they are defined, including those outside Lexel.
+    """
+
+    abstract: ClassVar[bool] = True
+
+    def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.abstract = abstract
+        if not abstract:
+            _REGISTRY[class_path(cls)] = cls
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments as plain data: ``{"class_path": …, "init_args": {…}}``."""
+        names = [name for name in inspect.signature(type(self).__init__).parameters if name != "self"]
+        return {
+            "class_path": class_path(type(self)),
+            "init_args": {name: to_config(getattr(self, name)) for name in names},
+        }
+
+
+def to_config(value: Any) -> Any:
+    """Turn settings into plain data: numbers, strings, lists and dictionaries.
+
+    Raises:
+        TypeError: `value` holds something that is neither plain data nor `Configurable`.
+
+    Example:
+        >>> import lexel
+        >>> lexel.to_config(lexel.EMA(decay=0.9))
+        {'class_path': 'lexel.EMA', 'init_args': {'decay': 0.9, 'epsilon': 1e-05}}
+    """
+    if isinstance(value, Configurable):
+        return value.config
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): to_config(item) for key, item in value.items()}
+    if hasattr(value, "__iter__"):
+        return [to_config(item) for item in value]
+    raise TypeError(f"cannot write {value!r} ({type(value).__name__}) into a configuration")
+
+
+def from_config(config: Any) -> Any:
+    """Rebuild what `to_config` wrote. Only classes that derive from `Configurable` can be named; nothing is imported.
+
+    Raises:
+        ValueError: `config` names a class that is not known, or arguments that its constructor does not take.
+
+    Example:
+        >>> import lexel
+        >>> lexel.from_config({"class_path": "lexel.EMA", "init_args": {"decay": 0.9}})
+        EMA(decay=0.9, epsilon=1e-05)
+    """
+    if isinstance(config, Mapping):
+        if "class_path" not in config:
+            return {key: from_config(item) for key, item in config.items()}
+        cls = _REGISTRY.get(str(config["class_path"]))
+        if cls is None:
+            raise ValueError(f"unknown class_path {config['class_path']!r}; known: {', '.join(sorted(_REGISTRY))}")
+        try:
+            return cls(**{key: from_config(item) for key, item in config.get("init_args", {}).items()})
+        except TypeError as error:
+            raise ValueError(f"cannot build {config['class_path']}: {error}") from error
+    if isinstance(config, list):
+        return [from_config(item) for item in config]
+    return config

@@ -1,0 +1,208 @@
+"""What all quantizers share: any layout and dtype comes in, one `Quantized` goes out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from lexel.parts import Configurable
+
+__all__ = ["Quantized", "Quantizer"]
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What a quantizer returns.
+
+    It unpacks as the four values of the classic module, ``loss, quantized, perplexity, encodings = vq(z)``. Unpacking
+    builds the one-hot `encodings`, (N, K); where they are not wanted, read the attributes instead.
+
+    Attributes:
+        loss: scalar, float32 at least; add it to the task loss.
+        quantized: the input's shape and dtype, contiguous, carrying the estimator's gradient.
+        perplexity: scalar; exp(entropy) of this batch's code usage, over all ranks.
+        indices: int64, the input's shape without the channel axis, plus one trailing axis where there are several
+            codebooks; −1 where masked.
+        terms: the unweighted parts of the loss, by name.
+        num_embeddings: K.
+    """
+
+    loss: Tensor
+    quantized: Tensor
+    perplexity: Tensor
+    indices: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    num_embeddings: int = 0
+
+    @property
+    def encodings(self) -> Tensor:
+        """One-hot codes, float32 `(N, K)` for N positions; made at each call, never kept. Masked rows are zero."""
+        indices = self.indices.reshape(-1, 1)
+        encodings = torch.zeros(len(indices), self.num_embeddings, device=indices.device)
+        return encodings.scatter_(1, indices.clamp_min(0), (indices >= 0).to(encodings.dtype))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        yield from (self.loss, self.quantized, self.perplexity, self.encodings)
+
+
+class Quantizer(nn.Module, Configurable, abstract=True):
+    """Turns continuous vectors into discrete codes and back.
+
+    A subclass says what happens to plain rows, in `quantize_rows` and `lookup_rows`; layouts, dtypes, masks and checks
+    of the input are settled here, once for all.
+
+    Attributes:
+        num_embeddings: K, how many different values an index takes.
+        embedding_dim: D, the size of the channel axis.
+        channel_dim: which axis of the input holds the channels.
+    """
+
+    num_embeddings: int
+    embedding_dim: int
+    channel_dim: int
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, channel_dim: int = 1) -> None:
+        super().__init__()
+        name = type(self).__name__
+        for argument, value in (("num_embeddings", num_embeddings), ("embedding_dim", embedding_dim)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name}: {argument} must be an int, got {value!r} ({type(value).__name__})")
+            if value < 1:
+                raise ValueError(f"{name}: {argument} must be at least 1, got {value}")
+        if isinstance(channel_dim, bool) or not isinstance(channel_dim, int):
+            raise TypeError(f"{name}: channel_dim must be an int, got {channel_dim!r} ({type(channel_dim).__name__})")
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        self.channel_dim = channel_dim
+
+    @property
+    def bits(self) -> float:
+        """Bits that the indices of one position carry at most: log2 K."""
+        return math.log2(self.num_embeddings)
+
+    def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Quantized:
+        """Quantize the rows of `z` `(N, D)`, float32 or float64.
+
+        Args:
+            z: inputs, finite in training; masked rows are zero.
+            valid: bool `(N,)`, False for masked rows, which count in nothing; None when all count.
+        """
+        raise NotImplementedError
+
+    def lookup_rows(self, indices: Tensor) -> Tensor:
+        """Return the quantized rows `(N, D)` for indices `(N, …)`, all within [0, K)."""
+        raise NotImplementedError
+
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Quantized:
+        """Quantize every vector along the channel axis.
+
+        Args:
+            inputs: floating, two or more dimensions, `embedding_dim` channels at `channel_dim`: `(B, D)`, `(B, D, T)`,
+                `(B, D, H, W)`, `(B, D, T, H, W)` and so on. Any strides. Everything is computed in float32 at least,
+                whatever the dtype of the inputs and whatever autocast says.
+            mask: bool, the inputs' shape without the channel axis; False marks padding, which passes through unchanged,
+                has index −1, and counts in no loss, statistic or perplexity.
+
+        Returns:
+            A `Quantized`. For an empty batch its loss is zero and nothing else changes.
+
+        Raises:
+            TypeError: `inputs` is not a floating tensor, or `mask` not a boolean one.
+            ValueError: `inputs` or `mask` has another shape, or, in training, `inputs` holds NaN or Inf (before any
+                state changes).
+        """
+        self._check(inputs, mask)
+        rows = inputs.movedim(self.channel_dim, -1)
+        layout = rows.shape[:-1]
+        with torch.autocast(inputs.device.type, enabled=False):
+            z = rows.reshape(-1, self.embedding_dim).to(torch.promote_types(inputs.dtype, torch.float32))
+            valid = None
+            if mask is not None:
+                valid = mask.reshape(-1)
+                z = torch.where(valid.unsqueeze(1), z, 0)
+            if self.training:
+                self._require_finite(z)
+            result = self.quantize_rows(z, valid)
+        quantized = result.quantized.to(inputs.dtype).reshape(rows.shape)
+        indices = result.indices
+        if mask is not None and valid is not None:
+            quantized = torch.where(mask.unsqueeze(-1), quantized, rows)
+            indices = torch.where(valid.reshape(-1, *[1] * (indices.ndim - 1)), indices, -1)
+        return replace(
+            result,
+            quantized=quantized.movedim(-1, self.channel_dim).contiguous(),
+            indices=indices.reshape(*layout, *indices.shape[1:]),
+        )
+
+    def lookup(self, indices: Tensor) -> Tensor:
+        """Turn indices back into vectors: in eval mode, exactly the `quantized` that they came with.
+
+        Args:
+            indices: integers as `forward` returns them. −1, the index of masked positions, gives a zero vector.
+
+        Returns:
+            The codes in their own dtype, channels at `channel_dim`.
+
+        Raises:
+            TypeError: `indices` is not an integer tensor.
+            ValueError: an index is not in [−1, K).
+        """
+        if indices.dtype.is_floating_point or indices.dtype.is_complex or indices.dtype == torch.bool:
+            raise TypeError(f"{type(self).__name__}.lookup: indices must be integers, got {indices.dtype}")
+        layout = self._positions(indices)
+        flat = indices.reshape(layout.numel(), *indices.shape[len(layout) :]).long()
+        if flat.numel() and not torch.compiler.is_compiling():
+            low, high = (int(bound) for bound in flat.aminmax())
+            if low < -1 or high >= self.num_embeddings:
+                raise ValueError(
+                    f"{type(self).__name__}.lookup: indices must be in [-1, {self.num_embeddings}), got {low} to {high}"
+                )
+        rows = self.lookup_rows(flat.clamp_min(0))
+        absent = (flat < 0).reshape(len(flat), -1).all(1)
+        rows = torch.where(absent.unsqueeze(1), 0, rows)
+        return rows.reshape(*layout, self.embedding_dim).movedim(-1, self.channel_dim).contiguous()
+
+    def _positions(self, indices: Tensor) -> torch.Size:
+        """Return the part of the indices' shape that counts positions: all of it, with one codebook."""
+        return indices.shape
+
+    def _check(self, inputs: Tensor, mask: Tensor | None) -> None:
+        name = type(self).__name__
+        if not isinstance(inputs, Tensor):
+            raise TypeError(f"{name}: inputs must be a tensor, got {type(inputs).__name__}")
+        if not inputs.dtype.is_floating_point:
+            raise TypeError(f"{name}: inputs must be floating, got {inputs.dtype}")
+        shape = tuple(inputs.shape)
+        if inputs.ndim < 2:
+            raise ValueError(
+                f"{name}: inputs must have a batch and a channel axis, got {inputs.ndim} dimensions {shape}"
+            )
+        if not -inputs.ndim <= self.channel_dim < inputs.ndim:
+            raise ValueError(f"{name}: inputs of shape {shape} have no axis channel_dim={self.channel_dim}")
+        if inputs.shape[self.channel_dim] != self.embedding_dim:
+            raise ValueError(
+                f"{name}: inputs have {inputs.shape[self.channel_dim]} channels at axis {self.channel_dim} of {shape}, "
+                f"expected embedding_dim={self.embedding_dim}"
+            )
+        if mask is None:
+            return
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+            raise TypeError(f"{name}: mask must be a boolean tensor, got {getattr(mask, 'dtype', type(mask).__name__)}")
+        axis = self.channel_dim % inputs.ndim
+        expected = shape[:axis] + shape[axis + 1 :]
+        if tuple(mask.shape) != expected:
+            raise ValueError(
+                f"{name}: mask has shape {tuple(mask.shape)}, expected {expected}, inputs without channels"
+            )
+
+    def _require_finite(self, z: Tensor) -> None:
+        if torch.compiler.is_compiling():
+            return
+        # The sum is finite unless an element is not, or the sum itself overflows; only then is it worth a closer look.
+        total = z.detach().sum()
+        if not torch.isfinite(total) and not torch.isfinite(z).all():
+            raise ValueError(f"{type(self).__name__}: inputs hold NaN or Inf; no code was changed")

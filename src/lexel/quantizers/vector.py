@@ -1,0 +1,126 @@
+"""The vector quantizer of the VQ-VAE."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lexel.codebook import Codebook
+from lexel.distributed import all_sum, mean_over_ranks
+from lexel.estimators import Estimator, StraightThrough
+from lexel.learning import EMA, Gradient, Learning
+from lexel.metrics import perplexity, usage_counts
+from lexel.nearest import nearest_code
+from lexel.quantizers.base import Quantized, Quantizer
+
+__all__ = ["VectorQuantizer"]
+
+
+class VectorQuantizer(Quantizer):
+    """Replaces every vector by the nearest code of a learned codebook (van den Oord et al. 2017, arXiv 1711.00937).
+
+    The channel axis holds the vectors and all other axes are positions: an input of `[16, 64, 32, 32]` is taken as
+    16·32·32 = 16,384 vectors of 64 numbers, each is replaced by its nearest code, and the result goes back to
+    `[16, 64, 32, 32]`.
+
+        loss = ‖sg[z] − e‖² + commitment_cost · ‖z − sg[e]‖²    (eq. 3 less the reconstruction; means over elements)
+
+    The first term, `terms["codebook"]`, moves the codes to the inputs; the second, `terms["commitment"]`, moves the
+    inputs to their codes; the task loss moves the inputs alone, through the estimator. With `learning=EMA()` the codes
+    move as averages instead and the first term is absent.
+
+    Attributes:
+        codebook: the codes; `codebook.weight` is the table, `(K, D)`.
+        ema_count: with EMA, the running count N of inputs for each code, `(K,)`.
+        ema_sum: with EMA, the running sum m of inputs for each code, `(K, D)`.
+
+    Args:
+        num_embeddings: K, how many codes there are.
+        embedding_dim: D, the size of a code and of the input's channel axis.
+        commitment_cost: β, the weight of the commitment term; not negative.
+        learning: how the codes move: `Gradient()` or `EMA()`.
+        estimator: which gradient the encoder gets: `StraightThrough()`.
+        channel_dim: which axis of the input holds the channels; −1 for transformers.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: K or D is below 1, or `commitment_cost` is negative or not finite.
+
+    Example:
+        >>> import torch, lexel
+        >>> vq = lexel.VectorQuantizer(512, 64)
+        >>> loss, quantized, perplexity, encodings = vq(torch.randn(2, 64, 8, 8))
+        >>> quantized.shape, encodings.shape
+        (torch.Size([2, 64, 8, 8]), torch.Size([128, 512]))
+        >>> vq.lookup(vq(torch.randn(2, 64, 8, 8)).indices).shape
+        torch.Size([2, 64, 8, 8])
+    """
+
+    ema_count: Tensor
+    ema_sum: Tensor
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        commitment_cost: float = 0.25,
+        *,
+        learning: Learning = Gradient(),
+        estimator: Estimator = StraightThrough(),
+        channel_dim: int = 1,
+    ) -> None:
+        super().__init__(num_embeddings, embedding_dim, channel_dim)
+        if isinstance(commitment_cost, bool) or not isinstance(commitment_cost, (int, float)):
+            raise TypeError(f"VectorQuantizer: commitment_cost must be a number, got {commitment_cost!r}")
+        if not 0 <= commitment_cost < float("inf"):
+            raise ValueError(f"VectorQuantizer: commitment_cost must be finite and not negative, got {commitment_cost}")
+        for argument, part, kind in (("learning", learning, Learning), ("estimator", estimator, Estimator)):
+            if not isinstance(part, kind):
+                raise TypeError(f"VectorQuantizer: {argument} must be a lexel {kind.__name__}, got {part!r}")
+        self.commitment_cost = float(commitment_cost)
+        self.learning = learning
+        self.estimator = estimator
+        self.codebook = Codebook(num_embeddings, embedding_dim, trainable=isinstance(learning, Gradient))
+        if isinstance(learning, EMA):
+            self.register_buffer("ema_count", torch.ones(num_embeddings))
+            self.register_buffer("ema_sum", self.codebook.weight.clone())
+
+    def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
+        codes = self.codebook().to(z.dtype)
+        indices = nearest_code(z.detach(), codes.detach())
+        e = F.embedding(indices, codes)
+        counted = indices if valid is None else torch.where(valid, indices, -1)
+
+        # The losses come before `quantized` takes its straight-through form: from that, they would only reach z.
+        codebook_error = _squared_error(e, z.detach(), valid)
+        commitment_error = _squared_error(z, e.detach(), valid)
+        quantized = self.estimator(z, e)
+
+        statistics = [usage_counts(counted, self.num_embeddings), commitment_error]
+        if isinstance(self.learning, EMA) and self.training:
+            statistics.append(torch.zeros_like(codes).index_add_(0, indices, z.detach()))  # masked rows are zero
+        counts, error, *sums = all_sum(*statistics)
+
+        elements = counts.sum().clamp_min(1) * self.embedding_dim
+        terms = {"commitment": mean_over_ranks(commitment_error, error, elements)}
+        loss = self.commitment_cost * terms["commitment"]
+        if isinstance(self.learning, Gradient):
+            terms["codebook"] = mean_over_ranks(codebook_error, error, elements)
+            loss = loss + terms["codebook"]
+        if isinstance(self.learning, EMA) and self.training:
+            self.learning.update(self.codebook.weight, self.ema_count, self.ema_sum, counts, sums[0])
+        return Quantized(loss, quantized, perplexity(counts), indices, terms, self.num_embeddings)
+
+    def lookup_rows(self, indices: Tensor) -> Tensor:  # noqa: D102
+        return F.embedding(indices, self.codebook())
+
+    def extra_repr(self) -> str:
+        """Show what the codebook's own line does not."""
+        return f"commitment_cost={self.commitment_cost}, learning={self.learning}, estimator={self.estimator}"
+
+
+def _squared_error(moving: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
+    """Sum of squared differences over the rows that count."""
+    error = (moving - target).square()
+    return error.sum() if valid is None else torch.where(valid.unsqueeze(1), error, 0).sum()
