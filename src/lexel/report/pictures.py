@@ -1,0 +1,76 @@
+"""Pictures of what a model does: reconstructions below their originals, and grids of tokens in colour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["centre", "columns", "token_colours", "token_picture"]
+
+
+def centre(image: Tensor, side: int) -> Tensor:
+    """Crop the centre of `(C, H, W)` to at most `side` × `side`."""
+    top, left = (max(length - side, 0) // 2 for length in image.shape[1:])
+    return image[:, top : top + side, left : left + side]
+
+
+def columns(pictures: Sequence[Sequence[Tensor]], gap: int = 6) -> Tensor:
+    """Arrange pictures in columns, on white: each inner sequence from top to bottom, the columns from left to right.
+
+    Args:
+        pictures: floating `(1, H, W)` (grey) or `(3 or more, H, W)` (colour; channels after the third are not shown).
+        gap: pixels between them.
+
+    Returns:
+        `(3, H, W)`.
+    """
+    return _row([_row([_coloured(picture).mT for picture in column], gap).mT for column in pictures], gap)
+
+
+def token_colours(vectors: Tensor) -> Tensor:
+    """Give every quantized vector a colour, so that like codes have like colours.
+
+    The three directions in which the vectors differ most become red, green and blue.
+
+    Args:
+        vectors: quantized vectors, `(N, D)`.
+
+    Returns:
+        `(N, 3)` in [0, 1].
+    """
+    centred = vectors.float() - vectors.float().mean(0)
+    _, _, directions = torch.linalg.svd(centred.T @ centred)
+    scores = centred @ directions[:3].T
+    # By rank rather than value: a few far codes would leave all others one grey.
+    ranks = scores.argsort(0).argsort(0).float() / max(len(scores) - 1, 1)
+    return F.pad(ranks, (0, 3 - ranks.shape[1]), value=0.5)
+
+
+def token_picture(colours: Tensor, side: int) -> Tensor:
+    """Draw a grid of coloured squares with a thin gap between them.
+
+    Args:
+        colours: `(h, w, 3)` in [0, 1].
+        side: of one square in pixels, its gap of one pixel included.
+
+    Returns:
+        `(3, h·side, w·side)`.
+    """
+    picture = colours.movedim(-1, 0).repeat_interleave(side, 1).repeat_interleave(side, 2)
+    picture[:, side - 1 :: side] = 1
+    picture[:, :, side - 1 :: side] = 1
+    return picture
+
+
+def _row(pictures: Sequence[Tensor], gap: int) -> Tensor:
+    height = max(picture.shape[1] for picture in pictures)
+    padded = [F.pad(picture, (0, gap, 0, height - picture.shape[1]), value=1.0) for picture in pictures]
+    row = torch.cat(padded, dim=2)
+    return row[..., : row.shape[2] - gap]
+
+
+def _coloured(image: Tensor) -> Tensor:
+    return image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)

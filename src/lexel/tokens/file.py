@@ -1,0 +1,111 @@
+"""The file that holds the codes of many images: plain safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+try:
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import save_file
+except ImportError as error:
+    raise ImportError("token files need safetensors: pip install 'lexel[train]'") from error
+
+from lexel.files import inside, written_beside
+from lexel.models import VQVAE
+
+__all__ = ["TokenFile", "fingerprint", "read_tokens", "write_tokens"]
+
+FORMAT = "lexel-tokens-1"
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    """The codes of a set of images.
+
+    Attributes:
+        indices: by the image's name, int64 `(h, w)`, with one axis more for several codebooks.
+        sizes: by the image's name, (H, W) in pixels.
+        num_embeddings: K of the quantizer that made them.
+        model: fingerprint of the model that made them.
+    """
+
+    indices: dict[str, Tensor]
+    sizes: dict[str, tuple[int, int]]
+    num_embeddings: int
+    model: str
+
+
+def fingerprint(model: VQVAE) -> str:
+    """Return a short digest of a model's weights, to tell whether tokens come from it."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def write_tokens(path: Path, tokens: TokenFile) -> None:
+    """Write a token file, whole or not at all. Indices take the smallest integer type that holds K.
+
+    The file is plain safetensors: one tensor an image, under the image's name; the sizes stand in the metadata.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    # K - 1 must fit; torch has few operations on uint16 and wider unsigned types, so they are left out.
+    limits = ((torch.uint8, 1 << 8), (torch.int16, 1 << 15), (torch.int32, 1 << 31))
+    dtype = next((dtype for dtype, limit in limits if tokens.num_embeddings <= limit), torch.int64)
+    metadata = {
+        "format": FORMAT,
+        "model": tokens.model,
+        "num_embeddings": str(tokens.num_embeddings),
+        "sizes": json.dumps(tokens.sizes),
+    }
+    tensors = {name: indices.to(dtype).contiguous() for name, indices in tokens.indices.items()}
+    with written_beside(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def read_tokens(path: Path) -> TokenFile:
+    """Read a token file and check all that it says. Nothing in it can run code.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+        ValueError: it is malformed, its indices are out of range, or a name would leave the folder to decode into.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata: Mapping[str, str] = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ValueError(f"its format is {metadata.get('format')!r}, expected {FORMAT!r}")
+            num_embeddings = int(metadata["num_embeddings"])
+            indices = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        sizes = {str(name): _size(size) for name, size in json.loads(metadata["sizes"]).items()}
+        if sizes.keys() != indices.keys():
+            raise ValueError("the images that have a size are not those that have indices")
+        for name, grid in indices.items():
+            inside(Path(), name)
+            if grid.dtype.is_floating_point or grid.ndim < 1:
+                raise ValueError(f"the indices of {name!r} are {grid.dtype} of shape {tuple(grid.shape)}")
+            if grid.numel() and not 0 <= int(grid.min()) <= int(grid.max()) < num_embeddings:
+                raise ValueError(f"the indices of {name!r} are not all in [0, {num_embeddings})")
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a sound token file: {error}") from error
+    return TokenFile({name: grid.long() for name, grid in indices.items()}, sizes, num_embeddings, metadata["model"])
+
+
+def _size(value: Any) -> tuple[int, int]:
+    height, width = value
+    if not all(isinstance(side, int) and side > 0 for side in (height, width)):
+        raise ValueError(f"{value!r} is not the size of an image")
+    return height, width

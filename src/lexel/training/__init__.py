@@ -1,0 +1,1 @@
+"""Training runs, their evaluation, and the demo. Needs the extra `lexel[train]`."""

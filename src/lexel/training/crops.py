@@ -1,0 +1,56 @@
+"""Random crops of images: what a training step sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from lexel.images import Images
+
+__all__ = ["RandomCrops", "Remaining"]
+
+
+class RandomCrops(Dataset[Tensor]):
+    """The i-th crop of a training run: float32 `(C, crop, crop)` in [0, 1], a function of the seed and i alone.
+
+    So the same run sees the same crops whatever the number of workers or ranks, and a resumed run goes on where it was.
+    Images smaller than the crop are padded by their edge.
+
+    Args:
+        images: where the crops come from.
+        crop: side of the crops in pixels.
+        length: how many there are.
+        seed: of the choice.
+    """
+
+    def __init__(self, images: Images, crop: int, length: int, seed: int) -> None:
+        self.images, self.crop, self.length, self.seed = images, crop, length, seed
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Tensor:
+        generator = torch.Generator().manual_seed((self.seed * 2**40 + index) % 2**63)
+        pixels = self.images.read(int(torch.randint(len(self.images), (), generator=generator)))
+        height, width = pixels.shape[-2:]
+        top = int(torch.randint(max(height - self.crop, 0) + 1, (), generator=generator))
+        left = int(torch.randint(max(width - self.crop, 0) + 1, (), generator=generator))
+        patch = pixels[:, top : top + self.crop, left : left + self.crop].float() / 255
+        return F.pad(patch, (0, self.crop - patch.shape[2], 0, self.crop - patch.shape[1]), mode="replicate")
+
+
+class Remaining(Sampler[int]):
+    """The indices from `start` on, of which each rank takes its share."""
+
+    def __init__(self, start: int, stop: int, rank: int, ranks: int) -> None:
+        self.range = range(start + rank, stop, ranks)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.range)
+
+    def __len__(self) -> int:
+        return len(self.range)

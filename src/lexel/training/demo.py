@@ -1,0 +1,97 @@
+"""A first look: train on photographs that packages carry, and show what the codes keep of two that were held out."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from lexel.files import refuse_existing
+from lexel.images import open_images, save_image, to_pixels
+from lexel.models import VQVAE
+from lexel.report.pictures import columns, token_colours, token_picture
+from lexel.training.evaluate import Evaluation, evaluate
+from lexel.training.run import train
+from lexel.training.settings import Settings
+
+__all__ = ["Demo", "run_demo"]
+
+TRAINED_ON = {
+    "skimage": ["data/astronaut.png", "data/hubble_deep_field.jpg", "data/motorcycle_left.png", "data/rocket.jpg"],
+    "sklearn": ["datasets/images/china.jpg", "datasets/images/flower.jpg"],
+}
+HELD_OUT = {"skimage": ["data/chelsea.png", "data/coffee.png"]}
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo made.
+
+    Attributes:
+        held_out: figures on the photographs that were not trained on.
+        reconstructions: picture of those photographs above their reconstructions.
+        tokens: picture of a photograph beside its grid of tokens.
+        finished: False when it was interrupted.
+    """
+
+    held_out: Evaluation
+    reconstructions: Path
+    tokens: Path
+    finished: bool
+
+
+def run_demo(model: VQVAE, out: Path, settings: Settings, *, config: str = "", overwrite: bool = False) -> Demo:
+    """Train `model` on photographs of scikit-image and scikit-learn, evaluate it on two others, and draw both.
+
+    Args:
+        model: what to train.
+        out: the run's folder, to which the photographs and the pictures are added.
+        settings: how to train.
+        config: text to keep as config.yaml.
+        overwrite: start anew where a run exists.
+
+    Raises:
+        FileExistsError: `out` exists and `overwrite` is not set.
+        ImportError: a package that carries the photographs is missing.
+    """
+    refuse_existing(out, overwrite=overwrite)
+    trained_on, held_out = out / "photographs" / "trained-on", out / "photographs" / "held-out"
+    _copy(TRAINED_ON, trained_on)
+    _copy(HELD_OUT, held_out)
+    finished = train(model, trained_on, out, settings, config=config, overwrite=True)
+
+    model = model.cpu().eval()
+    images = [image.float() / 255 for _, image in open_images(held_out).readable(range(2))]
+    with torch.no_grad():
+        grids = [model.encode(image[None]) for image in images]
+        decoded = [
+            model.decode(grid, (image.shape[1], image.shape[2]))[0] for grid, image in zip(grids, images, strict=True)
+        ]
+    reconstructions, tokens = out / "reconstructions.png", out / "tokens.png"
+    save_image(to_pixels(columns(list(zip(images, decoded, strict=True)))), reconstructions)
+    save_image(to_pixels(_token_page(model, images[0], grids[0])), tokens)
+    return Demo(evaluate(model, held_out), reconstructions, tokens, finished)
+
+
+def _token_page(model: VQVAE, image: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """Draw an image beside its tokens, each a square of the colour that stands for its code."""
+    vectors = model.quantizer.lookup(grid)[0].movedim(0, -1)
+    height, width, dim = vectors.shape
+    codes, which = torch.unique(vectors.reshape(-1, dim), dim=0, return_inverse=True)
+    colours = token_colours(codes)[which].reshape(height, width, 3)
+    zoom = 2
+    enlarged = image.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
+    return columns([[enlarged], [token_picture(colours, model.downsampling * zoom)]])
+
+
+def _copy(photographs: dict[str, list[str]], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for package, names in photographs.items():
+        spec = find_spec(package)
+        if spec is None or spec.origin is None:
+            raise ImportError(f"the demo needs the photographs of {package}: pip install 'lexel[demo]'")
+        for name in names:
+            shutil.copy(Path(spec.origin).parent / name, folder)

@@ -1,0 +1,96 @@
+"""How good a model's reconstructions and codes are, over a whole set of images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from lexel.console import track
+from lexel.images import open_images, to_pixels
+from lexel.metrics import perplexity
+from lexel.models import VQVAE
+
+__all__ = ["Evaluation", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures over a set of whole images; reconstructions count as the 8-bit pixels that a file would hold.
+
+    Attributes:
+        images: how many were read.
+        psnr: mean over images, in dB, of 10 log10(1 / mean squared error).
+        ssim: mean structural similarity over images of at least 11 × 11 pixels; NaN without any.
+        l1: mean absolute error of a pixel in [0, 1], over images.
+        perplexity: exp(entropy) of code usage over the whole set.
+        used: how many different codes occur.
+        num_embeddings: K, how many there are.
+        bits_per_pixel: with indices of fixed length.
+        entropy_bits_per_pixel: with an ideal entropy coder that knows how often each code occurs.
+        skipped: files that could not be read, with the reason.
+    """
+
+    images: int
+    psnr: float
+    ssim: float
+    l1: float
+    perplexity: float
+    used: int
+    num_embeddings: int
+    bits_per_pixel: float
+    entropy_bits_per_pixel: float
+    skipped: dict[str, str]
+
+
+@torch.no_grad()
+def evaluate(model: VQVAE, data: str | Path, *, strict: bool = False) -> Evaluation:
+    """Evaluate a model on whole images.
+
+    Args:
+        model: in eval mode.
+        data: as `lexel.images.open_images` takes it.
+        strict: refuse data with unreadable files instead of skipping them.
+
+    Raises:
+        FileNotFoundError: `data` does not exist.
+        ValueError: there is no readable image in `data`.
+    """
+    images = open_images(data, model.image_channels)
+    psnr, ssim, l1, codes = [], [], [], []
+    pixels = positions = 0
+    for _, image in images.readable(track(range(len(images)), "evaluating"), strict=strict):
+        original = image[None].float() / 255
+        height, width = image.shape[1:]
+        indices = model.encode(original)
+        decoded = to_pixels(model.decode(indices, (height, width))).float() / 255
+        psnr.append(-10 * math.log10(max(float((decoded - original).square().mean()), 1e-10)))
+        l1.append(float((decoded - original).abs().mean()))
+        if min(height, width) >= 11:  # the size of the window
+            ssim.append(float(structural_similarity_index_measure(decoded, original, data_range=1.0)))  # type: ignore[arg-type]
+        codes.append(indices.flatten())
+        pixels += height * width
+        positions += -(-height // model.downsampling) * -(-width // model.downsampling)
+
+    chosen = torch.cat(codes)
+    counts = torch.unique(chosen, return_counts=True)[1].float()
+    alive = float(perplexity(counts))
+    return Evaluation(
+        images=len(psnr),
+        psnr=_mean(psnr),
+        ssim=_mean(ssim),
+        l1=_mean(l1),
+        perplexity=alive,
+        used=len(counts),
+        num_embeddings=model.quantizer.num_embeddings,
+        bits_per_pixel=positions * model.quantizer.bits / pixels,
+        entropy_bits_per_pixel=len(chosen) * math.log2(alive) / pixels,
+        skipped=images.skipped,
+    )
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

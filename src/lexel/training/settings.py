@@ -1,0 +1,44 @@
+"""How to train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Args:
+        steps: optimizer steps.
+        batch_size: crops in a step, over all devices.
+        crop: side of the random crops in pixels.
+        learning_rate: the highest of the schedule: a short warm-up, then a cosine down to nothing.
+        reconstruction_loss: `"mse"` or `"l1"`, divided by what a constant image would score.
+        seed: of the weights, the crops and everything else that chance decides.
+        precision: of the computation; the quantizer itself computes in float32 at least.
+        devices: how many to train on; `"auto"` takes all accelerators, or one process on CPU.
+        workers: processes that read images beside the training process.
+        log_every: steps between rows of metrics.csv.
+        save_every: steps between checkpoints and sample pictures.
+    """
+
+    steps: int = 5000
+    batch_size: int = 32
+    crop: int = 64
+    learning_rate: float = 1e-3
+    reconstruction_loss: Literal["mse", "l1"] = "mse"
+    seed: int = 0
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    devices: int | Literal["auto"] = "auto"
+    workers: int = 0
+    log_every: int = 50
+    save_every: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "crop", "learning_rate", "log_every", "save_every"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")

@@ -1,0 +1,27 @@
+"""Real photographs, small enough to be quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import skimage
+from PIL import Image
+
+PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photographs at different depths, in different formats and sizes, none of which 4 divides."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for source, target, size in (
+        ("astronaut.png", "people/astronaut.png", (97, 90)),
+        ("chelsea.png", "animals/cats/chelsea.jpg", (113, 75)),
+        ("coffee.png", "coffee.webp", (75, 50)),
+        ("camera.png", "people/camera.bmp", (66, 66)),
+    ):
+        (folder / target).parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(PHOTOGRAPHS / source) as image:
+            image.resize(size).save(folder / target)
+    return folder

@@ -1,0 +1,44 @@
+"""Results appear whole or not at all, and names stay in their folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lexel.files import inside, written_beside
+
+
+def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "answer"
+    target.write_text("before")
+    disk_full = OSError("no space left")
+
+    def write() -> None:
+        with written_beside(target) as temporary:
+            temporary.write_text("half of")
+            raise disk_full
+
+    with pytest.raises(OSError, match="no space left"):
+        write()
+    assert target.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_result_replaces_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "answer"
+    for text in ("first", "second"):
+        with written_beside(target) as temporary:
+            temporary.write_text(text)
+        assert target.read_text() == text
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("name", ["../a.png", "a/../../b.png", "/etc/a.png", "", ".", "..", "a\\..\\b", "C:/a", "a\0b"])
+def test_names_that_leave_the_folder_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="leaves the output folder"):
+        inside(Path("out"), name)
+
+
+def test_other_names_are_kept() -> None:
+    assert inside(Path("out"), "猫/a b..c.png") == Path("out/猫/a b..c.png")
