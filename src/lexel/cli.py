@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import lexel
 
 try:
-    from jsonargparse import ArgumentParser, Namespace
+    from jsonargparse import SUPPRESS, ArgumentParser, Namespace
     from rich.table import Table
 
     from lexel.console import messages, results
@@ -59,8 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
     from lexel.training.run import train
 
-    if settings.data is None or settings.out is None:
-        raise ValueError(f"lexel train needs {'DATA' if settings.data is None else '--out'}; see lexel train --help")
+    for name, shown in (("data", "DATA"), ("out", "--out")):
+        if settings.get(name) is None:
+            raise ValueError(f"{shown} is missing; see lexel train --help")
     finished = train(
         _model(settings, commands["train"]),
         settings.data,
@@ -160,7 +161,8 @@ def _parsers() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         command = commands[name]
         command.add_argument("--config", action="config", help="file of settings, as config.yaml in a run's folder")
         if name == "train":
-            command.add_argument("data", nargs="?", type=str, help=DATA)
+            # Left out where it is not given: None would take the place of what --config says.
+            command.add_argument("data", nargs="?", type=str, default=SUPPRESS, help=DATA)
         command.add_argument("--out", type=str, help="folder to write the run into", default=DEMO.get(name))
         command.add_class_arguments(Settings)
         command.add_class_arguments(VQVAE, "model", skip={"quantizer"}, instantiate=False)

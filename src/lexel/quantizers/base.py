@@ -24,7 +24,7 @@ class Quantized:
     Attributes:
         loss: scalar, float32 at least; add it to the task loss.
         quantized: the input's shape and dtype, contiguous, carrying the estimator's gradient.
-        perplexity: scalar; exp(entropy) of this batch's code usage, over all ranks.
+        perplexity: scalar; exp(entropy) of this batch's code usage, in training over all ranks.
         indices: int64, the input's shape without the channel axis, plus one trailing axis where there are several
             codebooks; −1 where masked.
         terms: the unweighted parts of the loss, by name.

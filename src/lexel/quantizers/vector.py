@@ -100,7 +100,8 @@ class VectorQuantizer(Quantizer):
         statistics = [usage_counts(counted, self.num_embeddings), commitment_error]
         if isinstance(self.learning, EMA) and self.training:
             statistics.append(torch.zeros_like(codes).index_add_(0, indices, z.detach()))  # masked rows are zero
-        counts, error, *sums = all_sum(*statistics)
+        # Ranks talk to each other in training alone: evaluating on one of them must not wait for the others.
+        counts, error, *sums = all_sum(*statistics) if self.training else statistics
 
         elements = counts.sum().clamp_min(1) * self.embedding_dim
         terms = {"commitment": mean_over_ranks(commitment_error, error, elements)}
