@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import skimage
+import torch
 from PIL import Image
 
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
@@ -25,3 +27,10 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with Image.open(PHOTOGRAPHS / source) as image:
             image.resize(size).save(folder / target)
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Tiny tensors gain nothing from threads, and lose much where other work wants the same cores."""
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start

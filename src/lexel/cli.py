@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import lexel
 
 try:
-    from jsonargparse import SUPPRESS, ArgumentParser, Namespace
+    from jsonargparse import SUPPRESS, ArgumentParser, Namespace, set_parsing_settings
     from rich.table import Table
 
     from lexel.console import messages, results
@@ -35,6 +35,10 @@ QUANTIZER = {
 DEMO = {"out": "runs/demo", "steps": 1500}
 # What says where and how a command runs, not what is trained: it stays out of config.yaml.
 NOT_KEPT = ("config", "overwrite", "strict", "debug")
+
+
+# No configuration file can have anything imported but Lexel's own classes.
+set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["lexel"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +67,7 @@ def _train(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
         if settings.get(name) is None:
             raise ValueError(f"{shown} is missing; see lexel train --help")
     finished = train(
-        _model(settings, commands["train"]),
+        _model(settings),
         settings.data,
         Path(settings.out),
         _settings(settings),
@@ -81,7 +85,7 @@ def _resume(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
     if not (run / CONFIG).is_file():
         raise FileNotFoundError(f"{run} is not a run: it has no {CONFIG}")
     kept = commands["train"].parse_path(run / CONFIG)
-    model = _model(kept, commands["train"])
+    model = _model(kept)
     finished = train(model, kept.data, run, _settings(kept), strict=kept.strict, resume=True)
     return _ended(run, finished)
 
@@ -121,7 +125,7 @@ def _decode(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
 def _demo(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
     from lexel.training.demo import run_demo
 
-    model = _model(settings, commands["demo"])
+    model = _model(settings)
     config = _kept(settings, commands["demo"])
     demo = run_demo(model, Path(settings.out), _settings(settings), config=config, overwrite=settings.overwrite)
     results.print("Two photographs that were not trained on:")
@@ -195,13 +199,11 @@ def _underscored(word: str) -> str:
     return option[:2] + option[2:].replace("-", "_") + equals + value if option.startswith("--") else word
 
 
-def _model(settings: Namespace, parser: ArgumentParser) -> VQVAE:
+def _model(settings: Namespace) -> VQVAE:
     import torch
 
     torch.manual_seed(settings.seed)
-    chosen = Namespace(quantizer=settings.quantizer)  # type: ignore[no-untyped-call]
-    quantizer = parser.instantiate(chosen).quantizer
-    return VQVAE(quantizer, **settings.model.as_dict())
+    return VQVAE(lexel.from_config(settings.quantizer.as_dict()), **settings.model.as_dict())
 
 
 def _settings(settings: Namespace) -> Settings:

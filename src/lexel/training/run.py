@@ -241,7 +241,8 @@ def _read_checkpoint(path: Path, model: VQVAE) -> Mapping[str, Any]:
         weights: Mapping[str, Tensor] = state["state_dict"]
         shapes = {name.removeprefix("model."): tuple(value.shape) for name, value in weights.items()}
     except Exception as error:  # a damaged file fails in many ways inside torch.load
-        raise ValueError(f"{path} is not a checkpoint of a run: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path} is not a checkpoint of a run: {reason}") from error
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     if shapes != expected:
         different = sorted(name for name in shapes.keys() | expected.keys() if shapes.get(name) != expected.get(name))

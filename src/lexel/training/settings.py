@@ -42,3 +42,5 @@ class Settings:
         for name in ("steps", "batch_size", "crop", "learning_rate", "log_every", "save_every"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.devices != "auto" and (self.devices < 1 or self.batch_size % self.devices):
+            raise ValueError(f"batch_size {self.batch_size} cannot be shared evenly by {self.devices} devices")

@@ -63,8 +63,6 @@ class TrainingTask(L.LightningModule):
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Crops from the current step on, this rank's share of each batch."""
         settings, ranks = self.settings, self.trainer.world_size
-        if settings.batch_size % ranks:
-            raise ValueError(f"batch_size {settings.batch_size} cannot be shared evenly by {ranks} devices")
         length = settings.steps * settings.batch_size
         crops = RandomCrops(self.images, settings.crop, length, settings.seed)
         sampler = Remaining(self.global_step * settings.batch_size, length, self.global_rank, ranks)
