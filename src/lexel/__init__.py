@@ -14,6 +14,7 @@ from lexel.learning import EMA, Gradient, Learning
 from lexel.nearest import nearest_code
 from lexel.parts import from_config, to_config
 from lexel.quantizers import Quantized, Quantizer, VectorQuantizer
+from lexel.upkeep import KMeansStart, OnlineClustering, Revival, Upkeep
 
 __version__ = _version("lexel")
 
@@ -22,10 +23,14 @@ __all__ = [
     "Codebook",
     "Estimator",
     "Gradient",
+    "KMeansStart",
     "Learning",
+    "OnlineClustering",
     "Quantized",
     "Quantizer",
+    "Revival",
     "StraightThrough",
+    "Upkeep",
     "VectorQuantizer",
     "from_config",
     "nearest_code",

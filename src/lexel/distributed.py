@@ -6,12 +6,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["all_sum", "mean_over_ranks", "world_size"]
+from lexel.nearest import nearest_code
+
+__all__ = ["AllRows", "all_min", "all_sum", "mean_over_ranks", "rank", "world_size"]
 
 
 def world_size() -> int:
     """Return how many processes train together; 1 without `torch.distributed`."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return the number of this process, from 0; 0 without `torch.distributed`."""
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 def all_sum(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -40,6 +47,19 @@ def all_sum(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(part.reshape(tensor.shape).to(tensor.dtype) for part, tensor in zip(parts, tensors, strict=True))
 
 
+def all_min(tensor: Tensor) -> Tensor:
+    """Return the least value over all ranks, element by element. Every rank must call it. Carries no gradient.
+
+    Example:
+        >>> all_min(torch.tensor([1.0, 2.0]))
+        tensor([1., 2.])
+    """
+    least = tensor.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(least, op=dist.ReduceOp.MIN)
+    return least
+
+
 def mean_over_ranks(local_sum: Tensor, global_sum: Tensor, count: Tensor) -> Tensor:
     """Return the mean over all ranks, with the gradient that makes data-parallel training equal to one large batch.
 
@@ -60,3 +80,60 @@ def mean_over_ranks(local_sum: Tensor, global_sum: Tensor, count: Tensor) -> Ten
     """
     local = local_sum * (world_size() / count)
     return local + (global_sum / count - local).detach()
+
+
+class AllRows:
+    """The inputs of all ranks, rank after rank, numbered as one process would number them if it held them all.
+
+    Every rank must make it, and call its methods, whether or not it has inputs of its own.
+
+    Args:
+        rows: this rank's inputs, `(N, D)`.
+        valid: bool `(N,)`, False for rows that do not count; None when all count.
+
+    Attributes:
+        own: this rank's rows and which of them count; never empty, an empty rank holds one row that does not count.
+        total: int64 scalar, how many rows there are on all ranks.
+
+    Example:
+        >>> AllRows(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([True, False, True])).take(torch.tensor([1, 0]))
+        tensor([[3.],
+                [1.]])
+    """
+
+    def __init__(self, rows: Tensor, valid: Tensor | None = None) -> None:
+        rows = rows.detach()
+        if len(rows) == 0:  # one row that does not count, so that every rank can index
+            rows, valid = rows.new_zeros(1, rows.shape[1]), torch.zeros(1, dtype=torch.bool, device=rows.device)
+        # The rows that count come first in this order.
+        self._order = None if valid is None else torch.argsort(~valid, stable=True)
+        if valid is None:
+            valid = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+        self.own = rows, valid
+        self._count = valid.sum()
+        held = torch.zeros(world_size(), dtype=torch.int64, device=rows.device)
+        held[rank()] = self._count
+        (held,) = all_sum(held)
+        self._offset = held[: rank()].sum()
+        self.total = held.sum()
+
+    def take(self, positions: Tensor) -> Tensor:
+        """Return the rows at `positions` (int64 `(n,)`, the same on all ranks, in [0, total)), `(n, D)`, to all."""
+        local = positions - self._offset
+        held = (local >= 0) & (local < self._count)
+        local = local.clamp(0, len(self.own[0]) - 1)
+        rows = self.own[0][local if self._order is None else self._order[local]]
+        return all_sum(torch.where(held.unsqueeze(1), rows, 0))[0]
+
+    def nearest(self, points: Tensor) -> Tensor:
+        """Return the row nearest to each of `points` `(n, D)`, `(n, D)`; zeros if there is no row at all."""
+        rows, valid = self.own
+        if self._order is not None:
+            rows = torch.where(
+                valid.unsqueeze(1), rows, rows[self._order[0]]
+            )  # for those that do not count, one that does
+        own = rows[nearest_code(points, rows)]
+        distance = torch.where(self._count > 0, (own - points).square().sum(1), torch.inf)
+        holder = torch.where(distance == all_min(distance), rank(), world_size())
+        mine = (all_min(holder) == rank()) & (self._count > 0)
+        return all_sum(torch.where(mine.unsqueeze(1), own, 0))[0]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import cast
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lexel.codebook import Codebook
-from lexel.distributed import all_sum, mean_over_ranks
+from lexel.distributed import AllRows, all_sum, mean_over_ranks
 from lexel.estimators import Estimator, StraightThrough
 from lexel.learning import EMA, Gradient, Learning
 from lexel.metrics import perplexity, usage_counts
 from lexel.nearest import nearest_code
 from lexel.quantizers.base import Quantized, Quantizer
+from lexel.upkeep import Kept, Upkeep
 
 __all__ = ["VectorQuantizer"]
 
@@ -34,6 +38,7 @@ class VectorQuantizer(Quantizer):
         codebook: the codes; `codebook.weight` is the table, `(K, D)`.
         ema_count: with EMA, the running count N of inputs for each code, `(K,)`.
         ema_sum: with EMA, the running sum m of inputs for each code, `(K, D)`.
+        upkeep: the parts of upkeep, each with its state.
 
     Args:
         num_embeddings: K, how many codes there are.
@@ -41,6 +46,8 @@ class VectorQuantizer(Quantizer):
         commitment_cost: β, the weight of the commitment term; not negative.
         learning: how the codes move: `Gradient()` or `EMA()`.
         estimator: which gradient the encoder gets: `StraightThrough()`.
+        upkeep: how codes start and come back to life: a part or a sequence of parts, in order, as in
+            `(KMeansStart(), Revival())`. They act in training, before the search.
         channel_dim: which axis of the input holds the channels; −1 for transformers.
 
     Raises:
@@ -59,6 +66,7 @@ class VectorQuantizer(Quantizer):
 
     ema_count: Tensor
     ema_sum: Tensor
+    upkeep: Sequence[Kept]
 
     def __init__(
         self,
@@ -68,6 +76,7 @@ class VectorQuantizer(Quantizer):
         *,
         learning: Learning = Gradient(),
         estimator: Estimator = StraightThrough(),
+        upkeep: Upkeep | Iterable[Upkeep] = (),
         channel_dim: int = 1,
     ) -> None:
         super().__init__(num_embeddings, embedding_dim, channel_dim)
@@ -75,7 +84,9 @@ class VectorQuantizer(Quantizer):
             raise TypeError(f"VectorQuantizer: commitment_cost must be a number, got {commitment_cost!r}")
         if not 0 <= commitment_cost < float("inf"):
             raise ValueError(f"VectorQuantizer: commitment_cost must be finite and not negative, got {commitment_cost}")
-        for argument, part, kind in (("learning", learning, Learning), ("estimator", estimator, Estimator)):
+        upkeep = (upkeep,) if isinstance(upkeep, Upkeep) else tuple(upkeep)
+        parts = [("learning", learning, Learning), ("estimator", estimator, Estimator)]
+        for argument, part, kind in parts + [("upkeep", part, Upkeep) for part in upkeep]:
             if not isinstance(part, kind):
                 raise TypeError(f"VectorQuantizer: {argument} must be a lexel {kind.__name__}, got {part!r}")
         self.commitment_cost = float(commitment_cost)
@@ -85,8 +96,11 @@ class VectorQuantizer(Quantizer):
         if isinstance(learning, EMA):
             self.register_buffer("ema_count", torch.ones(num_embeddings))
             self.register_buffer("ema_sum", self.codebook.weight.clone())
+        self.upkeep = cast("Sequence[Kept]", nn.ModuleList(Kept(part, num_embeddings) for part in upkeep))
 
     def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
+        if self.training:
+            self._keep_up(z, valid)
         codes = self.codebook().to(z.dtype)
         indices = nearest_code(z.detach(), codes.detach())
         e = F.embedding(indices, codes)
@@ -111,10 +125,41 @@ class VectorQuantizer(Quantizer):
             loss = loss + terms["codebook"]
         if isinstance(self.learning, EMA) and self.training:
             self.learning.update(self.codebook.weight, self.ema_count, self.ema_sum, counts, sums[0])
+        if self.training:
+            for part in self.upkeep:
+                part.observe(counts)
         return Quantized(loss, quantized, perplexity(counts), indices, terms, self.num_embeddings)
 
     def lookup_rows(self, indices: Tensor) -> Tensor:  # noqa: D102
         return F.embedding(indices, self.codebook())
+
+    @torch.no_grad()
+    def pull(self, anchors: Tensor, strength: Tensor) -> None:
+        """Move codes towards anchors, e ← (1 − s) e + s · anchor, and what EMA remembers of them with them.
+
+        A code that is replaced (s = 1) starts as all codes do: chosen once, by an input equal to itself. Were its old
+        count and sum kept, the next update would take it straight back.
+
+        Args:
+            anchors: `(K, D)`, finite.
+            strength: s, `(K,)`, in [0, 1].
+        """
+        codes, strength = self.codebook.weight, strength.to(self.codebook.weight.dtype)
+        codes.lerp_(anchors.to(codes.dtype), strength.unsqueeze(1))
+        if isinstance(self.learning, EMA):
+            self.ema_count.lerp_(torch.ones_like(self.ema_count), strength)
+            moved = (strength > 0).unsqueeze(1)
+            self.ema_sum.copy_(torch.where(moved, codes * self.ema_count.unsqueeze(1), self.ema_sum))
+
+    @torch.no_grad()
+    def _keep_up(self, z: Tensor, valid: Tensor | None) -> None:
+        if not self.upkeep:
+            return
+        rows = AllRows(z, valid)
+        for part in self.upkeep:
+            change = part.prepare(self.codebook().to(z.dtype), rows)
+            if change is not None:
+                self.pull(*change)
 
     def extra_repr(self) -> str:
         """Show what the codebook's own line does not."""

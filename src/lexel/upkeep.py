@@ -1,0 +1,320 @@
+"""Upkeep: how codes start, and how they come back to life.
+
+Upkeep acts at the beginning of a training step, before the search, so that what it moves takes part in that very step;
+what it needs to know of usage, it learns at the end of the step. All ranks see the inputs of all ranks in one order, so
+every choice is the same on each of them, and the same as one process with all the inputs would make. Random choices
+are functions of the part's `seed` and of its own count of steps, kept with the module's state: neither the global
+random numbers nor the number of the rank play a part, and a run resumed from a checkpoint goes on as if it had not
+stopped.
+
+Optimizers keep moments for each code, which upkeep cannot reach and need not: a dead code had no gradient for long, so
+its first moment has decayed to nothing and cannot drag the new code along. Its second moment is small, so Adam's first
+steps are larger than usual, by (1 − β₁)/√(1 − β₂) at most (about 3 learning rates), which suits a code that is new.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lexel.distributed import AllRows
+from lexel.nearest import nearest_code
+from lexel.parts import Configurable
+
+__all__ = ["KMeansStart", "Kept", "OnlineClustering", "Revival", "Upkeep", "kmeans"]
+
+Change = tuple[Tensor, Tensor]
+"""Anchors `(K, D)` and how strongly each code is pulled to its own, `(K,)` in [0, 1]."""
+
+
+class Upkeep(Configurable, abstract=True):
+    """Looks after the codes in training. Settings only; its state is a dictionary of tensors that the module keeps."""
+
+    def state(self, num_embeddings: int) -> dict[str, Tensor]:
+        """Return the state before the first step, by name."""
+        raise NotImplementedError
+
+    def prepare(self, codes: Tensor, rows: AllRows, state: dict[str, Tensor]) -> Change | None:
+        """Say where codes should move before this step's search; None for nowhere.
+
+        Args:
+            codes: `(K, D)`.
+            rows: the inputs of all ranks.
+            state: updated in place.
+        """
+        raise NotImplementedError
+
+    def observe(self, counts: Tensor, state: dict[str, Tensor]) -> None:
+        """Learn, at the end of a step, how many inputs of all ranks chose each code, `counts` `(K,)`."""
+
+
+class Kept(nn.Module, Configurable, abstract=True):
+    """A part of upkeep and the state that belongs to it, in buffers."""
+
+    def __init__(self, settings: Upkeep, num_embeddings: int) -> None:
+        super().__init__()
+        self.settings = settings
+        for name, value in settings.state(num_embeddings).items():
+            self.register_buffer(name, value)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration of the settings: state is not part of it."""
+        return self.settings.config
+
+    def prepare(self, codes: Tensor, rows: AllRows) -> Change | None:
+        """Call the part's `prepare` with its state."""
+        return self.settings.prepare(codes, rows, dict(self.named_buffers()))
+
+    def observe(self, counts: Tensor) -> None:
+        """Call the part's `observe` with its state."""
+        self.settings.observe(counts, dict(self.named_buffers()))
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return repr(self.settings)
+
+
+@dataclass(frozen=True)
+class KMeansStart(Upkeep):
+    """Starts the codes as the k-means centres of the first inputs: seeds by k-means++, then Lloyd's iterations.
+
+    When the first batch (of all ranks) has fewer than K inputs, the codes themselves are the buffer: the inputs of
+    each batch become the next codes, as they are, and k-means runs with the batch that completes K. Until then training
+    goes on with the codes that there are.
+
+    Attributes:
+        iterations: how many of Lloyd's iterations; 0 leaves the seeds.
+        seed: of the random choice of seeds.
+
+    Raises:
+        ValueError: `iterations` is negative.
+
+    Example:
+        >>> import lexel
+        >>> vq = lexel.VectorQuantizer(2, 1, upkeep=KMeansStart())
+        >>> _ = vq(torch.tensor([[1.0], [9.0], [11.0], [3.0]]))
+        >>> vq.codebook.weight.detach().sort(0).values
+        tensor([[ 2.],
+                [10.]])
+    """
+
+    iterations: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.iterations < 0:
+            raise ValueError(f"KMeansStart: iterations must not be negative, got {self.iterations}")
+
+    def state(self, num_embeddings: int) -> dict[str, Tensor]:  # noqa: D102
+        return {"collected": torch.zeros((), dtype=torch.int64)}
+
+    def prepare(self, codes: Tensor, rows: AllRows, state: dict[str, Tensor]) -> Change | None:  # noqa: D102
+        collected = state["collected"]
+        if not torch.compiler.is_compiling() and int(collected) == len(codes):
+            return None
+        anchors, strength, now = _kmeans_start(*rows.own, codes, collected, self.iterations, self.seed)
+        collected.copy_(now)
+        return anchors, strength
+
+
+@dataclass(frozen=True)
+class Revival(Upkeep):
+    """Replaces codes that fell out of use by inputs of the batch (SoundStream, arXiv 2107.03312, §III-B).
+
+    A code is dead when the running average of its usage falls below `threshold`. It becomes an input of the batch; dead
+    codes take different inputs, and when there are more of them than inputs, the rest waits for the next step.
+    SoundStream counts usage in inputs for each batch (and replaces below 2); here it is a share, so that it means the
+    same for any batch and any K: 1 is the usage that each code has when all are used alike. A batch smaller than K
+    cannot use every code: `decay` should then remember several times K / batch steps.
+
+    Attributes:
+        threshold: usage below which a code is dead, in [0, 1).
+        decay: γ of the running average, in [0, 1). A code starts, and starts again, at a usage of 1, so one that
+            nothing chooses lives for log(threshold) / log(decay) steps, some 300.
+        seed: of the choice of inputs.
+
+    Raises:
+        ValueError: a value is out of its range.
+
+    Example:
+        >>> import lexel
+        >>> vq = lexel.VectorQuantizer(512, 64, learning=lexel.EMA(), upkeep=(KMeansStart(), Revival(threshold=0.1)))
+        >>> vq(torch.randn(2, 64, 32, 32)).quantized.shape
+        torch.Size([2, 64, 32, 32])
+    """
+
+    threshold: float = 0.05
+    decay: float = 0.99
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"Revival: {name} must be in [0, 1), got {getattr(self, name)}")
+
+    def state(self, num_embeddings: int) -> dict[str, Tensor]:  # noqa: D102
+        return {"usage": torch.ones(num_embeddings), "step": torch.zeros((), dtype=torch.int64)}
+
+    def prepare(self, codes: Tensor, rows: AllRows, state: dict[str, Tensor]) -> Change | None:  # noqa: D102
+        usage = state["usage"]
+        turn = _random(state["step"], self.seed)
+        state["step"] += 1
+        dead = usage < self.threshold
+        queue = dead.cumsum(0) - 1
+        dead &= queue < rows.total
+        revived = dead.sum()
+        if not torch.compiler.is_compiling() and int(revived) == 0:
+            return None
+        total = rows.total.clamp_min(1)
+        # Evenly spaced from a random start: different for each code, every input as likely as any other.
+        positions = (queue * total + turn % total) // revived.clamp_min(1)
+        usage.masked_fill_(dead, 1)
+        return rows.take(torch.where(dead, positions, 0)), dead.to(codes.dtype)
+
+    def observe(self, counts: Tensor, state: dict[str, Tensor]) -> None:  # noqa: D102
+        _follow(state["usage"], counts, self.decay)
+
+
+@dataclass(frozen=True)
+class OnlineClustering(Upkeep):
+    """Pulls rarely used codes to inputs of the batch, the less used the stronger (CVQ-VAE, arXiv 2307.15139, eq. 4–6).
+
+        N_i ← γ N_i + (1 − γ) n_i / N
+        α_i = exp(−N_i · K · 10 / (1 − γ) − ε)
+        e_i ← (1 − α_i) e_i + α_i · anchor_i
+
+    The anchors come from the batch that follows the one that set N_i, so that a code that moves is searched in the same
+    step; in the first step, when nothing is known of usage yet, no code moves.
+
+    Attributes:
+        decay: γ, in [0, 1).
+        anchor: which input each code is pulled to: "closest" to it, which takes a second search, or a "random" one.
+        epsilon: ε.
+        seed: of random anchors.
+
+    Raises:
+        ValueError: a value is out of its range.
+
+    Example:
+        >>> import lexel
+        >>> vq = lexel.VectorQuantizer(512, 64, upkeep=OnlineClustering())
+        >>> vq(torch.randn(2, 64, 8, 8)).quantized.shape
+        torch.Size([2, 64, 8, 8])
+    """
+
+    decay: float = 0.99
+    anchor: Literal["closest", "random"] = "closest"
+    epsilon: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"OnlineClustering: decay must be in [0, 1), got {self.decay}")
+        if self.anchor not in ("closest", "random"):
+            raise ValueError(f"OnlineClustering: anchor must be 'closest' or 'random', got {self.anchor!r}")
+
+    def state(self, num_embeddings: int) -> dict[str, Tensor]:  # noqa: D102
+        return {"usage": torch.zeros(num_embeddings), "step": torch.zeros((), dtype=torch.int64)}
+
+    def prepare(self, codes: Tensor, rows: AllRows, state: dict[str, Tensor]) -> Change | None:  # noqa: D102
+        usage, step = state["usage"], state["step"].clone()
+        state["step"] += 1
+        strength = torch.exp(-usage * 10 / (1 - self.decay) - self.epsilon)  # usage is N_i · K
+        strength = strength * ((usage.sum() > 0) & (rows.total > 0))
+        if self.anchor == "closest":
+            return rows.nearest(codes), strength
+        own = _random(torch.arange(len(codes), device=codes.device), _random(step, self.seed))
+        return rows.take(own % rows.total.clamp_min(1)), strength
+
+    def observe(self, counts: Tensor, state: dict[str, Tensor]) -> None:  # noqa: D102
+        _follow(state["usage"], counts, self.decay)
+
+
+def kmeans(rows: Tensor, num_embeddings: int, iterations: int = 10, seed: int = 0) -> Tensor:
+    """Find K centres of `rows` `(N, D)` by k-means++ (Arthur and Vassilvitskii 2007) and Lloyd's iterations.
+
+    Seeds are drawn with probability proportional to their squared distance to the seeds before them: one by one at
+    first, then several at a time, never more than a sixteenth of those that there are, which leaves hardly a
+    difference and makes K = 262,144 possible. A centre that no row is nearest to stays where it is.
+
+    Args:
+        rows: `(N, D)`, at least K of them.
+        num_embeddings: K.
+        iterations: how many of Lloyd's iterations.
+        seed: of the draws; the same seed and rows give the same centres.
+
+    Returns:
+        `(K, D)`.
+
+    Example:
+        >>> kmeans(torch.tensor([[0.0], [1.0], [10.0], [11.0]]), 2).sort(0).values
+        tensor([[ 0.5000],
+                [10.5000]])
+    """
+    generator = torch.Generator(rows.device).manual_seed(seed)
+    drawn = torch.randint(len(rows), (1,), generator=generator, device=rows.device)
+    centres = rows[drawn]
+    distance = (rows - centres).square().sum(1)
+    while (missing := num_embeddings - len(centres)) > 0:
+        distance[drawn] = -1  # below any other: no row is drawn twice
+        # The largest of weight / exponential are a draw without replacement with these weights.
+        waits = torch.empty_like(distance).exponential_(generator=generator)
+        drawn = (distance / waits).topk(min(missing, max(1, len(centres) // 16))).indices
+        fresh = rows[drawn]
+        distance = torch.minimum(distance, (rows - fresh[nearest_code(rows, fresh)]).square().sum(1))
+        centres = torch.cat([centres, fresh])
+    for _ in range(iterations):
+        chosen = nearest_code(rows, centres)
+        counts = rows.new_zeros(num_embeddings).index_add_(0, chosen, rows.new_ones(len(rows)))
+        sums = torch.zeros_like(centres).index_add_(0, chosen, rows)
+        centres = torch.where(counts.unsqueeze(1) > 0, sums / counts.clamp_min(1).unsqueeze(1), centres)
+    return centres
+
+
+@torch.library.custom_op("lexel::kmeans_start", mutates_args=())
+def _kmeans_start(
+    rows: Tensor, valid: Tensor, codes: Tensor, collected: Tensor, iterations: int, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return anchors, strengths and the new number of collected inputs. One opaque step to torch.compile."""
+    K, have = len(codes), int(collected)
+    strength = codes.new_zeros(K)
+    if have == K:
+        return codes.clone(), strength, collected.clone()
+    every = AllRows(rows, valid)
+    total = int(every.total)
+    fresh = every.take(torch.arange(total, device=rows.device))
+    if have + total < K:
+        anchors = torch.cat([codes[:have], fresh, codes[have + total :]])
+        strength[have : have + total] = 1
+        return anchors, strength, collected + total
+    anchors = kmeans(torch.cat([codes[:have], fresh]), K, iterations, seed)
+    return anchors, strength.fill_(1), torch.full_like(collected, K)
+
+
+@_kmeans_start.register_fake
+def _(
+    rows: Tensor, valid: Tensor, codes: Tensor, collected: Tensor, iterations: int, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(codes), codes.new_empty(len(codes)), torch.empty_like(collected)
+
+
+def _follow(usage: Tensor, counts: Tensor, decay: float) -> None:
+    """Move the running average of usage, in shares of an even usage, by one step; an empty one moves nothing."""
+    total = counts.sum()
+    share = counts.to(usage.dtype) * (len(usage) / total.clamp_min(1))
+    usage.lerp_(share.to(usage.dtype), ((1 - decay) * (total > 0)).to(usage.dtype))
+
+
+_PRIME = 2**31 - 1
+
+
+def _random(counter: Tensor, key: Tensor | int) -> Tensor:
+    """Return a pseudo-random int64 in [0, 2³¹ − 1) for each value of a counter; no state, and no overflow."""
+    x = (counter % _PRIME + 1) * (key % _PRIME + 12345) % _PRIME
+    for multiplier in (48271, 1583458089, 784588716):
+        x = (x ^ (x >> 15)) * multiplier % _PRIME
+    return x

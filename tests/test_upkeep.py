@@ -1,0 +1,268 @@
+"""How codes start and come back to life."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import lexel
+from lexel.upkeep import kmeans
+
+LEARNING = [lexel.Gradient(), lexel.EMA()]
+UPKEEP = [
+    lexel.KMeansStart(),
+    lexel.Revival(threshold=0.5, decay=0.5),
+    lexel.OnlineClustering(),
+    lexel.OnlineClustering(anchor="random"),
+    (lexel.KMeansStart(iterations=2), lexel.Revival(threshold=0.5, decay=0.5)),
+]
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def far_code(learning: lexel.Learning, upkeep: lexel.Upkeep, num_embeddings: int = 8) -> lexel.VectorQuantizer:
+    """A quantizer whose last code lies where no input is."""
+    vq = lexel.VectorQuantizer(num_embeddings, 4, learning=learning, upkeep=upkeep)
+    codes = torch.randn(num_embeddings, 4)
+    codes[-1] = 1000
+    vq.pull(codes, torch.ones(num_embeddings))
+    return vq
+
+
+def state_of(vq: lexel.VectorQuantizer) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in vq.state_dict().items()}
+
+
+def distinct_rows_of(found: Tensor, rows: Tensor) -> bool:
+    """Whether every row of `found` is one of `rows`, and none is the same as another."""
+    where = [int((rows == row).all(1).nonzero()[0]) for row in found]
+    return len(set(where)) == len(found)
+
+
+class TestKMeans:
+    def test_finds_clusters_that_lie_apart(self) -> None:
+        centres = torch.randn(20, 6) * 50
+        rows = (centres[:, None] + torch.randn(20, 30, 6)).reshape(-1, 6)[torch.randperm(600)]
+        found = kmeans(rows, 20)
+        means = torch.stack([rows[lexel.nearest_code(rows, centres) == k].mean(0) for k in range(20)])
+        torch.testing.assert_close(found[lexel.nearest_code(means, found)], means, rtol=1e-4, atol=1e-4)
+
+    def test_error_never_grows_with_more_iterations(self) -> None:
+        rows = torch.randn(500, 3)
+        errors = []
+        for iterations in (0, 1, 3, 10):
+            codes = kmeans(rows, 40, iterations)
+            errors.append(float((rows - codes[lexel.nearest_code(rows, codes)]).square().sum()))
+        assert errors == sorted(errors, reverse=True)
+        assert errors[-1] < 0.8 * errors[0]
+
+    @pytest.mark.parametrize("count", [1, 2, 17, 300])
+    def test_seeds_are_different_rows(self, count: int) -> None:
+        rows = torch.randn(300, 3)
+        assert distinct_rows_of(kmeans(rows, count, iterations=0), rows)
+
+    def test_rows_that_are_all_the_same(self) -> None:
+        torch.testing.assert_close(kmeans(torch.ones(10, 2), 4), torch.ones(4, 2))
+
+
+@pytest.mark.parametrize("learning", LEARNING, ids=repr)
+class TestKMeansStart:
+    def test_lowers_the_error_of_the_first_batch(self, learning: lexel.Learning) -> None:
+        z = torch.randn(8, 4, 10, 10)
+        errors = [
+            vq(z).terms["commitment"]
+            for vq in (
+                lexel.VectorQuantizer(32, 4, learning=learning, upkeep=upkeep) for upkeep in ((), lexel.KMeansStart())
+            )
+        ]
+        assert errors[1] < 0.5 * errors[0]
+
+    def test_happens_once(self, learning: lexel.Learning) -> None:
+        vq = lexel.VectorQuantizer(8, 4, learning=learning, upkeep=lexel.KMeansStart())
+        vq(torch.randn(50, 4))
+        before = vq.codebook.weight.clone()
+        vq(100 + torch.randn(50, 4))
+        assert vq.codebook.weight.max() < 100
+        if learning == lexel.Gradient():
+            torch.testing.assert_close(vq.codebook.weight, before, rtol=0, atol=0)
+
+    def test_small_batches_are_collected_in_the_codes(self, learning: lexel.Learning) -> None:
+        vq = lexel.VectorQuantizer(32, 4, learning=learning, upkeep=lexel.KMeansStart())
+        first, second, third = torch.randn(3, 12, 4)
+        vq.eval()
+        vq(first)
+        assert not torch.isin(first, vq.codebook.weight).any()
+        vq.train()
+        vq(first)
+        if learning == lexel.Gradient():
+            torch.testing.assert_close(vq.codebook.weight[:12], first)
+        vq(second)
+        resumed = lexel.from_config(vq.config)
+        resumed.load_state_dict(vq.state_dict())
+        for module in (vq, resumed):
+            module(third)
+        torch.testing.assert_close(resumed.state_dict(), vq.state_dict(), rtol=0, atol=0)
+        assert vq.upkeep[0].collected == 32
+        if learning == lexel.Gradient():
+            expected = kmeans(torch.cat([first, second, third]), 32)
+            torch.testing.assert_close(vq.codebook.weight, expected)
+
+
+@pytest.mark.parametrize("learning", LEARNING, ids=repr)
+class TestRevival:
+    def test_a_dead_code_becomes_an_input_and_stays_alive(self, learning: lexel.Learning) -> None:
+        vq = far_code(learning, lexel.Revival(threshold=0.2, decay=0.5))
+        for _ in range(3):  # usage 1 → 0.5 → 0.25 → 0.125: dead when the fourth step begins
+            assert (vq(torch.randn(64, 4)).indices != 7).all()
+        z = torch.randn(64, 4)
+        assert (vq(z).indices == 7).any()
+        for _ in range(5):
+            vq(torch.randn(64, 4))
+            assert vq.codebook.weight[7].abs().max() < 10
+        if learning == lexel.Gradient():
+            assert distinct_rows_of(vq.codebook.weight[7:], z)
+
+    def test_dead_codes_take_different_inputs(self, learning: lexel.Learning) -> None:
+        vq = lexel.VectorQuantizer(40, 4, learning=learning, upkeep=lexel.Revival())
+        vq.upkeep[0].usage.zero_()
+        z = torch.randn(64, 4)
+        anchors, strength = vq.upkeep[0].prepare(vq.codebook.weight.detach(), lexel.distributed.AllRows(z))
+        assert strength.all()
+        assert distinct_rows_of(anchors, z)
+
+    def test_more_dead_codes_than_inputs_wait(self, learning: lexel.Learning) -> None:
+        vq = lexel.VectorQuantizer(40, 4, learning=learning, upkeep=lexel.Revival())
+        vq.upkeep[0].usage.zero_()
+        vq(torch.randn(15, 4))
+        assert (vq.codebook.weight.abs().amax(1) > 1 / 40).sum() == 15
+        vq(torch.randn(25, 4))
+        assert (vq.codebook.weight.abs().amax(1) > 1 / 40).sum() == 40
+
+    def test_masked_inputs_are_never_taken(self, learning: lexel.Learning) -> None:
+        vq = lexel.VectorQuantizer(64, 4, learning=learning, upkeep=lexel.Revival(threshold=0.9, decay=0))
+        z, mask = torch.randn(16, 4, 8), torch.rand(16, 8) < 0.5
+        z.movedim(1, -1)[~mask] = 1e4
+        for _ in range(4):
+            vq(z, mask)
+        assert vq.codebook.weight.max() < 100
+
+    def test_a_code_in_use_is_left_alone(self, learning: lexel.Learning) -> None:
+        vq, plain = far_code(learning, lexel.Revival()), far_code(learning, ())
+        plain.load_state_dict(vq.state_dict(), strict=False)
+        for _ in range(3):
+            z = torch.randn(64, 4)
+            torch.testing.assert_close(vq(z).quantized, plain(z).quantized, rtol=0, atol=0)
+
+    def test_every_input_is_as_likely(self, learning: lexel.Learning) -> None:
+        part, codes, hits = lexel.Revival(), torch.zeros(3, 1), torch.zeros(10)
+        state = part.state(3)
+        for _ in range(1000):
+            state["usage"].zero_()
+            anchors, _ = part.prepare(codes, lexel.distributed.AllRows(torch.arange(10.0).unsqueeze(1)), state)
+            hits[anchors.long().reshape(-1)] += 1
+        assert hits.sum() == 3000
+        assert (hits - 300).abs().max() < 5 * math.sqrt(300)
+
+
+class TestOnlineClustering:
+    @pytest.mark.parametrize("learning", LEARNING, ids=repr)
+    def test_follows_its_formulas(self, learning: lexel.Learning) -> None:
+        gamma, K = 0.9, 8
+        vq = far_code(learning, lexel.OnlineClustering(decay=gamma))
+        usage = torch.zeros(K)
+        for step in range(4):
+            codes, z = vq.codebook.weight.detach().clone(), torch.randn(64, 4)
+            alpha = torch.exp(-usage * K * 10 / (1 - gamma) - 1e-3)[:, None]
+            anchors = z[torch.cdist(codes, z).argmin(1)]
+            expected = (1 - alpha) * codes + alpha * anchors if step else codes
+            output = vq(z)
+            usage = gamma * usage + (1 - gamma) * output.indices.bincount(minlength=K) / 64
+            if learning == lexel.Gradient():
+                torch.testing.assert_close(vq.codebook.weight.detach(), expected)
+            torch.testing.assert_close(torch.cdist(z, expected).argmin(1), output.indices)
+            if step:
+                assert vq.codebook.weight.abs().max() < 10
+
+
+@pytest.mark.parametrize("learning", LEARNING, ids=repr)
+@pytest.mark.parametrize("upkeep", UPKEEP, ids=repr)
+class TestEveryUpkeep:
+    def test_config_round_trip(self, upkeep: object, learning: lexel.Learning) -> None:
+        vq = lexel.VectorQuantizer(8, 4, learning=learning, upkeep=upkeep)
+        again = lexel.from_config(vq.config)
+        assert again.config == vq.config
+        assert set(again.state_dict()) == set(vq.state_dict())
+
+    def test_goes_on_from_a_checkpoint_and_leaves_the_global_generator_alone(
+        self, upkeep: object, learning: lexel.Learning
+    ) -> None:
+        batches = torch.randn(6, 24, 4)
+        straight = lexel.VectorQuantizer(32, 4, learning=learning, upkeep=upkeep)
+        straight.pull(torch.randn(32, 4), torch.ones(32))
+        broken = lexel.from_config(straight.config)
+        broken.load_state_dict(straight.state_dict())
+        torch.manual_seed(1)
+        for z in batches:
+            straight(z)
+        assert torch.equal(torch.rand(1), torch.manual_seed(1) and torch.rand(1))
+        for z in batches:
+            torch.rand(3)
+            resumed = lexel.from_config(straight.config)
+            resumed.load_state_dict(state_of(broken))
+            broken = resumed
+            broken(z)
+        torch.testing.assert_close(broken.state_dict(), straight.state_dict(), rtol=0, atol=0)
+
+    def test_nothing_moves_in_eval_mode_or_without_inputs(self, upkeep: object, learning: lexel.Learning) -> None:
+        vq = lexel.VectorQuantizer(8, 4, learning=learning, upkeep=upkeep)
+        before = state_of(vq)
+        vq(torch.randn(0, 4))
+        vq(torch.full((3, 4, 2), torch.nan), torch.zeros(3, 2, dtype=torch.bool))
+        vq.eval()(torch.randn(100, 4))
+        after = {name: value for name, value in vq.state_dict().items() if not name.endswith("step")}
+        torch.testing.assert_close(after, {name: before[name] for name in after}, rtol=0, atol=0)
+
+    def test_compiles_into_one_graph_and_does_the_same(self, upkeep: object, learning: lexel.Learning) -> None:
+        torch.compiler.reset()
+        vq = far_code(learning, upkeep, 32)
+        twin = lexel.from_config(vq.config)
+        twin.load_state_dict(vq.state_dict())
+        compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
+        for _ in range(4):
+            z = torch.randn(24, 4)
+            torch.testing.assert_close(compiled(z).quantized, vq(z).quantized)
+            torch.testing.assert_close(twin.state_dict(), vq.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("cls", "wrong"),
+    [
+        (lexel.KMeansStart, {"iterations": -1}),
+        (lexel.Revival, {"threshold": 1.0}),
+        (lexel.Revival, {"decay": -0.1}),
+        (lexel.OnlineClustering, {"decay": 1.0}),
+        (lexel.OnlineClustering, {"anchor": "nearest"}),
+    ],
+)
+def test_refuses_settings_out_of_range(cls: type, wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"{cls.__name__}: {next(iter(wrong))}"):
+        cls(**wrong)
+
+
+def test_refuses_what_is_no_upkeep() -> None:
+    with pytest.raises(TypeError, match="upkeep must be a lexel Upkeep"):
+        lexel.VectorQuantizer(8, 4, upkeep=[lexel.EMA()])
+
+
+def test_large_codebooks_build_no_matrix_of_inputs_by_codes() -> None:
+    vq = lexel.VectorQuantizer(1 << 18, 4, upkeep=lexel.Revival())
+    vq.upkeep[0].usage.zero_()
+    with torch.profiler.profile(profile_memory=True) as profile:
+        vq(torch.randn(1024, 4))
+    assert max(event.cpu_memory_usage for event in profile.events()) < 1024 * (1 << 18) // 8
