@@ -79,7 +79,9 @@ def mean_over_ranks(local_sum: Tensor, global_sum: Tensor, count: Tensor) -> Ten
         tensor(2.)
     """
     local = local_sum * (world_size() / count)
-    return local + (global_sum / count - local).detach()
+    return global_sum / count + (
+        local - local.detach()
+    )  # a zero that carries the gradient: the same value on all ranks
 
 
 class AllRows:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from lexel.distributed import all_sum
 from lexel.parts import Configurable
 
 __all__ = ["Quantized", "Quantizer"]
@@ -112,8 +113,8 @@ class Quantizer(nn.Module, Configurable, abstract=True):
 
         Raises:
             TypeError: `inputs` is not a floating tensor, or `mask` not a boolean one.
-            ValueError: `inputs` or `mask` has another shape, or, in training, `inputs` holds NaN or Inf (before any
-                state changes).
+            ValueError: `inputs` or `mask` has another shape, or, in training, `inputs` holds NaN or Inf on any rank
+                (before any state changes).
         """
         self._check(inputs, mask)
         rows = inputs.movedim(self.channel_dim, -1)
@@ -204,5 +205,7 @@ class Quantizer(nn.Module, Configurable, abstract=True):
             return
         # The sum is finite unless an element is not, or the sum itself overflows; only then is it worth a closer look.
         total = z.detach().sum()
-        if not torch.isfinite(total) and not torch.isfinite(z).all():
+        poisoned = not torch.isfinite(total) and not torch.isfinite(z).all()
+        # All ranks stop together: one that went on alone would wait for the others for ever.
+        if all_sum(total.new_tensor(float(poisoned)))[0] > 0:
             raise ValueError(f"{type(self).__name__}: inputs hold NaN or Inf; no code was changed")

@@ -1,0 +1,94 @@
+"""One training run of a few steps, on all the data or on one rank's share of it.
+
+Run as a program by `test_distributed`, once for each rank: `python -m tests.ranks RANK WORLD RENDEZVOUS RESULT`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+import lexel
+
+LEARNING = {"gradient": lexel.Gradient(), "ema": lexel.EMA(decay=0.8)}
+UPKEEP = {
+    "none": (),
+    "kmeans": lexel.KMeansStart(iterations=3),
+    "revival": lexel.Revival(threshold=0.6, decay=0.5),
+    "closest": lexel.OnlineClustering(decay=0.5),
+    "random": lexel.OnlineClustering(decay=0.5, anchor="random"),
+    "both": (lexel.KMeansStart(iterations=3), lexel.Revival(threshold=0.6, decay=0.5)),
+}
+STEPS, BATCH, DIM = 5, 24, 4
+SHARES = {"equal": [12] * STEPS, "unequal": [5, 20, 12, 23, 1], "empty": [0, 24, 0, 12, 0]}
+"""How much of each batch the first of two ranks holds."""
+
+
+def cases() -> Iterator[tuple[str, str, str, bool]]:
+    """All combinations of learning, upkeep, share and mask."""
+    yield from product(LEARNING, UPKEEP, SHARES, (False, True))
+
+
+def train(case: tuple[str, str, str, bool], rank: int, world: int) -> dict[str, object]:
+    """Train as `rank` of `world` and return everything that should not depend on how many ranks there are.
+
+    In float64, so that rounding decides no choice: online clustering pulls several codes to almost the same place.
+    """
+    learning, upkeep, share, masked = case
+    generator = torch.Generator().manual_seed(0)
+    data = torch.randn(STEPS, BATCH, DIM, 2, generator=generator).double()
+    masks = torch.rand(STEPS, BATCH, 2, generator=generator) < 0.7
+    encoder = nn.Conv1d(DIM, DIM, 1).double()
+    vq = lexel.VectorQuantizer(40, DIM, learning=LEARNING[learning], upkeep=UPKEEP[upkeep]).double()
+    with torch.no_grad():
+        encoder.weight.copy_(torch.eye(DIM).unsqueeze(2))
+        encoder.bias.zero_()
+        vq.pull(torch.randn(40, DIM, generator=generator) * 0.5, torch.ones(40))
+    parameters = [*encoder.parameters(), *vq.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=0.3)
+    seen: dict[str, object] = {"losses": [], "indices": []}
+    for batch, mask, first in zip(data, masks, SHARES[share], strict=True):
+        own = slice(None) if world == 1 else (slice(0, first), slice(first, None))[rank]
+        output = vq(encoder(batch[own]), mask[own] if masked else None)
+        optimizer.zero_grad()
+        output.loss.backward()
+        for parameter in parameters:  # what DistributedDataParallel does
+            dist.is_initialized() and dist.all_reduce(parameter.grad)
+            parameter.grad /= world
+        optimizer.step()
+        seen["losses"].append((output.loss.detach(), output.perplexity, *output.terms.values()))
+        seen["indices"].append(output.indices)
+    seen["state"] = vq.state_dict()
+    seen["encoder"] = encoder.state_dict()
+    return seen
+
+
+def poisoned(rank: int) -> str:
+    """What a rank is told when only the last rank's input holds a NaN."""
+    z: Tensor = torch.randn(4, DIM)
+    if rank:
+        z[1, 1] = torch.nan
+    try:
+        lexel.VectorQuantizer(8, DIM, learning=lexel.EMA())(z)
+    except ValueError as error:
+        return str(error)
+    return "nothing"
+
+
+def main(rank: str, world: str, rendezvous: str, result: str) -> None:
+    """Take part as one rank, and write what it saw."""
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=int(rank), world_size=int(world))
+    seen: dict[object, object] = {case: train(case, int(rank), int(world)) for case in cases()}
+    seen["poisoned"] = poisoned(int(rank))
+    torch.save(seen, Path(result))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,51 @@
+"""Two processes end where one process ends with the data of both."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import ranks
+
+WATCHDOG_SECONDS = 100
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[object, object]]:
+    """What each of two ranks saw, for every case; a hang is killed and fails."""
+    folder = tmp_path_factory.mktemp("ranks")
+    results = [folder / f"{rank}.pt" for rank in range(2)]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.ranks", str(rank), "2", str(folder / "rendezvous"), str(result)],
+            cwd=Path(__file__).parents[1],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for rank, result in enumerate(results)
+    ]
+    try:
+        assert [worker.wait(WATCHDOG_SECONDS) for worker in workers] == [0, 0]
+    finally:
+        for worker in workers:
+            worker.kill()
+    return [torch.load(result, weights_only=True) for result in results]
+
+
+@pytest.mark.parametrize("case", list(ranks.cases()), ids=str)
+def test_two_ranks_are_one_process(pair: list[dict[object, object]], case: tuple[str, str, str, bool]) -> None:
+    alone, first, second = ranks.train(case, 0, 1), pair[0][case], pair[1][case]
+    joined = [torch.cat(both) for both in zip(first["indices"], second["indices"], strict=True)]
+    assert all(map(torch.equal, joined, alone["indices"]))
+    for name in ("losses", "state", "encoder"):
+        torch.testing.assert_close(first[name], second[name], rtol=0, atol=0)
+        torch.testing.assert_close(first[name], alone[name], rtol=1e-6, atol=1e-9)
+
+
+def test_all_ranks_refuse_what_is_poison_on_one(pair: list[dict[object, object]]) -> None:
+    for seen in pair:
+        assert "NaN or Inf" in seen["poisoned"]
