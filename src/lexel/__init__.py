@@ -9,7 +9,17 @@ loss, quantized, perplexity, encodings = vq(torch.randn(2, 64, 8, 8))
 from importlib.metadata import version as _version
 
 from lexel.codebook import Codebook
-from lexel.estimators import Estimator, StraightThrough
+from lexel.estimators import (
+    NSVQ,
+    DiVeQ,
+    Estimator,
+    GumbelSoftmax,
+    IndexBackpropagation,
+    RotationTrick,
+    SpaceFillingDiVeQ,
+    StraightThrough,
+    Synchronized,
+)
 from lexel.learning import EMA, Gradient, Learning
 from lexel.nearest import nearest_code
 from lexel.parts import from_config, to_config
@@ -20,16 +30,23 @@ __version__ = _version("lexel")
 
 __all__ = [
     "EMA",
+    "NSVQ",
     "Codebook",
+    "DiVeQ",
     "Estimator",
     "Gradient",
+    "GumbelSoftmax",
+    "IndexBackpropagation",
     "KMeansStart",
     "Learning",
     "OnlineClustering",
     "Quantized",
     "Quantizer",
     "Revival",
+    "RotationTrick",
+    "SpaceFillingDiVeQ",
     "StraightThrough",
+    "Synchronized",
     "Upkeep",
     "VectorQuantizer",
     "from_config",

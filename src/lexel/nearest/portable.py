@@ -10,12 +10,13 @@ from torch import Tensor
 TILE = 1 << 20
 
 
-def nearest_code(x: Tensor, codebook: Tensor) -> Tensor:
+def nearest_code(x: Tensor, codebook: Tensor, metric: str = "euclidean") -> Tensor:
     """Index of the nearest row of `codebook` (K, D) for every row of `x` (N, D); the lowest index on a tie."""
     # Distances do not change when everything moves together; the rounding of their expanded form does.
-    centre = codebook.mean(0)
-    x, codebook = x - centre, codebook - centre
-    half_norms = codebook.square().sum(1) / 2
+    if metric == "euclidean":
+        centre = codebook.mean(0)
+        x, codebook = x - centre, codebook - centre
+    half_norms = codebook.square().sum(1) / 2 if metric == "euclidean" else codebook.new_zeros(len(codebook))
     indices = torch.empty(len(x), dtype=torch.int64, device=x.device)
     width = min(len(codebook), TILE)
     height = max(1, TILE // width)

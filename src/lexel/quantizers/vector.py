@@ -14,7 +14,6 @@ from lexel.distributed import AllRows, all_sum, mean_over_ranks
 from lexel.estimators import Estimator, StraightThrough
 from lexel.learning import EMA, Gradient, Learning
 from lexel.metrics import perplexity, usage_counts
-from lexel.nearest import nearest_code
 from lexel.quantizers.base import Quantized, Quantizer
 from lexel.upkeep import Kept, Upkeep
 
@@ -45,14 +44,14 @@ class VectorQuantizer(Quantizer):
         embedding_dim: D, the size of a code and of the input's channel axis.
         commitment_cost: β, the weight of the commitment term; not negative.
         learning: how the codes move: `Gradient()` or `EMA()`.
-        estimator: which gradient the encoder gets: `StraightThrough()`.
+        estimator: which gradient the encoder gets, in training: `StraightThrough()`, `RotationTrick()`, …
         upkeep: how codes start and come back to life: a part or a sequence of parts, in order, as in
             `(KMeansStart(), Revival())`. They act in training, before the search.
         channel_dim: which axis of the input holds the channels; −1 for transformers.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: K or D is below 1, or `commitment_cost` is negative or not finite.
+        ValueError: K or D is below 1, `commitment_cost` is negative or not finite, or two parts make no sense together.
 
     Example:
         >>> import torch, lexel
@@ -66,6 +65,7 @@ class VectorQuantizer(Quantizer):
 
     ema_count: Tensor
     ema_sum: Tensor
+    step: Tensor
     upkeep: Sequence[Kept]
 
     def __init__(
@@ -89,6 +89,11 @@ class VectorQuantizer(Quantizer):
         for argument, part, kind in parts + [("upkeep", part, Upkeep) for part in upkeep]:
             if not isinstance(part, kind):
                 raise TypeError(f"VectorQuantizer: {argument} must be a lexel {kind.__name__}, got {part!r}")
+        if isinstance(learning, EMA) and estimator.moves_codes:
+            raise ValueError(
+                f"VectorQuantizer: {type(estimator).__name__} moves the codes by the gradient of the task loss, and "
+                "codes that are averages of their inputs have none: use learning=Gradient(), or another estimator"
+            )
         self.commitment_cost = float(commitment_cost)
         self.learning = learning
         self.estimator = estimator
@@ -96,20 +101,22 @@ class VectorQuantizer(Quantizer):
         if isinstance(learning, EMA):
             self.register_buffer("ema_count", torch.ones(num_embeddings))
             self.register_buffer("ema_sum", self.codebook.weight.clone())
+        if estimator.annealed:
+            self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self._has_codebook_loss = isinstance(learning, Gradient) and not estimator.replaces_codebook_loss
         self.upkeep = cast("Sequence[Kept]", nn.ModuleList(Kept(part, num_embeddings) for part in upkeep))
 
     def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
         if self.training:
             self._keep_up(z, valid)
         codes = self.codebook().to(z.dtype)
-        indices = nearest_code(z.detach(), codes.detach())
+        indices, quantized = self._estimate(z, codes)
         e = F.embedding(indices, codes)
         counted = indices if valid is None else torch.where(valid, indices, -1)
 
-        # The losses come before `quantized` takes its straight-through form: from that, they would only reach z.
+        # The losses are of the code itself: from `quantized` in its straight-through form, they would only reach z.
         codebook_error = _squared_error(e, z.detach(), valid)
         commitment_error = _squared_error(z, e.detach(), valid)
-        quantized = self.estimator(z, e)
 
         statistics = [usage_counts(counted, self.num_embeddings), commitment_error]
         if isinstance(self.learning, EMA) and self.training:
@@ -120,7 +127,7 @@ class VectorQuantizer(Quantizer):
         elements = counts.sum().clamp_min(1) * self.embedding_dim
         terms = {"commitment": mean_over_ranks(commitment_error, error, elements)}
         loss = self.commitment_cost * terms["commitment"]
-        if isinstance(self.learning, Gradient):
+        if self._has_codebook_loss:
             terms["codebook"] = mean_over_ranks(codebook_error, error, elements)
             loss = loss + terms["codebook"]
         if isinstance(self.learning, EMA) and self.training:
@@ -150,6 +157,17 @@ class VectorQuantizer(Quantizer):
             self.ema_count.lerp_(torch.ones_like(self.ema_count), strength)
             moved = (strength > 0).unsqueeze(1)
             self.ema_sum.copy_(torch.where(moved, codes * self.ema_count.unsqueeze(1), self.ema_sum))
+
+    def _estimate(self, z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices and quantized rows: the estimator's in training, the code itself in eval mode."""
+        if not self.training:
+            indices = self.estimator.select(z, codes)
+            return indices, StraightThrough()(z, F.embedding(indices, codes))
+        if not self.estimator.annealed:
+            return self.estimator.quantize(z, codes)
+        step = self.step.clone()
+        self.step += 1
+        return self.estimator.quantize(z, codes, step)
 
     @torch.no_grad()
     def _keep_up(self, z: Tensor, valid: Tensor | None) -> None:
