@@ -8,7 +8,15 @@ loss, quantized, perplexity, encodings = vq(torch.randn(2, 64, 8, 8))
 
 from importlib.metadata import version as _version
 
-from lexel.codebook import Codebook
+from lexel.codebook import (
+    AffineCodebook,
+    Codebook,
+    CosineCodebook,
+    FactorizedCodebook,
+    FreeCodebook,
+    SimVQ,
+    VQBridge,
+)
 from lexel.estimators import (
     NSVQ,
     DiVeQ,
@@ -31,9 +39,13 @@ __version__ = _version("lexel")
 __all__ = [
     "EMA",
     "NSVQ",
+    "AffineCodebook",
     "Codebook",
+    "CosineCodebook",
     "DiVeQ",
     "Estimator",
+    "FactorizedCodebook",
+    "FreeCodebook",
     "Gradient",
     "GumbelSoftmax",
     "IndexBackpropagation",
@@ -44,10 +56,12 @@ __all__ = [
     "Quantizer",
     "Revival",
     "RotationTrick",
+    "SimVQ",
     "SpaceFillingDiVeQ",
     "StraightThrough",
     "Synchronized",
     "Upkeep",
+    "VQBridge",
     "VectorQuantizer",
     "from_config",
     "nearest_code",

@@ -1,25 +1,63 @@
-"""Codebooks: what the codes of a quantizer are a function of."""
+"""Codebooks: what the codes of a quantizer are a function of.
+
+The settings, such as `SimVQ()`, say which function; the quantizer builds the `Table` that holds its numbers, and keeps
+it as `vq.codebook`. Calling that gives the codes.
+"""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Codebook"]
+from lexel.parts import Configurable, Stateful
+
+__all__ = [
+    "AffineCodebook",
+    "Codebook",
+    "CosineCodebook",
+    "FactorizedCodebook",
+    "FreeCodebook",
+    "SimVQ",
+    "Table",
+    "VQBridge",
+]
 
 
-class Codebook(nn.Module):
-    """A free table of codes: each row is learned on its own. Calling it gives the codes, `(K, D)`.
+class Codebook(Configurable, abstract=True):
+    """What the codes are a function of: settings only.
 
     Attributes:
-        weight: the table, `(K, D)`; a parameter when it learns by gradient, else a buffer.
+        averages: a code can be an average of its inputs, as EMA makes it.
+        places: a single code can be put where upkeep wants it.
+        unit: codes and inputs have length 1.
+    """
+
+    averages: ClassVar[bool] = True
+    places: ClassVar[bool] = True
+    unit: ClassVar[bool] = False
+
+    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> Table:
+        """Make the table for K codes and inputs of D numbers, as parameters or, if not `trainable`, as buffers."""
+        raise NotImplementedError
+
+
+class Table(Stateful[Codebook], abstract=True):
+    """A free table of codes: each row is learned on its own. Other tables derive from it.
+
+    Attributes:
+        weight: the table, `(K, d)`; a parameter when it learns by gradient, else a buffer.
     """
 
     weight: Tensor
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> None:
-        super().__init__()
-        weight = torch.empty(num_embeddings, embedding_dim)
+    def __init__(self, settings: Codebook, num_embeddings: int, code_dim: int, *, trainable: bool = True) -> None:
+        super().__init__(settings)
+        weight = torch.empty(num_embeddings, code_dim)
         if trainable:
             self.weight = nn.Parameter(weight)
         else:
@@ -32,9 +70,280 @@ class Codebook(nn.Module):
         self.weight.uniform_(-1 / len(self.weight), 1 / len(self.weight))
 
     def forward(self) -> Tensor:
-        """Return the codes, `(K, D)`."""
+        """Return the codes, `(K, d)`."""
         return self.weight
 
-    def extra_repr(self) -> str:
-        """Show K and D."""
-        return "{}, {}".format(*self.weight.shape)
+    def project(self, z: Tensor) -> Tensor:
+        """Bring inputs `(N, D)` into the space of the codes, `(N, d)`."""
+        return z
+
+    def expand(self, e: Tensor) -> Tensor:
+        """Bring codes `(N, d)` back into the space of the inputs, `(N, D)`."""
+        return e
+
+    def place(self, codes: Tensor) -> Tensor:
+        """Return the table, `(K, d)`, that makes the codes these."""
+        return codes
+
+
+@dataclass(frozen=True)
+class FreeCodebook(Codebook):
+    """The codes are the table itself (van den Oord et al. 2017, arXiv 1711.00937).
+
+    Example:
+        >>> FreeCodebook().build(512, 64)()[:2].shape
+        torch.Size([2, 64])
+    """
+
+    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> Table:  # noqa: D102
+        return Table(self, num_embeddings, embedding_dim, trainable=trainable)
+
+
+@dataclass(frozen=True)
+class CosineCodebook(Codebook):
+    """Codes and inputs are divided by their lengths, so that the angle decides (ViT-VQGAN, arXiv 2110.04627, §3.2).
+
+    Losses and estimator see unit vectors, and the quantized output has length 1. Codes start uniform on the sphere.
+    With EMA they are the directions of the mean of their unit inputs (spherical k-means).
+
+    Example:
+        >>> import lexel
+        >>> vq = lexel.VectorQuantizer(512, 64, codebook=CosineCodebook())
+        >>> vq(10 * torch.randn(1, 64, 3)).quantized.detach().norm(dim=1).round(decimals=4)
+        tensor([[1., 1., 1.]])
+    """
+
+    unit: ClassVar[bool] = True
+
+    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> Table:  # noqa: D102
+        return _CosineTable(self, num_embeddings, embedding_dim, trainable=trainable)
+
+
+class _CosineTable(Table, abstract=True):
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        self.weight.copy_(F.normalize(self.weight.normal_(), dim=1))
+
+    def forward(self) -> Tensor:
+        return F.normalize(self.weight, dim=1)
+
+    def project(self, z: Tensor) -> Tensor:
+        return F.normalize(z, dim=1)
+
+
+@dataclass(frozen=True)
+class FactorizedCodebook(Codebook):
+    """The search happens in few dimensions, between two learned linear maps (ViT-VQGAN, arXiv 2110.04627, §3.2).
+
+    Losses and estimator work in the space of the codes.
+
+    Attributes:
+        dim: d, the dimension of the codes, at least 1.
+        codes: the codebook in that space; ViT-VQGAN has `CosineCodebook()`.
+
+    Raises:
+        ValueError: `dim` is below 1.
+
+    Example:
+        >>> import lexel
+        >>> vq = lexel.VectorQuantizer(8192, 256, codebook=FactorizedCodebook(dim=8, codes=CosineCodebook()))
+        >>> vq.codebook().shape, vq(torch.randn(2, 256, 8)).quantized.shape
+        (torch.Size([8192, 8]), torch.Size([2, 256, 8]))
+    """
+
+    dim: int = 8
+    codes: Codebook = FreeCodebook()
+
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise ValueError(f"FactorizedCodebook: dim must be at least 1, got {self.dim}")
+        for name in ("averages", "places", "unit"):
+            object.__setattr__(self, name, getattr(self.codes, name))
+
+    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> Table:  # noqa: D102
+        return _FactorizedTable(self, self.codes.build(num_embeddings, self.dim, trainable=trainable), embedding_dim)
+
+
+class _FactorizedTable(Table, abstract=True):
+    def __init__(self, settings: FactorizedCodebook, codes: Table, embedding_dim: int) -> None:
+        Stateful.__init__(self, settings)
+        self.codes = codes
+        self.down = nn.Linear(embedding_dim, settings.dim)
+        self.up = nn.Linear(settings.dim, embedding_dim)
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        return self.codes.weight
+
+    def forward(self) -> Tensor:
+        codes: Tensor = self.codes()
+        return codes
+
+    def project(self, z: Tensor) -> Tensor:
+        return self.codes.project(_apply(self.down, z))
+
+    def expand(self, e: Tensor) -> Tensor:
+        return _apply(self.up, self.codes.expand(e))
+
+    def place(self, codes: Tensor) -> Tensor:
+        return self.codes.place(codes)
+
+
+def _apply(layer: nn.Linear, rows: Tensor) -> Tensor:
+    """Apply a layer in its own dtype, so that a code that is looked up takes the same way as one that was quantized."""
+    result: Tensor = layer(rows.to(layer.weight.dtype))
+    return result.to(rows.dtype)
+
+
+@dataclass(frozen=True)
+class SimVQ(Codebook):
+    """A frozen random table behind a learned linear map, so that each step moves all codes (arXiv 2411.02038, §4).
+
+    The table is normal with standard deviation D^−½ and never learns; the codes are table · Wᵀ.
+
+    Example:
+        >>> import lexel
+        >>> vq = lexel.VectorQuantizer(512, 64, codebook=SimVQ())
+        >>> [name for name, _ in vq.named_parameters()]
+        ['codebook.map.weight']
+    """
+
+    averages: ClassVar[bool] = False
+    places: ClassVar[bool] = False
+
+    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> Table:  # noqa: D102
+        return _SimTable(self, num_embeddings, embedding_dim, trainable=False)
+
+
+class _SimTable(Table, abstract=True):
+    def __init__(self, settings: SimVQ, num_embeddings: int, code_dim: int, *, trainable: bool) -> None:
+        super().__init__(settings, num_embeddings, code_dim, trainable=trainable)
+        self.map = nn.Linear(code_dim, code_dim, bias=False)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        self.weight.normal_(std=self.weight.shape[1] ** -0.5)
+
+    def forward(self) -> Tensor:
+        codes: Tensor = self.map(self.weight)
+        return codes
+
+
+@dataclass(frozen=True)
+class VQBridge(Codebook):
+    """A learned table behind a small transformer, so that each step moves all codes (FVQ, arXiv 2509.10140, §3).
+
+    Compress: `codes_per_token` neighbouring rows become a token. Process: `depth` pre-norm transformer blocks.
+    Recover: each token becomes its rows again. Here the result is added to the table and starts at zero, so that the
+    codes start as the table. No (tokens, tokens) matrix is kept.
+
+    Attributes:
+        depth: how many blocks.
+        width: of a token; a multiple of `heads`.
+        heads: of the attention.
+        codes_per_token: how many rows make a token.
+
+    Raises:
+        ValueError: a value is below 1, or `width` is not a multiple of `heads`.
+
+    Example:
+        >>> import lexel
+        >>> vq = lexel.VectorQuantizer(512, 64, codebook=VQBridge())
+        >>> vq(torch.randn(2, 64, 8)).quantized.shape
+        torch.Size([2, 64, 8])
+    """
+
+    depth: int = 2
+    width: int = 128
+    heads: int = 4
+    codes_per_token: int = 16
+    averages: ClassVar[bool] = False
+    places: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "width", "heads", "codes_per_token"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"VQBridge: {name} must be at least 1, got {getattr(self, name)}")
+        if self.width % self.heads:
+            raise ValueError(f"VQBridge: width must be a multiple of heads={self.heads}, got {self.width}")
+
+    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> Table:  # noqa: D102
+        return _BridgeTable(self, num_embeddings, embedding_dim, trainable=trainable)
+
+
+class _BridgeTable(Table, abstract=True):
+    def __init__(self, settings: VQBridge, num_embeddings: int, code_dim: int, *, trainable: bool) -> None:
+        super().__init__(settings, num_embeddings, code_dim, trainable=trainable)
+        self.patch = settings.codes_per_token
+        self.compress = nn.Linear(self.patch * code_dim, settings.width)
+        self.process = nn.Sequential(*(_Block(settings.width, settings.heads) for _ in range(settings.depth)))
+        recover = nn.Linear(settings.width, self.patch * code_dim)
+        nn.init.zeros_(recover.weight)
+        nn.init.zeros_(recover.bias)
+        self.recover = nn.Sequential(nn.LayerNorm(settings.width), recover)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        self.weight.normal_(std=self.weight.shape[1] ** -0.5)
+
+    def forward(self) -> Tensor:
+        K, d = self.weight.shape
+        rows = F.pad(self.weight, (0, 0, 0, -K % self.patch))
+        tokens = self.process(self.compress(rows.reshape(1, -1, self.patch * d)))
+        codes: Tensor = self.weight + self.recover(tokens).reshape(-1, d)[:K]
+        return codes
+
+
+class _Block(nn.Module):
+    """A pre-norm transformer block without dropout."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        result: Tensor = x + self.mlp(x)
+        return result
+
+
+@dataclass(frozen=True)
+class AffineCodebook(Codebook):
+    """All codes share a learned shift and scale, so that unused codes follow the others (Huh et al. 2023, §4.1).
+
+        e_i = shift + scale · table_i
+
+    with a shift and a scale for each dimension, learned by gradient as everything else.
+
+    Example:
+        >>> import lexel
+        >>> vq = lexel.VectorQuantizer(512, 64, codebook=AffineCodebook())
+        >>> [name for name, _ in vq.named_parameters()]
+        ['codebook.weight', 'codebook.shift', 'codebook.scale']
+    """
+
+    averages: ClassVar[bool] = False
+
+    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> Table:  # noqa: D102
+        return _AffineTable(self, num_embeddings, embedding_dim, trainable=trainable)
+
+
+class _AffineTable(Table, abstract=True):
+    def __init__(self, settings: AffineCodebook, num_embeddings: int, code_dim: int, *, trainable: bool) -> None:
+        super().__init__(settings, num_embeddings, code_dim, trainable=trainable)
+        self.shift = nn.Parameter(torch.zeros(code_dim))
+        self.scale = nn.Parameter(torch.ones(code_dim))
+
+    def forward(self) -> Tensor:
+        return self.shift + self.scale * self.weight
+
+    def place(self, codes: Tensor) -> Tensor:
+        least = math.sqrt(torch.finfo(self.scale.dtype).tiny)
+        return (codes - self.shift) / torch.where(self.scale.abs() < least, least, self.scale)

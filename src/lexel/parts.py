@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
-__all__ = ["Configurable", "from_config", "to_config"]
+from torch import nn
+
+__all__ = ["Configurable", "Stateful", "from_config", "to_config"]
 
 _REGISTRY: dict[str, type[Configurable]] = {}
 
@@ -40,6 +42,29 @@ class Configurable:
             "class_path": class_path(type(self)),
             "init_args": {name: to_config(getattr(self, name)) for name in names},
         }
+
+
+Settings = TypeVar("Settings", bound=Configurable)
+
+
+class Stateful(nn.Module, Configurable, Generic[Settings], abstract=True):
+    """A part's settings and, as parameters and buffers, the state that belongs to them.
+
+    Its configuration is that of the settings, from which the module that holds it builds it again.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration of the settings."""
+        return self.settings.config
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return repr(self.settings)
 
 
 def to_config(value: Any) -> Any:

@@ -15,14 +15,15 @@ steps are larger than usual, by (1 − β₁)/√(1 − β₂) at most (about 3 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
 from lexel.distributed import AllRows
 from lexel.nearest import nearest_code
-from lexel.parts import Configurable
+from lexel.parts import Configurable, Stateful
 
 __all__ = ["KMeansStart", "Kept", "OnlineClustering", "Revival", "Upkeep", "kmeans"]
 
@@ -37,13 +38,14 @@ class Upkeep(Configurable, abstract=True):
         """Return the state before the first step, by name."""
         raise NotImplementedError
 
-    def prepare(self, codes: Tensor, rows: AllRows, state: dict[str, Tensor]) -> Change | None:
+    def prepare(self, codes: Tensor, rows: AllRows, state: dict[str, Tensor], unit: bool = False) -> Change | None:
         """Say where codes should move before this step's search; None for nowhere.
 
         Args:
             codes: `(K, D)`.
             rows: the inputs of all ranks.
             state: updated in place.
+            unit: codes and inputs have length 1.
         """
         raise NotImplementedError
 
@@ -51,31 +53,21 @@ class Upkeep(Configurable, abstract=True):
         """Learn, at the end of a step, how many inputs of all ranks chose each code, `counts` `(K,)`."""
 
 
-class Kept(nn.Module, Configurable, abstract=True):
-    """A part of upkeep and the state that belongs to it, in buffers."""
+class Kept(Stateful[Upkeep], abstract=True):
+    """A part of upkeep and its state, in buffers."""
 
     def __init__(self, settings: Upkeep, num_embeddings: int) -> None:
-        super().__init__()
-        self.settings = settings
+        super().__init__(settings)
         for name, value in settings.state(num_embeddings).items():
             self.register_buffer(name, value)
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The configuration of the settings: state is not part of it."""
-        return self.settings.config
-
-    def prepare(self, codes: Tensor, rows: AllRows) -> Change | None:
+    def prepare(self, codes: Tensor, rows: AllRows, unit: bool = False) -> Change | None:
         """Call the part's `prepare` with its state."""
-        return self.settings.prepare(codes, rows, dict(self.named_buffers()))
+        return self.settings.prepare(codes, rows, dict(self.named_buffers()), unit)
 
     def observe(self, counts: Tensor) -> None:
         """Call the part's `observe` with its state."""
         self.settings.observe(counts, dict(self.named_buffers()))
-
-    def extra_repr(self) -> str:
-        """Show the settings."""
-        return repr(self.settings)
 
 
 @dataclass(frozen=True)
@@ -112,11 +104,11 @@ class KMeansStart(Upkeep):
     def state(self, num_embeddings: int) -> dict[str, Tensor]:  # noqa: D102
         return {"collected": torch.zeros((), dtype=torch.int64)}
 
-    def prepare(self, codes: Tensor, rows: AllRows, state: dict[str, Tensor]) -> Change | None:  # noqa: D102
+    def prepare(self, codes: Tensor, rows: AllRows, state: dict[str, Tensor], unit: bool = False) -> Change | None:  # noqa: D102
         collected = state["collected"]
         if not torch.compiler.is_compiling() and int(collected) == len(codes):
             return None
-        anchors, strength, now = _kmeans_start(*rows.own, codes, collected, self.iterations, self.seed)
+        anchors, strength, now = _kmeans_start(*rows.own, codes, collected, self.iterations, self.seed, unit)
         collected.copy_(now)
         return anchors, strength
 
@@ -159,7 +151,7 @@ class Revival(Upkeep):
     def state(self, num_embeddings: int) -> dict[str, Tensor]:  # noqa: D102
         return {"usage": torch.ones(num_embeddings), "step": torch.zeros((), dtype=torch.int64)}
 
-    def prepare(self, codes: Tensor, rows: AllRows, state: dict[str, Tensor]) -> Change | None:  # noqa: D102
+    def prepare(self, codes: Tensor, rows: AllRows, state: dict[str, Tensor], unit: bool = False) -> Change | None:  # noqa: D102
         usage = state["usage"]
         turn = _random(state["step"], self.seed)
         state["step"] += 1
@@ -220,7 +212,7 @@ class OnlineClustering(Upkeep):
     def state(self, num_embeddings: int) -> dict[str, Tensor]:  # noqa: D102
         return {"usage": torch.zeros(num_embeddings), "step": torch.zeros((), dtype=torch.int64)}
 
-    def prepare(self, codes: Tensor, rows: AllRows, state: dict[str, Tensor]) -> Change | None:  # noqa: D102
+    def prepare(self, codes: Tensor, rows: AllRows, state: dict[str, Tensor], unit: bool = False) -> Change | None:  # noqa: D102
         usage, step = state["usage"], state["step"].clone()
         state["step"] += 1
         strength = torch.exp(-usage * 10 / (1 - self.decay) - self.epsilon)  # usage is N_i · K
@@ -234,7 +226,7 @@ class OnlineClustering(Upkeep):
         _follow(state["usage"], counts, self.decay)
 
 
-def kmeans(rows: Tensor, num_embeddings: int, iterations: int = 10, seed: int = 0) -> Tensor:
+def kmeans(rows: Tensor, num_embeddings: int, iterations: int = 10, seed: int = 0, unit: bool = False) -> Tensor:
     """Find K centres of `rows` `(N, D)` by k-means++ (Arthur and Vassilvitskii 2007) and Lloyd's iterations.
 
     Seeds are drawn with probability proportional to their squared distance to the seeds before them: one by one at
@@ -246,6 +238,7 @@ def kmeans(rows: Tensor, num_embeddings: int, iterations: int = 10, seed: int = 
         num_embeddings: K.
         iterations: how many of Lloyd's iterations.
         seed: of the draws; the same seed and rows give the same centres.
+        unit: keep the centres at length 1 (spherical k-means).
 
     Returns:
         `(K, D)`.
@@ -272,12 +265,14 @@ def kmeans(rows: Tensor, num_embeddings: int, iterations: int = 10, seed: int = 
         counts = rows.new_zeros(num_embeddings).index_add_(0, chosen, rows.new_ones(len(rows)))
         sums = torch.zeros_like(centres).index_add_(0, chosen, rows)
         centres = torch.where(counts.unsqueeze(1) > 0, sums / counts.clamp_min(1).unsqueeze(1), centres)
+        if unit:
+            centres = F.normalize(centres, dim=1)
     return centres
 
 
 @torch.library.custom_op("lexel::kmeans_start", mutates_args=())
 def _kmeans_start(
-    rows: Tensor, valid: Tensor, codes: Tensor, collected: Tensor, iterations: int, seed: int
+    rows: Tensor, valid: Tensor, codes: Tensor, collected: Tensor, iterations: int, seed: int, unit: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return anchors, strengths and the new number of collected inputs. One opaque step to torch.compile."""
     K, have = len(codes), int(collected)
@@ -291,13 +286,13 @@ def _kmeans_start(
         anchors = torch.cat([codes[:have], fresh, codes[have + total :]])
         strength[have : have + total] = 1
         return anchors, strength, collected + total
-    anchors = kmeans(torch.cat([codes[:have], fresh]), K, iterations, seed)
+    anchors = kmeans(torch.cat([codes[:have], fresh]), K, iterations, seed, unit)
     return anchors, strength.fill_(1), torch.full_like(collected, K)
 
 
 @_kmeans_start.register_fake
 def _(
-    rows: Tensor, valid: Tensor, codes: Tensor, collected: Tensor, iterations: int, seed: int
+    rows: Tensor, valid: Tensor, codes: Tensor, collected: Tensor, iterations: int, seed: int, unit: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(codes), codes.new_empty(len(codes)), torch.empty_like(collected)
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lexel.codebook import Codebook
+from lexel.codebook import Codebook, FreeCodebook, Table
 from lexel.distributed import AllRows, all_sum, mean_over_ranks
 from lexel.estimators import Estimator, StraightThrough
 from lexel.learning import EMA, Gradient, Learning
@@ -34,7 +34,8 @@ class VectorQuantizer(Quantizer):
     move as averages instead and the first term is absent.
 
     Attributes:
-        codebook: the codes; `codebook.weight` is the table, `(K, D)`.
+        codebook: the table of codes, a module; calling it gives the codes, `(K, D)`, and `codebook.weight` is the table
+            that they are a function of.
         ema_count: with EMA, the running count N of inputs for each code, `(K,)`.
         ema_sum: with EMA, the running sum m of inputs for each code, `(K, D)`.
         upkeep: the parts of upkeep, each with its state.
@@ -43,6 +44,7 @@ class VectorQuantizer(Quantizer):
         num_embeddings: K, how many codes there are.
         embedding_dim: D, the size of a code and of the input's channel axis.
         commitment_cost: β, the weight of the commitment term; not negative.
+        codebook: what the codes are a function of: `FreeCodebook()`, `CosineCodebook()`, `SimVQ()`, …
         learning: how the codes move: `Gradient()` or `EMA()`.
         estimator: which gradient the encoder gets, in training: `StraightThrough()`, `RotationTrick()`, …
         upkeep: how codes start and come back to life: a part or a sequence of parts, in order, as in
@@ -74,6 +76,7 @@ class VectorQuantizer(Quantizer):
         embedding_dim: int,
         commitment_cost: float = 0.25,
         *,
+        codebook: Codebook = FreeCodebook(),
         learning: Learning = Gradient(),
         estimator: Estimator = StraightThrough(),
         upkeep: Upkeep | Iterable[Upkeep] = (),
@@ -85,19 +88,19 @@ class VectorQuantizer(Quantizer):
         if not 0 <= commitment_cost < float("inf"):
             raise ValueError(f"VectorQuantizer: commitment_cost must be finite and not negative, got {commitment_cost}")
         upkeep = (upkeep,) if isinstance(upkeep, Upkeep) else tuple(upkeep)
-        parts = [("learning", learning, Learning), ("estimator", estimator, Estimator)]
+        parts = [
+            ("codebook", codebook, Codebook),
+            ("learning", learning, Learning),
+            ("estimator", estimator, Estimator),
+        ]
         for argument, part, kind in parts + [("upkeep", part, Upkeep) for part in upkeep]:
             if not isinstance(part, kind):
                 raise TypeError(f"VectorQuantizer: {argument} must be a lexel {kind.__name__}, got {part!r}")
-        if isinstance(learning, EMA) and estimator.moves_codes:
-            raise ValueError(
-                f"VectorQuantizer: {type(estimator).__name__} moves the codes by the gradient of the task loss, and "
-                "codes that are averages of their inputs have none: use learning=Gradient(), or another estimator"
-            )
+        _refuse_what_has_no_meaning(codebook, learning, estimator, upkeep)
         self.commitment_cost = float(commitment_cost)
         self.learning = learning
         self.estimator = estimator
-        self.codebook = Codebook(num_embeddings, embedding_dim, trainable=isinstance(learning, Gradient))
+        self.codebook: Table = codebook.build(num_embeddings, embedding_dim, trainable=isinstance(learning, Gradient))
         if isinstance(learning, EMA):
             self.register_buffer("ema_count", torch.ones(num_embeddings))
             self.register_buffer("ema_sum", self.codebook.weight.clone())
@@ -107,6 +110,7 @@ class VectorQuantizer(Quantizer):
         self.upkeep = cast("Sequence[Kept]", nn.ModuleList(Kept(part, num_embeddings) for part in upkeep))
 
     def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
+        z = self.codebook.project(z)
         if self.training:
             self._keep_up(z, valid)
         codes = self.codebook().to(z.dtype)
@@ -120,11 +124,11 @@ class VectorQuantizer(Quantizer):
 
         statistics = [usage_counts(counted, self.num_embeddings), commitment_error]
         if isinstance(self.learning, EMA) and self.training:
-            statistics.append(torch.zeros_like(codes).index_add_(0, indices, z.detach()))  # masked rows are zero
+            statistics.append(torch.zeros_like(codes).index_add_(0, indices, _counted(z.detach(), valid)))
         # Ranks talk to each other in training alone: evaluating on one of them must not wait for the others.
         counts, error, *sums = all_sum(*statistics) if self.training else statistics
 
-        elements = counts.sum().clamp_min(1) * self.embedding_dim
+        elements = counts.sum().clamp_min(1) * z.shape[1]
         terms = {"commitment": mean_over_ranks(commitment_error, error, elements)}
         loss = self.commitment_cost * terms["commitment"]
         if self._has_codebook_loss:
@@ -135,10 +139,10 @@ class VectorQuantizer(Quantizer):
         if self.training:
             for part in self.upkeep:
                 part.observe(counts)
-        return Quantized(loss, quantized, perplexity(counts), indices, terms, self.num_embeddings)
+        return Quantized(loss, self.codebook.expand(quantized), perplexity(counts), indices, terms, self.num_embeddings)
 
     def lookup_rows(self, indices: Tensor) -> Tensor:  # noqa: D102
-        return F.embedding(indices, self.codebook())
+        return self.codebook.expand(F.embedding(indices, self.codebook()))
 
     @torch.no_grad()
     def pull(self, anchors: Tensor, strength: Tensor) -> None:
@@ -151,12 +155,14 @@ class VectorQuantizer(Quantizer):
             anchors: `(K, D)`, finite.
             strength: s, `(K,)`, in [0, 1].
         """
-        codes, strength = self.codebook.weight, strength.to(self.codebook.weight.dtype)
-        codes.lerp_(anchors.to(codes.dtype), strength.unsqueeze(1))
+        table = self.codebook.weight
+        strength = strength.to(table.dtype)
+        moved = (strength > 0).unsqueeze(1)
+        codes = torch.lerp(self.codebook(), anchors.to(table.dtype), strength.unsqueeze(1))
+        table.copy_(torch.where(moved, self.codebook.place(codes), table))
         if isinstance(self.learning, EMA):
             self.ema_count.lerp_(torch.ones_like(self.ema_count), strength)
-            moved = (strength > 0).unsqueeze(1)
-            self.ema_sum.copy_(torch.where(moved, codes * self.ema_count.unsqueeze(1), self.ema_sum))
+            self.ema_sum.copy_(torch.where(moved, table * self.ema_count.unsqueeze(1), self.ema_sum))
 
     def _estimate(self, z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Indices and quantized rows: the estimator's in training, the code itself in eval mode."""
@@ -175,7 +181,7 @@ class VectorQuantizer(Quantizer):
             return
         rows = AllRows(z, valid)
         for part in self.upkeep:
-            change = part.prepare(self.codebook().to(z.dtype), rows)
+            change = part.prepare(self.codebook().to(z.dtype), rows, self.codebook.settings.unit)
             if change is not None:
                 self.pull(*change)
 
@@ -186,5 +192,34 @@ class VectorQuantizer(Quantizer):
 
 def _squared_error(moving: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
     """Sum of squared differences over the rows that count."""
-    error = (moving - target).square()
-    return error.sum() if valid is None else torch.where(valid.unsqueeze(1), error, 0).sum()
+    return _counted((moving - target).square(), valid).sum()
+
+
+def _counted(rows: Tensor, valid: Tensor | None) -> Tensor:
+    """Zero in place of the rows that do not count."""
+    return rows if valid is None else torch.where(valid.unsqueeze(1), rows, 0)
+
+
+def _refuse_what_has_no_meaning(
+    codebook: Codebook, learning: Learning, estimator: Estimator, upkeep: Iterable[Upkeep]
+) -> None:
+    ema, names = isinstance(learning, EMA), [type(part).__name__ for part in (codebook, estimator)]
+    for refused, reason in (
+        (
+            ema and estimator.moves_codes,
+            f"{names[1]} moves the codes by the gradient of the task loss, and codes that are averages of their inputs "
+            "have none: use learning=Gradient(), or another estimator",
+        ),
+        (
+            ema and not codebook.averages,
+            f"EMA makes each code the average of its inputs, and the codes of {names[0]} are not free to be that, as "
+            "they share parameters: use learning=Gradient(), or another codebook",
+        ),
+        (
+            upkeep and not codebook.places,
+            f"upkeep puts single codes in new places, and every code of {names[0]} moves with all others, so that none "
+            "needs it: use no upkeep, or another codebook",
+        ),
+    ):
+        if refused:
+            raise ValueError(f"VectorQuantizer: {reason}")
