@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 DATA = "folder of images at any depth, one image, a .npy or .npz array, or what datasets.load_dataset opens locally"
 QUANTIZER = {
     "class_path": "lexel.VectorQuantizer",
-    "init_args": {"num_embeddings": 512, "embedding_dim": 64, "learning": {"class_path": "lexel.EMA"}},
+    "init_args": {
+        "num_embeddings": 512,
+        "embedding_dim": 64,
+        "learning": {"class_path": "lexel.EMA"},
+        "upkeep": [{"class_path": "lexel.KMeansStart"}, {"class_path": "lexel.Revival"}],
+    },
 }
 DEMO = {"out": "runs/demo", "steps": 1500}
 # What says where and how a command runs, not what is trained: it stays out of config.yaml.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning as L
@@ -53,11 +54,14 @@ class TrainingTask(L.LightningModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """Adam under one cycle of the learning rate."""
+        """Adam, with a short warm-up and a cosine down to nothing."""
         optimizer = torch.optim.Adam(self.parameters(), self.settings.learning_rate, betas=(0.9, 0.99))
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.settings.learning_rate, self.settings.steps, pct_start=0.05, cycle_momentum=False
-        )
+        steps = self.settings.steps
+
+        def factor(step: int) -> float:
+            return min((step + 1) / (1 + 0.05 * steps), (1 + math.cos(math.pi * min(step / steps, 1))) / 2)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def train_dataloader(self) -> DataLoader[Tensor]:
