@@ -406,3 +406,18 @@ def test_library_needs_torch_alone() -> None:
     program = f"import sys, lexel; print([name for name in {extras} if name in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_demo_draws_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out), "--steps", "2", *TINY]) == 0
+    printed = capsys.readouterr().out
+    for figure in ("PSNR", "SSIM", "bits per pixel", "perplexity", "codes in use"):
+        assert figure in printed
+    held_out = {path.name for path in (out / "photographs/held-out").iterdir()}
+    assert len(held_out) == 2
+    assert held_out.isdisjoint(path.name for path in (out / "photographs/trained-on").iterdir())
+    for picture in ("reconstructions.png", "tokens.png"):
+        assert str(out / picture) in printed.replace("\n", "")
+        with Image.open(out / picture) as image:
+            assert len(image.getcolors(1 << 24)) > 10

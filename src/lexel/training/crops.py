@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
@@ -34,11 +34,11 @@ class RandomCrops(Dataset[Tensor]):
         return self.length
 
     def __getitem__(self, index: int) -> Tensor:
-        generator = torch.Generator().manual_seed((self.seed * 2**40 + index) % 2**63)
-        pixels = self.images.read(int(torch.randint(len(self.images), (), generator=generator)))
+        choice = random.Random(f"{self.seed}/{index}")  # a torch.Generator would use 32 bits of a seed only
+        pixels = self.images.read(choice.randrange(len(self.images)))
         height, width = pixels.shape[-2:]
-        top = int(torch.randint(max(height - self.crop, 0) + 1, (), generator=generator))
-        left = int(torch.randint(max(width - self.crop, 0) + 1, (), generator=generator))
+        top = choice.randrange(max(height - self.crop, 0) + 1)
+        left = choice.randrange(max(width - self.crop, 0) + 1)
         patch = pixels[:, top : top + self.crop, left : left + self.crop].float() / 255
         return F.pad(patch, (0, self.crop - patch.shape[2], 0, self.crop - patch.shape[1]), mode="replicate")
 
