@@ -20,7 +20,7 @@ def test_columns_hold_every_picture_at_its_place() -> None:
 
 def test_the_centre_is_cropped_only_where_there_is_more() -> None:
     image = torch.rand(3, 10, 4)
-    assert torch.equal(centre(image, 6), image[:, 2:8])
+    assert torch.equal(centre(image, 6, 6), image[:, 2:8])
 
 
 def test_like_codes_have_like_colours() -> None:

@@ -11,10 +11,10 @@ from torch import Tensor
 __all__ = ["centre", "columns", "token_colours", "token_picture"]
 
 
-def centre(image: Tensor, side: int) -> Tensor:
-    """Crop the centre of `(C, H, W)` to at most `side` × `side`."""
-    top, left = (max(length - side, 0) // 2 for length in image.shape[1:])
-    return image[:, top : top + side, left : left + side]
+def centre(image: Tensor, height: int, width: int) -> Tensor:
+    """Crop the centre of `(C, H, W)` to at most `height` × `width`."""
+    top, left = max(image.shape[1] - height, 0) // 2, max(image.shape[2] - width, 0) // 2
+    return image[:, top : top + height, left : left + width]
 
 
 def columns(pictures: Sequence[Sequence[Tensor]], gap: int = 6) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from lexel.files import refuse_existing
 from lexel.images import open_images, save_image, to_pixels
 from lexel.models import VQVAE
-from lexel.report.pictures import columns, token_colours, token_picture
+from lexel.report.pictures import centre, columns, token_colours, token_picture
 from lexel.training.evaluate import Evaluation, evaluate
 from lexel.training.run import train
 from lexel.training.settings import Settings
@@ -20,7 +20,10 @@ from lexel.training.settings import Settings
 __all__ = ["Demo", "run_demo"]
 
 TRAINED_ON = {
-    "skimage": ["data/astronaut.png", "data/hubble_deep_field.jpg", "data/motorcycle_left.png", "data/rocket.jpg"],
+    "skimage": [
+        *("data/astronaut.png", "data/camera.png", "data/hubble_deep_field.jpg", "data/ihc.png"),
+        *("data/motorcycle_left.png", "data/motorcycle_right.png", "data/retina.jpg", "data/rocket.jpg"),
+    ],
     "sklearn": ["datasets/images/china.jpg", "datasets/images/flower.jpg"],
 }
 HELD_OUT = {"skimage": ["data/chelsea.png", "data/coffee.png"]}
@@ -71,7 +74,10 @@ def run_demo(model: VQVAE, out: Path, settings: Settings, *, config: str = "", o
             model.decode(grid, (image.shape[1], image.shape[2]))[0] for grid, image in zip(grids, images, strict=True)
         ]
     reconstructions, tokens = out / "reconstructions.png", out / "tokens.png"
-    save_image(to_pixels(columns(list(zip(images, decoded, strict=True)))), reconstructions)
+    shown = [
+        [centre(original, 300, 450), centre(copy, 300, 450)] for original, copy in zip(images, decoded, strict=True)
+    ]
+    save_image(to_pixels(columns(shown)), reconstructions)
     save_image(to_pixels(_token_page(model, images[0], grids[0])), tokens)
     return Demo(evaluate(model, held_out), reconstructions, tokens, finished)
 

@@ -151,7 +151,7 @@ class KeepUpToDate(L.Callback):
 
     def __init__(self, out: Path, images: Images, every: int) -> None:
         self.out, self.every = out, every
-        self.samples = [centre(images.read(index), 256).float() / 255 for index in range(min(4, len(images)))]
+        self.samples = [centre(images.read(index), 256, 256).float() / 255 for index in range(min(4, len(images)))]
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: TrainingTask, *_: Any) -> None:  # type: ignore[override]
         """Write the checkpoint and samples when it is time."""
