@@ -45,7 +45,9 @@ def train(case: tuple[str, str, str, bool], rank: int, world: int) -> dict[str, 
     data = torch.randn(STEPS, BATCH, DIM, 2, generator=generator).double()
     masks = torch.rand(STEPS, BATCH, 2, generator=generator) < 0.7
     encoder = nn.Conv1d(DIM, DIM, 1).double()
-    vq = lexel.VectorQuantizer(40, DIM, learning=LEARNING[learning], upkeep=UPKEEP[upkeep]).double()
+    vq = lexel.VectorQuantizer(
+        40, DIM, learning=LEARNING[learning], upkeep=UPKEEP[upkeep], regularisers=lexel.Entropy()
+    ).double()
     with torch.no_grad():
         encoder.weight.copy_(torch.eye(DIM).unsqueeze(2))
         encoder.bias.zero_()

@@ -15,9 +15,9 @@ from tests.test_estimators import ESTIMATORS, LEARNING, gradients
 CODEBOOKS = [
     lexel.FreeCodebook(),
     lexel.CosineCodebook(),
-    lexel.FactorizedCodebook(dim=3),
-    lexel.FactorizedCodebook(dim=3, codes=lexel.CosineCodebook()),
-    lexel.FactorizedCodebook(dim=3, codes=lexel.SimVQ()),
+    lexel.FactorisedCodebook(dim=3),
+    lexel.FactorisedCodebook(dim=3, codes=lexel.CosineCodebook()),
+    lexel.FactorisedCodebook(dim=3, codes=lexel.SimVQ()),
     lexel.SimVQ(),
     lexel.VQBridge(depth=1, width=16, heads=2, codes_per_token=5),
     lexel.AffineCodebook(),
@@ -169,9 +169,9 @@ def test_free_codebook_agrees_with_vector_quantize_pytorch() -> None:
     torch.testing.assert_close(ours(z).quantized, quantized[0])
 
 
-def test_factorized_agrees_with_vector_quantize_pytorch() -> None:
+def test_factorised_agrees_with_vector_quantize_pytorch() -> None:
     theirs = field.VectorQuantize(8, 32, codebook_dim=3, use_cosine_sim=True).eval()
-    ours = make(lexel.FactorizedCodebook(3, lexel.CosineCodebook())).eval()
+    ours = make(lexel.FactorisedCodebook(3, lexel.CosineCodebook())).eval()
     theirs._codebook.embed.data.copy_(ours.codebook().detach().unsqueeze(0))
     theirs.project_in.load_state_dict(ours.codebook.down.state_dict())
     theirs.project_out.load_state_dict(ours.codebook.up.state_dict())
@@ -229,7 +229,7 @@ def test_affine_codes_share_shift_and_scale() -> None:
 @pytest.mark.parametrize(
     ("cls", "wrong", "message"),
     [
-        (lexel.FactorizedCodebook, {"dim": 0}, "dim must be at least 1, got 0"),
+        (lexel.FactorisedCodebook, {"dim": 0}, "dim must be at least 1, got 0"),
         (lexel.VQBridge, {"depth": 0}, "depth must be at least 1, got 0"),
         (lexel.VQBridge, {"width": 10, "heads": 4}, "width must be a multiple of heads=4, got 10"),
     ],

@@ -16,8 +16,8 @@ LEARNING = [lexel.Gradient(), lexel.EMA()]
 ESTIMATORS = [
     lexel.StraightThrough(),
     lexel.RotationTrick(),
-    lexel.Synchronized(nu=0.3),
-    lexel.Synchronized(estimator=lexel.RotationTrick()),
+    lexel.Synchronised(nu=0.3),
+    lexel.Synchronised(estimator=lexel.RotationTrick()),
     lexel.NSVQ(),
     lexel.DiVeQ(),
     lexel.SpaceFillingDiVeQ(),
@@ -100,10 +100,10 @@ def test_straight_through_and_rotation_leave_the_code_alone() -> None:
 
 
 @pytest.mark.parametrize("inner", [lexel.StraightThrough(), lexel.RotationTrick()], ids=repr)
-def test_synchronized_adds_nu_times_the_gradient_for_the_code(inner: lexel.Estimator) -> None:
+def test_synchronised_adds_nu_times_the_gradient_for_the_code(inner: lexel.Estimator) -> None:
     z, e = pair()
     upstream = torch.randn_like(z)
-    output = lexel.Synchronized(0.3, inner)(z, e)
+    output = lexel.Synchronised(0.3, inner)(z, e)
     assert torch.equal(output, e)
     for_z, for_e = gradients(output, upstream, z, e)
     torch.testing.assert_close(for_e, 0.3 * upstream)
@@ -285,7 +285,7 @@ class TestInAQuantizer:
 @pytest.mark.parametrize(
     ("cls", "wrong"),
     [
-        (lexel.Synchronized, {"nu": 0.0}),
+        (lexel.Synchronised, {"nu": 0.0}),
         (lexel.DiVeQ, {"variance": -1.0}),
         (lexel.SpaceFillingDiVeQ, {"variance": -1.0}),
         (lexel.GumbelSoftmax, {"temperature": 0.0}),
@@ -298,6 +298,6 @@ def test_refuses_settings_out_of_range(cls: type, wrong: dict[str, float]) -> No
         cls(**wrong)
 
 
-def test_synchronized_refuses_an_estimator_that_moves_codes_itself() -> None:
+def test_synchronised_refuses_an_estimator_that_moves_codes_itself() -> None:
     with pytest.raises(ValueError, match="has a gradient for the codes already"):
-        lexel.Synchronized(estimator=lexel.NSVQ())
+        lexel.Synchronised(estimator=lexel.NSVQ())

@@ -12,7 +12,7 @@ from lexel.codebook import (
     AffineCodebook,
     Codebook,
     CosineCodebook,
-    FactorizedCodebook,
+    FactorisedCodebook,
     FreeCodebook,
     SimVQ,
     VQBridge,
@@ -26,12 +26,13 @@ from lexel.estimators import (
     RotationTrick,
     SpaceFillingDiVeQ,
     StraightThrough,
-    Synchronized,
+    Synchronised,
 )
 from lexel.learning import EMA, Gradient, Learning
 from lexel.nearest import nearest_code
 from lexel.parts import from_config, to_config
 from lexel.quantizers import Quantized, Quantizer, VectorQuantizer
+from lexel.regularisers import Entropy, Orthogonality, Regulariser
 from lexel.upkeep import KMeansStart, OnlineClustering, Revival, Upkeep
 
 __version__ = _version("lexel")
@@ -43,8 +44,9 @@ __all__ = [
     "Codebook",
     "CosineCodebook",
     "DiVeQ",
+    "Entropy",
     "Estimator",
-    "FactorizedCodebook",
+    "FactorisedCodebook",
     "FreeCodebook",
     "Gradient",
     "GumbelSoftmax",
@@ -52,14 +54,16 @@ __all__ = [
     "KMeansStart",
     "Learning",
     "OnlineClustering",
+    "Orthogonality",
     "Quantized",
     "Quantizer",
+    "Regulariser",
     "Revival",
     "RotationTrick",
     "SimVQ",
     "SpaceFillingDiVeQ",
     "StraightThrough",
-    "Synchronized",
+    "Synchronised",
     "Upkeep",
     "VQBridge",
     "VectorQuantizer",

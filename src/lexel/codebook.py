@@ -20,7 +20,7 @@ __all__ = [
     "AffineCodebook",
     "Codebook",
     "CosineCodebook",
-    "FactorizedCodebook",
+    "FactorisedCodebook",
     "FreeCodebook",
     "SimVQ",
     "Table",
@@ -132,7 +132,7 @@ class _CosineTable(Table, abstract=True):
 
 
 @dataclass(frozen=True)
-class FactorizedCodebook(Codebook):
+class FactorisedCodebook(Codebook):
     """The search happens in few dimensions, between two learned linear maps (ViT-VQGAN, arXiv 2110.04627, §3.2).
 
     Losses and estimator work in the space of the codes.
@@ -146,7 +146,7 @@ class FactorizedCodebook(Codebook):
 
     Example:
         >>> import lexel
-        >>> vq = lexel.VectorQuantizer(8192, 256, codebook=FactorizedCodebook(dim=8, codes=CosineCodebook()))
+        >>> vq = lexel.VectorQuantizer(8192, 256, codebook=FactorisedCodebook(dim=8, codes=CosineCodebook()))
         >>> vq.codebook().shape, vq(torch.randn(2, 256, 8)).quantized.shape
         (torch.Size([8192, 8]), torch.Size([2, 256, 8]))
     """
@@ -156,16 +156,16 @@ class FactorizedCodebook(Codebook):
 
     def __post_init__(self) -> None:
         if self.dim < 1:
-            raise ValueError(f"FactorizedCodebook: dim must be at least 1, got {self.dim}")
+            raise ValueError(f"FactorisedCodebook: dim must be at least 1, got {self.dim}")
         for name in ("averages", "places", "unit"):
             object.__setattr__(self, name, getattr(self.codes, name))
 
     def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> Table:  # noqa: D102
-        return _FactorizedTable(self, self.codes.build(num_embeddings, self.dim, trainable=trainable), embedding_dim)
+        return _FactorisedTable(self, self.codes.build(num_embeddings, self.dim, trainable=trainable), embedding_dim)
 
 
-class _FactorizedTable(Table, abstract=True):
-    def __init__(self, settings: FactorizedCodebook, codes: Table, embedding_dim: int) -> None:
+class _FactorisedTable(Table, abstract=True):
+    def __init__(self, settings: FactorisedCodebook, codes: Table, embedding_dim: int) -> None:
         Stateful.__init__(self, settings)
         self.codes = codes
         self.down = nn.Linear(embedding_dim, settings.dim)

@@ -26,7 +26,7 @@ __all__ = [
     "RotationTrick",
     "SpaceFillingDiVeQ",
     "StraightThrough",
-    "Synchronized",
+    "Synchronised",
 ]
 
 
@@ -90,7 +90,7 @@ class StraightThrough(Estimator):
 
 
 @dataclass(frozen=True)
-class Synchronized(Estimator):
+class Synchronised(Estimator):
     """Another estimator whose output also passes ν times its gradient on to the code (Huh et al. 2023, eq. 21).
 
         quantized = sg[e] + (z − sg[z]) + ν (e − sg[e])
@@ -107,7 +107,7 @@ class Synchronized(Estimator):
 
     Example:
         >>> z, e = torch.tensor([[0.1]]), torch.tensor([[0.3]], requires_grad=True)
-        >>> Synchronized(nu=0.5)(z, e).sum().backward()
+        >>> Synchronised(nu=0.5)(z, e).sum().backward()
         >>> e.grad
         tensor([[0.5000]])
     """
@@ -118,9 +118,9 @@ class Synchronized(Estimator):
 
     def __post_init__(self) -> None:
         if not self.nu > 0:
-            raise ValueError(f"Synchronized: nu must be positive, got {self.nu}")
+            raise ValueError(f"Synchronised: nu must be positive, got {self.nu}")
         if self.estimator.moves_codes:
-            raise ValueError(f"Synchronized: {self.estimator} has a gradient for the codes already")
+            raise ValueError(f"Synchronised: {self.estimator} has a gradient for the codes already")
 
     def __call__(self, z: Tensor, e: Tensor) -> Tensor:  # noqa: D102
         return _carry(self.estimator(z, e), self.nu * e)

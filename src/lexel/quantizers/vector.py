@@ -15,6 +15,7 @@ from lexel.estimators import Estimator, StraightThrough
 from lexel.learning import EMA, Gradient, Learning
 from lexel.metrics import perplexity, usage_counts
 from lexel.quantizers.base import Quantized, Quantizer
+from lexel.regularisers import Regulariser
 from lexel.upkeep import Kept, Upkeep
 
 __all__ = ["VectorQuantizer"]
@@ -47,6 +48,7 @@ class VectorQuantizer(Quantizer):
         codebook: what the codes are a function of: `FreeCodebook()`, `CosineCodebook()`, `SimVQ()`, …
         learning: how the codes move: `Gradient()` or `EMA()`.
         estimator: which gradient the encoder gets, in training: `StraightThrough()`, `RotationTrick()`, …
+        regularisers: what else is in the loss, in training: a part or a sequence of parts, as `Entropy(weight=0.1)`.
         upkeep: how codes start and come back to life: a part or a sequence of parts, in order, as in
             `(KMeansStart(), Revival())`. They act in training, before the search.
         channel_dim: which axis of the input holds the channels; −1 for transformers.
@@ -79,6 +81,7 @@ class VectorQuantizer(Quantizer):
         codebook: Codebook = FreeCodebook(),
         learning: Learning = Gradient(),
         estimator: Estimator = StraightThrough(),
+        regularisers: Regulariser | Iterable[Regulariser] = (),
         upkeep: Upkeep | Iterable[Upkeep] = (),
         channel_dim: int = 1,
     ) -> None:
@@ -87,19 +90,22 @@ class VectorQuantizer(Quantizer):
             raise TypeError(f"VectorQuantizer: commitment_cost must be a number, got {commitment_cost!r}")
         if not 0 <= commitment_cost < float("inf"):
             raise ValueError(f"VectorQuantizer: commitment_cost must be finite and not negative, got {commitment_cost}")
+        regularisers = (regularisers,) if isinstance(regularisers, Regulariser) else tuple(regularisers)
         upkeep = (upkeep,) if isinstance(upkeep, Upkeep) else tuple(upkeep)
-        parts = [
+        for argument, part, kind in [
             ("codebook", codebook, Codebook),
             ("learning", learning, Learning),
             ("estimator", estimator, Estimator),
-        ]
-        for argument, part, kind in parts + [("upkeep", part, Upkeep) for part in upkeep]:
+            *(("regularisers", part, Regulariser) for part in regularisers),
+            *(("upkeep", part, Upkeep) for part in upkeep),
+        ]:
             if not isinstance(part, kind):
                 raise TypeError(f"VectorQuantizer: {argument} must be a lexel {kind.__name__}, got {part!r}")
-        _refuse_what_has_no_meaning(codebook, learning, estimator, upkeep)
+        _refuse_what_has_no_meaning(codebook, learning, estimator, regularisers, upkeep)
         self.commitment_cost = float(commitment_cost)
         self.learning = learning
         self.estimator = estimator
+        self.regularisers = regularisers
         self.codebook: Table = codebook.build(num_embeddings, embedding_dim, trainable=isinstance(learning, Gradient))
         if isinstance(learning, EMA):
             self.register_buffer("ema_count", torch.ones(num_embeddings))
@@ -134,6 +140,10 @@ class VectorQuantizer(Quantizer):
         if self._has_codebook_loss:
             terms["codebook"] = mean_over_ranks(codebook_error, error, elements)
             loss = loss + terms["codebook"]
+        for regulariser in self.regularisers if self.training else ():
+            # EMA moves the codes in place before the backward pass reads them.
+            terms[regulariser.name] = regulariser(z, codes.clone() if isinstance(self.learning, EMA) else codes, valid)
+            loss = loss + regulariser.weight * terms[regulariser.name]
         if isinstance(self.learning, EMA) and self.training:
             self.learning.update(self.codebook.weight, self.ema_count, self.ema_sum, counts, sums[0])
         if self.training:
@@ -201,7 +211,11 @@ def _counted(rows: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def _refuse_what_has_no_meaning(
-    codebook: Codebook, learning: Learning, estimator: Estimator, upkeep: Iterable[Upkeep]
+    codebook: Codebook,
+    learning: Learning,
+    estimator: Estimator,
+    regularisers: Iterable[Regulariser],
+    upkeep: Iterable[Upkeep],
 ) -> None:
     ema, names = isinstance(learning, EMA), [type(part).__name__ for part in (codebook, estimator)]
     for refused, reason in (
@@ -214,6 +228,11 @@ def _refuse_what_has_no_meaning(
             ema and not codebook.averages,
             f"EMA makes each code the average of its inputs, and the codes of {names[0]} are not free to be that, as "
             "they share parameters: use learning=Gradient(), or another codebook",
+        ),
+        (
+            ema and any(part.only_codes for part in regularisers),
+            "Orthogonality moves the codes by its gradient, and codes that are averages of their inputs have none: use "
+            "learning=Gradient(), or no such regulariser",
         ),
         (
             upkeep and not codebook.places,
