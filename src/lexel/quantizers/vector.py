@@ -16,6 +16,7 @@ from lexel.learning import EMA, Gradient, Learning
 from lexel.metrics import perplexity, usage_counts
 from lexel.quantizers.base import Quantized, Quantizer
 from lexel.regularisers import Regulariser
+from lexel.step import quantization_step
 from lexel.upkeep import Kept, Upkeep
 
 __all__ = ["VectorQuantizer"]
@@ -120,13 +121,10 @@ class VectorQuantizer(Quantizer):
         if self.training:
             self._keep_up(z, valid)
         codes = self.codebook().to(z.dtype)
-        indices, quantized = self._estimate(z, codes)
-        e = F.embedding(indices, codes)
+        indices, estimated = self._estimate(z, codes)
+        quantized, codebook_error, commitment_error = quantization_step(z, codes, indices, valid)
+        quantized = quantized if estimated is None else estimated
         counted = indices if valid is None else torch.where(valid, indices, -1)
-
-        # The losses are of the code itself: from `quantized` in its straight-through form, they would only reach z.
-        codebook_error = _squared_error(e, z.detach(), valid)
-        commitment_error = _squared_error(z, e.detach(), valid)
 
         statistics = [usage_counts(counted, self.num_embeddings), commitment_error]
         if isinstance(self.learning, EMA) and self.training:
@@ -174,11 +172,10 @@ class VectorQuantizer(Quantizer):
             self.ema_count.lerp_(torch.ones_like(self.ema_count), strength)
             self.ema_sum.copy_(torch.where(moved, table * self.ema_count.unsqueeze(1), self.ema_sum))
 
-    def _estimate(self, z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices and quantized rows: the estimator's in training, the code itself in eval mode."""
-        if not self.training:
-            indices = self.estimator.select(z, codes)
-            return indices, StraightThrough()(z, F.embedding(indices, codes))
+    def _estimate(self, z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Indices and the estimator's quantized rows; None for the code itself, straight through."""
+        if not self.training or isinstance(self.estimator, StraightThrough):
+            return self.estimator.select(z, codes), None
         if not self.estimator.annealed:
             return self.estimator.quantize(z, codes)
         step = self.step.clone()
@@ -198,11 +195,6 @@ class VectorQuantizer(Quantizer):
     def extra_repr(self) -> str:
         """Show what the codebook's own line does not."""
         return f"commitment_cost={self.commitment_cost}, learning={self.learning}, estimator={self.estimator}"
-
-
-def _squared_error(moving: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
-    """Sum of squared differences over the rows that count."""
-    return _counted((moving - target).square(), valid).sum()
 
 
 def _counted(rows: Tensor, valid: Tensor | None) -> Tensor:
