@@ -31,7 +31,16 @@ from lexel.estimators import (
 from lexel.learning import EMA, Gradient, Learning
 from lexel.nearest import nearest_code
 from lexel.parts import from_config, to_config
-from lexel.quantizers import Quantized, Quantizer, VectorQuantizer
+from lexel.quantizers import (
+    BinarySphericalQuantizer,
+    FiniteScalarQuantizer,
+    LatentQuantizer,
+    LookupFreeQuantizer,
+    Quantized,
+    Quantizer,
+    RandomProjectionQuantizer,
+    VectorQuantizer,
+)
 from lexel.regularisers import Entropy, Orthogonality, Regulariser
 from lexel.upkeep import KMeansStart, OnlineClustering, Revival, Upkeep
 
@@ -41,22 +50,27 @@ __all__ = [
     "EMA",
     "NSVQ",
     "AffineCodebook",
+    "BinarySphericalQuantizer",
     "Codebook",
     "CosineCodebook",
     "DiVeQ",
     "Entropy",
     "Estimator",
     "FactorisedCodebook",
+    "FiniteScalarQuantizer",
     "FreeCodebook",
     "Gradient",
     "GumbelSoftmax",
     "IndexBackpropagation",
     "KMeansStart",
+    "LatentQuantizer",
     "Learning",
+    "LookupFreeQuantizer",
     "OnlineClustering",
     "Orthogonality",
     "Quantized",
     "Quantizer",
+    "RandomProjectionQuantizer",
     "Regulariser",
     "Revival",
     "RotationTrick",

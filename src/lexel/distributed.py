@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lexel.nearest import nearest_code
 
-__all__ = ["AllRows", "all_min", "all_sum", "mean_over_ranks", "rank", "world_size"]
+__all__ = ["AllRows", "all_min", "all_sum", "gather_rows", "mean_of_rows", "mean_over_ranks", "rank", "world_size"]
 
 
 def world_size() -> int:
@@ -139,3 +139,53 @@ class AllRows:
         holder = torch.where(distance == all_min(distance), rank(), world_size())
         mine = (all_min(holder) == rank()) & (self._count > 0)
         return all_sum(torch.where(mine.unsqueeze(1), own, 0))[0]
+
+
+def mean_of_rows(*values: Tensor, valid: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Return the mean of each tensor over its rows of all ranks, in one collective, with `mean_over_ranks`'s gradient.
+
+    Args:
+        *values: floating, `(N, …)`, all with the same N.
+        valid: bool `(N,)`, False for rows that do not count; None when all count.
+
+    Returns:
+        For each tensor its mean over the first axis, `(…)`; zero when no rank has a row.
+
+    Example:
+        >>> mean_of_rows(torch.tensor([1.0, 3.0, 9.0]), valid=torch.tensor([True, True, False]))
+        (tensor(2.),)
+    """
+    if valid is not None:
+        values = tuple(torch.where(valid.reshape(-1, *[1] * (value.ndim - 1)), value, 0) for value in values)
+    rows = values[0].new_full((), len(values[0])) if valid is None else valid.sum().to(values[0].dtype)
+    local = [value.sum(0) for value in values]
+    count, *total = all_sum(rows, *local)
+    count = count.clamp_min(1)
+    return tuple(mean_over_ranks(part, whole, count) for part, whole in zip(local, total, strict=True))
+
+
+def gather_rows(rows: Tensor, *, absent: float) -> Tensor:
+    """Concatenate the rows of all ranks, in the order of the ranks. Carries no gradient.
+
+    Every rank must call it, also with no rows at all.
+
+    Args:
+        rows: `(N, …)`; N may differ from rank to rank.
+        absent: fills the rows by which a rank holds fewer than the rank with most.
+
+    Returns:
+        `(world size · largest N, …)`.
+
+    Example:
+        >>> gather_rows(torch.tensor([3, 4]), absent=-1)
+        tensor([3, 4])
+    """
+    if world_size() == 1:
+        return rows.detach()
+    largest = torch.tensor(len(rows), device=rows.device)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    padded = rows.new_full((int(largest), *rows.shape[1:]), absent)
+    padded[: len(rows)] = rows.detach()
+    gathered = [torch.empty_like(padded) for _ in range(world_size())]
+    dist.all_gather(gathered, padded)
+    return torch.cat(gathered)

@@ -5,7 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["perplexity", "usage_counts"]
+from lexel.distributed import all_sum, gather_rows
+
+__all__ = ["perplexity", "usage_counts", "usage_perplexity"]
+
+# Above this many codes their usage is counted by sorting the indices rather than in a vector of K numbers.
+MOST_COUNTED = 1 << 16
 
 
 def usage_counts(indices: Tensor, num_embeddings: int) -> Tensor:
@@ -45,3 +50,31 @@ def perplexity(counts: Tensor) -> Tensor:
     """
     frequencies = counts / counts.sum().clamp_min(1)
     return torch.exp(-torch.sum(frequencies * torch.log(frequencies + 1e-10)))
+
+
+def usage_perplexity(indices: Tensor, num_embeddings: int) -> Tensor:
+    """Perplexity of the usage of any number of codes, over all ranks, in memory that does not grow with K.
+
+    With more than 65,536 codes no vector of counts is made. The indices are sorted, so that each sees its own count n_i
+    as the length of the run that it stands in, and the same sum is taken over positions instead of codes:
+    Σ_k p_k log(p_k + 1e-10) = 1/N Σ_i log(n_i/N + 1e-10).
+
+    Args:
+        indices: int64, any shape; negative entries (masked positions) are not counted.
+        num_embeddings: K.
+
+    Returns:
+        A scalar; 1 when nothing was counted.
+
+    Example:
+        >>> usage_perplexity(torch.tensor([7, 7, 2**60, 2**60, -1]), 2**62).round(decimals=4)
+        tensor(2.)
+    """
+    indices = indices.reshape(-1)
+    if num_embeddings <= MOST_COUNTED:
+        return perplexity(*all_sum(usage_counts(indices, num_embeddings)))
+    indices = gather_rows(indices, absent=-1).sort().values
+    counted = (indices >= 0).to(torch.float32)
+    run = torch.searchsorted(indices, indices, right=True) - torch.searchsorted(indices, indices)
+    total = counted.sum().clamp_min(1)
+    return torch.exp(-torch.sum(counted * torch.log(run / total + 1e-10)) / total)

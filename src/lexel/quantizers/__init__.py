@@ -1,6 +1,18 @@
 """Quantizers: one file for each family."""
 
 from lexel.quantizers.base import Quantized, Quantizer
+from lexel.quantizers.finite_scalar import FiniteScalarQuantizer, LatentQuantizer
+from lexel.quantizers.lookup_free import BinarySphericalQuantizer, LookupFreeQuantizer
+from lexel.quantizers.random_projection import RandomProjectionQuantizer
 from lexel.quantizers.vector import VectorQuantizer
 
-__all__ = ["Quantized", "Quantizer", "VectorQuantizer"]
+__all__ = [
+    "BinarySphericalQuantizer",
+    "FiniteScalarQuantizer",
+    "LatentQuantizer",
+    "LookupFreeQuantizer",
+    "Quantized",
+    "Quantizer",
+    "RandomProjectionQuantizer",
+    "VectorQuantizer",
+]

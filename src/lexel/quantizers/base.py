@@ -29,7 +29,7 @@ class Quantized:
         indices: int64, the input's shape without the channel axis, plus one trailing axis where there are several
             codebooks; −1 where masked.
         terms: the unweighted parts of the loss, by name.
-        num_embeddings: K.
+        num_embeddings: K; of several codebooks the largest.
     """
 
     loss: Tensor
@@ -41,7 +41,10 @@ class Quantized:
 
     @property
     def encodings(self) -> Tensor:
-        """One-hot codes, float32 `(N, K)` for N positions; made at each call, never kept. Masked rows are zero."""
+        """One-hot codes, float32 `(N, K)` for N positions; made at each call, never kept. Masked rows are zero.
+
+        With Q codebooks `(N·Q, K)`: the rows of one position follow each other.
+        """
         indices = self.indices.reshape(-1, 1)
         encodings = torch.zeros(len(indices), self.num_embeddings, device=indices.device)
         return encodings.scatter_(1, indices.clamp_min(0), (indices >= 0).to(encodings.dtype))
@@ -50,14 +53,19 @@ class Quantized:
         yield from (self.loss, self.quantized, self.perplexity, self.encodings)
 
 
+# `torch.export` and whatever else walks through nested outputs may look inside.
+torch.export.register_dataclass(Quantized, serialized_type_name="lexel.Quantized")
+
+
 class Quantizer(nn.Module, Configurable, abstract=True):
     """Turns continuous vectors into discrete codes and back.
 
     A subclass says what happens to plain rows, in `quantize_rows` and `lookup_rows`; layouts, dtypes, masks and checks
-    of the input are settled here, once for all.
+    of the input are settled here, once for all. One that needs to know which rows lie next to each other overrides
+    `quantize_positions` and `lookup_positions` instead.
 
     Attributes:
-        num_embeddings: K, how many different values an index takes.
+        num_embeddings: K, how many different values an index takes; at most 2^62.
         embedding_dim: D, the size of the channel axis.
         channel_dim: which axis of the input holds the channels.
     """
@@ -74,6 +82,11 @@ class Quantizer(nn.Module, Configurable, abstract=True):
                 raise TypeError(f"{name}: {argument} must be an int, got {value!r} ({type(value).__name__})")
             if value < 1:
                 raise ValueError(f"{name}: {argument} must be at least 1, got {value}")
+        if num_embeddings > 2**62:
+            raise ValueError(
+                f"{name}: num_embeddings must be at most 2^62, so that an index fits int64, "
+                f"got {num_embeddings} (about 2^{math.log2(num_embeddings):.0f})"
+            )
         if isinstance(channel_dim, bool) or not isinstance(channel_dim, int):
             raise TypeError(f"{name}: channel_dim must be an int, got {channel_dim!r} ({type(channel_dim).__name__})")
         self.num_embeddings = num_embeddings
@@ -84,6 +97,11 @@ class Quantizer(nn.Module, Configurable, abstract=True):
     def bits(self) -> float:
         """Bits that the indices of one position carry at most: log2 K."""
         return math.log2(self.num_embeddings)
+
+    @property
+    def index_shape(self) -> tuple[int, ...]:
+        """Shape of the indices of one position: `()`, or `(Q,)` with several codebooks."""
+        return ()
 
     def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Quantized:
         """Quantize the rows of `z` `(N, D)`, float32 or float64.
@@ -97,6 +115,44 @@ class Quantizer(nn.Module, Configurable, abstract=True):
     def lookup_rows(self, indices: Tensor) -> Tensor:
         """Return the quantized rows `(N, D)` for indices `(N, …)`, all within [0, K)."""
         raise NotImplementedError
+
+    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Quantized:
+        """Quantize `z` `(*positions, D)`, where `positions` are the axes of the input without the channels.
+
+        Args:
+            z: inputs as for `quantize_rows`.
+            valid: bool `(*positions,)`, or None.
+
+        Returns:
+            A `Quantized` in the layout of `z`, with indices −1 where `valid` is False.
+        """
+        result = self.quantize_rows(z.reshape(-1, self.embedding_dim), None if valid is None else valid.reshape(-1))
+        indices = result.indices.reshape(*z.shape[:-1], *self.index_shape)
+        if valid is not None:
+            indices = torch.where(valid.reshape(*valid.shape, *[1] * len(self.index_shape)), indices, -1)
+        return replace(result, quantized=result.quantized.reshape(z.shape), indices=indices)
+
+    def lookup_positions(self, indices: Tensor) -> Tensor:
+        """Return `(*positions, D)` for int64 indices `(*positions, *index_shape)`, zero where they are −1."""
+        positions = indices.shape[: indices.ndim - len(self.index_shape)]
+        indices = indices.reshape(positions.numel(), *self.index_shape)
+        absent = (indices < 0).reshape(len(indices), -1).all(1, keepdim=True)
+        rows = torch.where(absent, 0, self.lookup_rows(indices.clamp_min(0)))
+        return rows.reshape(*positions, self.embedding_dim)
+
+    def check_indices(self, indices: Tensor) -> None:
+        """Refuse indices that no position can have.
+
+        Raises:
+            ValueError: an index is not in [−1, K), or the shape does not fit.
+        """
+        if torch.compiler.is_compiling() or indices.is_meta or not indices.numel():
+            return
+        low, high = (int(bound) for bound in indices.aminmax())
+        if low < -1 or high >= self.num_embeddings:
+            raise ValueError(
+                f"{type(self).__name__}.lookup: indices must be in [-1, {self.num_embeddings}), got {low} to {high}"
+            )
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Quantized:
         """Quantize every vector along the channel axis.
@@ -118,26 +174,17 @@ class Quantizer(nn.Module, Configurable, abstract=True):
         """
         self._check(inputs, mask)
         rows = inputs.movedim(self.channel_dim, -1)
-        layout = rows.shape[:-1]
         with torch.autocast(inputs.device.type, enabled=False):
-            z = rows.reshape(-1, self.embedding_dim).to(torch.promote_types(inputs.dtype, torch.float32))
-            valid = None
+            z = rows.to(torch.promote_types(inputs.dtype, torch.float32))
             if mask is not None:
-                valid = mask.reshape(-1)
-                z = torch.where(valid.unsqueeze(1), z, 0)
+                z = torch.where(mask.unsqueeze(-1), z, 0)
             if self.training:
                 self._require_finite(z)
-            result = self.quantize_rows(z, valid)
-        quantized = result.quantized.to(inputs.dtype).reshape(rows.shape)
-        indices = result.indices
-        if mask is not None and valid is not None:
+            result = self.quantize_positions(z, mask)
+        quantized = result.quantized.to(inputs.dtype)
+        if mask is not None:
             quantized = torch.where(mask.unsqueeze(-1), quantized, rows)
-            indices = torch.where(valid.reshape(-1, *[1] * (indices.ndim - 1)), indices, -1)
-        return replace(
-            result,
-            quantized=quantized.movedim(-1, self.channel_dim).contiguous(),
-            indices=indices.reshape(*layout, *indices.shape[1:]),
-        )
+        return replace(result, quantized=quantized.movedim(-1, self.channel_dim).contiguous())
 
     def lookup(self, indices: Tensor) -> Tensor:
         """Turn indices back into vectors: in eval mode, exactly the `quantized` that they came with.
@@ -154,22 +201,8 @@ class Quantizer(nn.Module, Configurable, abstract=True):
         """
         if indices.dtype.is_floating_point or indices.dtype.is_complex or indices.dtype == torch.bool:
             raise TypeError(f"{type(self).__name__}.lookup: indices must be integers, got {indices.dtype}")
-        layout = self._positions(indices)
-        flat = indices.reshape(layout.numel(), *indices.shape[len(layout) :]).long()
-        if flat.numel() and not torch.compiler.is_compiling():
-            low, high = (int(bound) for bound in flat.aminmax())
-            if low < -1 or high >= self.num_embeddings:
-                raise ValueError(
-                    f"{type(self).__name__}.lookup: indices must be in [-1, {self.num_embeddings}), got {low} to {high}"
-                )
-        rows = self.lookup_rows(flat.clamp_min(0))
-        absent = (flat < 0).reshape(len(flat), -1).all(1)
-        rows = torch.where(absent.unsqueeze(1), 0, rows)
-        return rows.reshape(*layout, self.embedding_dim).movedim(-1, self.channel_dim).contiguous()
-
-    def _positions(self, indices: Tensor) -> torch.Size:
-        """Return the part of the indices' shape that counts positions: all of it, with one codebook."""
-        return indices.shape
+        self.check_indices(indices)
+        return self.lookup_positions(indices.long()).movedim(-1, self.channel_dim).contiguous()
 
     def _check(self, inputs: Tensor, mask: Tensor | None) -> None:
         name = type(self).__name__
@@ -201,7 +234,7 @@ class Quantizer(nn.Module, Configurable, abstract=True):
             )
 
     def _require_finite(self, z: Tensor) -> None:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or z.is_meta:
             return
         # The sum is finite unless an element is not, or the sum itself overflows; only then is it worth a closer look.
         total = z.detach().sum()

@@ -1,0 +1,163 @@
+"""Finite scalar quantization: every channel is rounded to a few levels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lexel.distributed import mean_of_rows
+from lexel.estimators import StraightThrough
+from lexel.metrics import usage_perplexity
+from lexel.quantizers.base import Quantized, Quantizer
+from lexel.quantizers.radix import check_levels, from_digits, to_digits
+
+__all__ = ["FiniteScalarQuantizer", "LatentQuantizer"]
+
+
+class FiniteScalarQuantizer(Quantizer):
+    """Bounds each channel and rounds it to one of L_i levels: FSQ (Mentzer et al. 2023, arXiv 2309.15505).
+
+    The implied codebook is the grid of all level combinations, K = Π L_i. It is never built: an index is the
+    mixed-radix number of the levels, the first channel least significant, so K may be as large as 2^62. There is
+    nothing to learn and nothing to collapse; the loss is zero.
+
+        f(z) = tanh(z + shift) · h − offset,  quantized = round(f(z)) / ⌊L/2⌋    (§3.1 and appendix A.1)
+
+    with h = (L − 1)(1 − ε)/2; for even L, offset = 1/2 and shift = tan(offset/h), so that there are L levels with zero
+    among them; for odd L both are zero. The codes of an even L therefore run from −1 to 1 − 2/L.
+    ε = 0.001 as in the paper up to L = 500, and smaller beyond, where the outermost levels would be out of reach.
+    The gradient is that of f, straight through the rounding.
+
+    vector-quantize-pytorch takes h = (L − 1)(1 + ε)/2 and shift = artanh(offset/h), which moves the thresholds between
+    levels by some thousandths, and refuses L = 2; its indices and codes have the same meaning. Lexel follows the paper.
+
+    Args:
+        levels: L_i for each channel, at least 2; the paper recommends `[8, 6, 5]` for about 2^8 codes, `[8, 5, 5, 5]`
+            for 2^10, `[7, 5, 5, 5, 5]` for 2^12, `[8, 8, 8, 6, 5]` for 2^14, `[8, 8, 8, 5, 5, 5]` for 2^16.
+        channel_dim: which axis of the input holds the channels, `len(levels)` of them.
+
+    Raises:
+        TypeError: `levels` is not a sequence of integers.
+        ValueError: a level is below 2, or K exceeds 2^62.
+
+    Example:
+        >>> import torch, lexel
+        >>> fsq = lexel.FiniteScalarQuantizer([8, 5, 5, 5])
+        >>> fsq.num_embeddings
+        1000
+        >>> output = fsq(torch.zeros(1, 4))
+        >>> output.quantized, output.indices
+        (tensor([[0., 0., 0., 0.]]), tensor([500]))
+    """
+
+    def __init__(self, levels: Sequence[int], *, channel_dim: int = 1) -> None:
+        self_levels = check_levels(type(self).__name__, levels)
+        super().__init__(math.prod(self_levels), len(self_levels), channel_dim)
+        self.levels = self_levels
+
+    def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
+        half_width = z.new_tensor([level // 2 for level in self.levels])
+        bounded = self._bound(z)
+        digits = (bounded.detach().round() + half_width).long()
+        indices = from_digits(digits, self.levels)
+        quantized = StraightThrough()(bounded / half_width, self.lookup_rows(indices).to(z.dtype))
+        counted = indices if valid is None else torch.where(valid, indices, -1)
+        perplexity = usage_perplexity(counted, self.num_embeddings)
+        # A zero that backward() accepts: the loss of every quantizer can be differentiated.
+        return Quantized(z[:0].sum(), quantized, perplexity, indices, {}, self.num_embeddings)
+
+    def lookup_rows(self, indices: Tensor) -> Tensor:  # noqa: D102
+        half_width = indices.new_tensor([level // 2 for level in self.levels])
+        return (to_digits(indices, self.levels) - half_width).float() / half_width
+
+    def _bound(self, z: Tensor) -> Tensor:
+        """f(z): each channel squashed so that rounding gives exactly L levels."""
+        half = [(level - 1) * (1 - min(1e-3, 0.5 / level)) / 2 for level in self.levels]
+        offset = [0.5 if level % 2 == 0 else 0.0 for level in self.levels]
+        shift = [math.tan(o / h) for o, h in zip(offset, half, strict=True)]
+        return torch.tanh(z + z.new_tensor(shift)) * z.new_tensor(half) - z.new_tensor(offset)
+
+    def extra_repr(self) -> str:
+        """Show the levels."""
+        return f"levels={list(self.levels)}"
+
+
+class LatentQuantizer(Quantizer):
+    """Replaces each channel by the nearest of its own few learned values (Hsu et al. 2023, arXiv 2305.18378).
+
+    The codebook is the product of one scalar codebook V_i for each channel: K = Π |V_i| codes, indexed by mixed radix,
+    the first channel least significant. Only the Σ |V_i| values are ever held.
+
+        loss = ‖sg[z] − e‖² + commitment_cost · ‖z − sg[e]‖²    (means over elements)
+
+    `terms["codebook"]` moves the values, `terms["commitment"]` the inputs; the task loss moves the inputs alone,
+    straight through. The paper weighs both terms alike and lightly against the reconstruction. The values start evenly
+    spaced over [−1/2, 1/2]; vector-quantize-pytorch starts even counts over [−1/2, 1/2) and computes its indices as if
+    the values had never moved, so that they stop naming codes once training begins; here they keep naming them.
+
+    Attributes:
+        values: the values of all channels one after the other, `(Σ |V_i|,)`.
+
+    Args:
+        levels: how many values each channel has, at least 2.
+        commitment_cost: β, the weight of the commitment term; not negative.
+        channel_dim: which axis of the input holds the channels, `len(levels)` of them.
+
+    Raises:
+        TypeError: `levels` is not a sequence of integers.
+        ValueError: a level is below 2, K exceeds 2^62, or `commitment_cost` is negative or not finite.
+
+    Example:
+        >>> import torch, lexel
+        >>> lq = lexel.LatentQuantizer([5, 3])
+        >>> lq(torch.tensor([[0.3, -0.1]])).quantized.detach()
+        tensor([[0.2500, 0.0000]])
+    """
+
+    def __init__(self, levels: Sequence[int], commitment_cost: float = 1.0, *, channel_dim: int = 1) -> None:
+        name = type(self).__name__
+        checked = check_levels(name, levels)
+        super().__init__(math.prod(checked), len(checked), channel_dim)
+        if not 0 <= commitment_cost < float("inf"):
+            raise ValueError(f"{name}: commitment_cost must be finite and not negative, got {commitment_cost}")
+        self.levels = checked
+        self.commitment_cost = float(commitment_cost)
+        self.values = nn.Parameter(torch.empty(sum(checked)))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Space each channel's values evenly over [−1/2, 1/2]."""
+        for part in torch.split(self.values, list(self.levels)):
+            part.copy_(torch.linspace(-0.5, 0.5, len(part)))
+
+    def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
+        digits = [
+            (channel.detach().unsqueeze(1) - values.detach()).abs().argmin(1)
+            for channel, values in zip(z.unbind(1), torch.split(self.values, list(self.levels)), strict=True)
+        ]
+        indices = from_digits(torch.stack(digits, 1), self.levels)
+        e = self.lookup_rows(indices).to(z.dtype)
+        codebook, commitment = mean_of_rows(
+            (e - z.detach()).square().mean(1), (z - e.detach()).square().mean(1), valid=valid
+        )
+        counted = indices if valid is None else torch.where(valid, indices, -1)
+        return Quantized(
+            codebook + self.commitment_cost * commitment,
+            StraightThrough()(z, e),
+            usage_perplexity(counted, self.num_embeddings),
+            indices,
+            {"codebook": codebook, "commitment": commitment},
+            self.num_embeddings,
+        )
+
+    def lookup_rows(self, indices: Tensor) -> Tensor:  # noqa: D102
+        starts = [sum(self.levels[:i]) for i in range(len(self.levels))]
+        return self.values[to_digits(indices, self.levels) + indices.new_tensor(starts)]
+
+    def extra_repr(self) -> str:
+        """Show the levels."""
+        return f"levels={list(self.levels)}, commitment_cost={self.commitment_cost}"

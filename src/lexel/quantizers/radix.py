@@ -1,0 +1,56 @@
+"""Mixed radix: many small digits as one large index, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+__all__ = ["check_levels", "from_digits", "to_digits"]
+
+
+def check_levels(name: str, levels: Sequence[int]) -> tuple[int, ...]:
+    """Return `levels` as a tuple.
+
+    Raises:
+        TypeError: `levels` is not a sequence of integers.
+        ValueError: it is empty, or a number of levels is below 2.
+    """
+    if isinstance(levels, (int, str)) or any(isinstance(n, bool) or not isinstance(n, int) for n in levels):
+        raise TypeError(f"{name}: levels must be a sequence of int, one for each channel, got {levels!r}")
+    levels = tuple(levels)
+    if not levels or min(levels) < 2:
+        raise ValueError(f"{name}: levels must hold one or more numbers of at least 2, got {list(levels)}")
+    return levels
+
+
+def from_digits(digits: Tensor, levels: Sequence[int]) -> Tensor:
+    """Return the index Σ_i digit_i · Π_{j<i} L_j; the first digit is the least significant.
+
+    Args:
+        digits: int64 `(…, d)`, digit i in [0, L_i).
+        levels: the d radices L_i, whose product fits int64.
+
+    Example:
+        >>> import torch
+        >>> from_digits(torch.tensor([1, 0, 2]), (4, 3, 5))
+        tensor(25)
+    """
+    return (digits * _place_values(levels, digits)).sum(-1)
+
+
+def to_digits(indices: Tensor, levels: Sequence[int]) -> Tensor:
+    """Return the digits `(…, d)` of indices `(…)`; the inverse of `from_digits`.
+
+    Example:
+        >>> import torch
+        >>> to_digits(torch.tensor(25), (4, 3, 5))
+        tensor([1, 0, 2])
+    """
+    return indices.unsqueeze(-1) // _place_values(levels, indices) % indices.new_tensor(levels)
+
+
+def _place_values(levels: Sequence[int], like: Tensor) -> Tensor:
+    # Made where they are used rather than kept in buffers: a module built on the meta device would lose them.
+    return like.new_tensor([math.prod(levels[:i]) for i in range(len(levels))])
