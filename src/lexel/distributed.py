@@ -8,7 +8,17 @@ from torch import Tensor
 
 from lexel.nearest import nearest_code
 
-__all__ = ["AllRows", "all_min", "all_sum", "gather_rows", "mean_of_rows", "mean_over_ranks", "rank", "world_size"]
+__all__ = [
+    "AllRows",
+    "all_min",
+    "all_sum",
+    "gather_rows",
+    "mean_of_rows",
+    "mean_over_ranks",
+    "rank",
+    "uniform_of_rows",
+    "world_size",
+]
 
 
 def world_size() -> int:
@@ -189,3 +199,30 @@ def gather_rows(rows: Tensor, *, absent: float) -> Tensor:
     gathered = [torch.empty_like(padded) for _ in range(world_size())]
     dist.all_gather(gathered, padded)
     return torch.cat(gathered)
+
+
+def uniform_of_rows(rows: Tensor) -> Tensor:
+    """Draw a number in [0, 1) for each row of this rank: those that one process with the rows of all ranks would draw.
+
+    The numbers are rank 0's one draw plus multiples of the golden ratio, modulo 1: each is uniform, and together they
+    cover the interval more evenly than independent draws.
+
+    Args:
+        rows: `(N, …)`; only N and the device are used.
+
+    Returns:
+        float32 `(N,)`.
+
+    Example:
+        >>> uniform_of_rows(torch.zeros(5, 2)).shape
+        torch.Size([5])
+    """
+    start = torch.rand((), device=rows.device)
+    number = torch.arange(len(rows), device=rows.device, dtype=torch.float32)
+    if world_size() > 1:
+        rank = dist.get_rank()
+        counts = torch.zeros(world_size(), device=rows.device)
+        counts[rank] = len(rows)
+        counts, start = all_sum(counts, start if rank == 0 else torch.zeros_like(start))
+        number = number + counts[:rank].sum()
+    return (start + number * ((5**0.5 - 1) / 2)) % 1

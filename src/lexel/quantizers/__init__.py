@@ -3,7 +3,10 @@
 from lexel.quantizers.base import Quantized, Quantizer
 from lexel.quantizers.finite_scalar import FiniteScalarQuantizer, LatentQuantizer
 from lexel.quantizers.lookup_free import BinarySphericalQuantizer, LookupFreeQuantizer
+from lexel.quantizers.multi_scale import MultiScaleResidualQuantizer
+from lexel.quantizers.product import ProductQuantizer
 from lexel.quantizers.random_projection import RandomProjectionQuantizer
+from lexel.quantizers.residual import ResidualQuantizer
 from lexel.quantizers.vector import VectorQuantizer
 
 __all__ = [
@@ -11,8 +14,11 @@ __all__ = [
     "FiniteScalarQuantizer",
     "LatentQuantizer",
     "LookupFreeQuantizer",
+    "MultiScaleResidualQuantizer",
+    "ProductQuantizer",
     "Quantized",
     "Quantizer",
     "RandomProjectionQuantizer",
+    "ResidualQuantizer",
     "VectorQuantizer",
 ]

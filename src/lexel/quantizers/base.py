@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +69,10 @@ class Quantizer(nn.Module, Configurable, abstract=True):
         num_embeddings: K, how many different values an index takes; at most 2^62.
         embedding_dim: D, the size of the channel axis.
         channel_dim: which axis of the input holds the channels.
+        positionwise: whether each position of the input has indices of its own.
     """
+
+    positionwise: ClassVar[bool] = True
 
     num_embeddings: int
     embedding_dim: int
@@ -136,7 +140,7 @@ class Quantizer(nn.Module, Configurable, abstract=True):
         """Return `(*positions, D)` for int64 indices `(*positions, *index_shape)`, zero where they are −1."""
         positions = indices.shape[: indices.ndim - len(self.index_shape)]
         indices = indices.reshape(positions.numel(), *self.index_shape)
-        absent = (indices < 0).reshape(len(indices), -1).all(1, keepdim=True)
+        absent = (indices < 0).reshape(len(indices), math.prod(self.index_shape)).all(1, keepdim=True)
         rows = torch.where(absent, 0, self.lookup_rows(indices.clamp_min(0)))
         return rows.reshape(*positions, self.embedding_dim)
 

@@ -1,0 +1,196 @@
+"""Multi-scale residual quantization: a map of features as token maps of growing resolution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lexel.distributed import mean_of_rows
+from lexel.estimators import StraightThrough
+from lexel.metrics import usage_perplexity
+from lexel.quantizers.base import Quantized, Quantizer
+
+__all__ = ["MultiScaleResidualQuantizer"]
+
+
+class MultiScaleResidualQuantizer(Quantizer):
+    """Quantizes a 2-D map as residuals of growing resolution, with one codebook: VAR (arXiv 2404.02905, algorithm 1).
+
+        f̂_0 = 0;  for each scale k:  r_k = quantize(down_k(z − f̂_{k−1})),  f̂_k = f̂_{k−1} + φ_k(up(r_k));  quantized = f̂
+
+    `down` is the mean over areas, `up` bicubic, and φ the convolution 3×3 that mends what upsampling lost, blended with
+    its input: (1 − ρ)·h + ρ·conv(h). The K scales share a few convolutions between them, coarse to fine.
+
+        loss = mean_k ‖sg[z] − f̂_k‖² + commitment_cost · ‖z − sg[f̂_k]‖² + quantizer_weight · quantizer's own loss
+
+    `terms["codebook"]` moves the codes and the convolutions, `terms["commitment"]` the inputs. In the paper the
+    quantizer's own loss has no weight, since the first term moves its codes already; a `BinarySphericalQuantizer` needs
+    one for its entropy. The task loss reaches the inputs straight through.
+
+    `indices` is one axis of all tokens, `(B, Σ h_k·w_k)`, scale by scale from coarse to fine and row by row within
+    each: the order in which VAR predicts them. `lookup` also takes the tokens of the first scales alone. Under a mask,
+    `down` is the mean over the valid positions of each area, and a token with none has index −1.
+
+    Attributes:
+        quantizer: the quantizer of every scale.
+        phi: φ, the convolutions, coarse to fine.
+
+    Args:
+        quantizer: any quantizer with one codebook.
+        scales: the resolutions, coarse to fine, as sides of squares or as `(height, width)`; the last is the input's.
+        commitment_cost: β, the weight of the commitment term.
+        convolutions: how many convolutions there are; 0 for none, 4 in VAR.
+        convolution_weight: ρ, in [0, 1].
+        quantizer_weight: the weight of the quantizer's own loss, meaned over the scales.
+        channel_dim: which axis of the input holds the channels: 1 or −1.
+
+    Raises:
+        TypeError: `quantizer` is not one.
+        ValueError: it has several codebooks, or a number is out of range.
+
+    Example:
+        >>> import torch, lexel
+        >>> msrq = lexel.MultiScaleResidualQuantizer(lexel.VectorQuantizer(4096, 32), [1, 2, 3, 4, 5, 6, 8, 10, 13, 16])
+        >>> output = msrq(torch.randn(2, 32, 16, 16))
+        >>> output.indices.shape
+        torch.Size([2, 680])
+        >>> msrq.lookup(output.indices[:, :1 + 4 + 9]).shape
+        torch.Size([2, 32, 16, 16])
+    """
+
+    positionwise = False
+
+    def __init__(
+        self,
+        quantizer: Quantizer,
+        scales: Sequence[int | tuple[int, int]],
+        commitment_cost: float = 0.25,
+        *,
+        convolutions: int = 4,
+        convolution_weight: float = 0.5,
+        quantizer_weight: float = 0.0,
+        channel_dim: int = 1,
+    ) -> None:
+        name = type(self).__name__
+        if not isinstance(quantizer, Quantizer):
+            raise TypeError(f"{name}: quantizer must be a quantizer, got {quantizer!r}")
+        if quantizer.index_shape or not quantizer.positionwise:
+            raise ValueError(f"{name}: quantizer must have one codebook, got a {type(quantizer).__name__}")
+        super().__init__(quantizer.num_embeddings, quantizer.embedding_dim, channel_dim)
+        self.scales = [scale if isinstance(scale, int) else tuple(scale) for scale in scales]
+        self.sizes = [(scale, scale) if isinstance(scale, int) else (scale[0], scale[1]) for scale in scales]
+        if not self.sizes or min(min(size) for size in self.sizes) < 1:
+            raise ValueError(f"{name}: scales must hold one or more positive sizes, got {list(scales)}")
+        if any(a > c or b > d for (a, b), (c, d) in zip(self.sizes, self.sizes[1:], strict=False)):
+            raise ValueError(f"{name}: scales must not shrink, got {list(scales)}")
+        for argument, value, most in (
+            ("commitment_cost", commitment_cost, math.inf),
+            ("quantizer_weight", quantizer_weight, math.inf),
+            ("convolution_weight", convolution_weight, 1),
+            ("convolutions", convolutions, len(self.sizes)),
+        ):
+            if not 0 <= value <= most or value == math.inf:
+                raise ValueError(f"{name}: {argument} must be in [0, {most}], got {value}")
+        self.quantizer = quantizer
+        self.commitment_cost = float(commitment_cost)
+        self.convolution_weight = float(convolution_weight)
+        self.quantizer_weight = float(quantizer_weight)
+        dim = quantizer.embedding_dim
+        self.convolutions = convolutions
+        self.phi = nn.ModuleList(nn.Conv2d(dim, dim, 3, padding=1) for _ in range(convolutions))
+
+    @property
+    def tokens(self) -> list[int]:
+        """How many tokens each scale has."""
+        return [height * width for height, width in self.sizes]
+
+    @property
+    def bits(self) -> float:
+        """Bits that the indices carry at most, for each position of the input."""
+        return math.log2(self.num_embeddings) * sum(self.tokens) / self.tokens[-1]
+
+    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
+        if z.ndim != 4 or z.shape[1:3] != self.sizes[-1]:
+            raise ValueError(
+                f"{type(self).__name__}: inputs must be maps of the last scale, {self.sizes[-1]}, "
+                f"got positions of shape {tuple(z.shape[:-1])}"
+            )
+        f = z.permute(0, 3, 1, 2)
+        present = None if valid is None else valid.unsqueeze(1).to(z.dtype)
+        total = torch.zeros_like(f)
+        indices, losses, errors = [], [], []
+        for scale, size in enumerate(self.sizes):
+            residual = f - total.detach()
+            share = None
+            if present is None:
+                tokens = _down(residual, size)
+            else:
+                share = _down(present, size)
+                tokens = _down(residual * present, size) / share.clamp_min(torch.finfo(z.dtype).tiny)
+                share = share.squeeze(1) > 0
+            result = self.quantizer.quantize_positions(tokens.permute(0, 2, 3, 1), share)
+            codes = self.quantizer.lookup_positions(result.indices).to(z.dtype)
+            seen = result.quantized if share is None else torch.where(share.unsqueeze(-1), result.quantized, 0)
+            # The value that was chosen, which an EMA may have moved since, with the table's gradient.
+            total = total + self._up(StraightThrough()(codes, seen), scale)
+            indices.append(result.indices.flatten(1))
+            losses.append(result.loss)
+            errors += [(total - f.detach()).square(), (f - total.detach()).square()]
+
+        rows = [error.mean(1).flatten() for error in errors]
+        means = mean_of_rows(*rows, valid=None if valid is None else valid.flatten())
+        terms = {"codebook": torch.stack(means[::2]).mean(), "commitment": torch.stack(means[1::2]).mean()}
+        loss = terms["codebook"] + self.commitment_cost * terms["commitment"]
+        if self.quantizer_weight:
+            terms["quantizer"] = torch.stack(losses).mean()
+            loss = loss + self.quantizer_weight * terms["quantizer"]
+        joined = torch.cat(indices, 1)
+        quantized = total.permute(0, 2, 3, 1) if self.training else self.lookup_positions(joined).to(z.dtype)
+        perplexity = usage_perplexity(joined, self.num_embeddings)
+        return Quantized(loss, StraightThrough()(z, quantized), perplexity, joined, terms, self.num_embeddings)
+
+    def lookup_positions(self, indices: Tensor) -> Tensor:
+        """Return `(B, H, W, D)` for the tokens `(B, T)` of all scales or of the first."""
+        total: Tensor | None = None
+        for scale, (size, start) in enumerate(zip(self.sizes, self._starts(), strict=True)):
+            if start == indices.shape[1]:
+                break
+            own = indices[:, start : start + math.prod(size)].reshape(-1, *size)
+            h = self._up(self.quantizer.lookup_positions(own), scale)
+            total = h if total is None else total + h
+        assert total is not None  # check_indices lets no empty sequence through
+        return total.permute(0, 2, 3, 1)
+
+    def check_indices(self, indices: Tensor) -> None:  # noqa: D102
+        allowed = [*self._starts()[1:], sum(self.tokens)]
+        if indices.ndim != 2 or indices.shape[1] not in allowed:
+            raise ValueError(
+                f"{type(self).__name__}.lookup: indices must have shape (B, T) with T in {allowed}, "
+                f"got {tuple(indices.shape)}"
+            )
+        super().check_indices(indices)
+
+    def _starts(self) -> list[int]:
+        return [sum(self.tokens[:scale]) for scale in range(len(self.sizes))]
+
+    def _up(self, tokens: Tensor, scale: int) -> Tensor:
+        """φ(up(tokens)), `(B, D, H, W)`, of tokens `(B, h, w, D)`."""
+        h = tokens.permute(0, 3, 1, 2)
+        if self.sizes[scale] != self.sizes[-1]:
+            h = F.interpolate(h, self.sizes[-1], mode="bicubic")
+        if not self.convolutions:
+            return h
+        convolution = self.phi[int((scale + 0.5) / len(self.sizes) * self.convolutions)]
+        return torch.lerp(h, convolution(h), self.convolution_weight)
+
+    def extra_repr(self) -> str:
+        """Show what the parts' own lines do not."""
+        return f"scales={self.scales}, commitment_cost={self.commitment_cost}"
+
+
+def _down(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return maps if maps.shape[2:] == size else F.interpolate(maps, size, mode="area")

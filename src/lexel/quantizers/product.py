@@ -1,0 +1,78 @@
+"""Product quantization: each group of channels has a quantizer of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lexel.quantizers.base import Quantized, Quantizer
+from lexel.quantizers.composite import Composite, check_parts
+
+__all__ = ["ProductQuantizer"]
+
+
+class ProductQuantizer(Composite):
+    """Splits the channels into consecutive groups and quantizes each on its own (Jégou et al. 2011).
+
+    The number of codes is the product of the groups'. A list of tables is grouped quantization; a list of residual
+    quantizers is HiFi-Codec's group-residual quantization (arXiv 2305.02765); one table with `heads=8` is multi-head
+    quantization with a shared table, several with `heads=1` are heads with tables of their own.
+
+    With `heads`, each quantizer takes that many consecutive groups of its `embedding_dim` channels, as so many further
+    positions: it sees them all at once, its loss is their mean, and an EMA moves once.
+
+    Args:
+        quantizers: one for each group, each given once.
+        heads: how many groups each quantizer takes.
+        channel_dim: which axis of the input holds the channels, `heads` times the sum of the quantizers' own.
+
+    Raises:
+        TypeError: `quantizers` holds something else.
+        ValueError: there are no quantizers, one is given twice, or `heads` is below 1.
+
+    Example:
+        >>> import torch, lexel
+        >>> pq = lexel.ProductQuantizer([lexel.VectorQuantizer(256, 16) for _ in range(4)])
+        >>> pq(torch.randn(2, 64, 10)).indices.shape, pq.bits
+        (torch.Size([2, 10, 4]), 32.0)
+        >>> lexel.ProductQuantizer([lexel.VectorQuantizer(256, 16)], heads=4).bits
+        32.0
+    """
+
+    def __init__(self, quantizers: Sequence[Quantizer], *, heads: int = 1, channel_dim: int = 1) -> None:
+        name = type(self).__name__
+        groups = check_parts(name, quantizers, "set heads")
+        if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1:
+            raise ValueError(f"{name}: heads must be an int of at least 1, got {heads!r}")
+        super().__init__(groups, groups, heads * sum(group.embedding_dim for group in groups), channel_dim)
+        self.heads = heads
+
+    @property
+    def _widths(self) -> list[int]:
+        return [self.heads * width for width in super()._widths]
+
+    def _split(self, indices: Tensor) -> list[Tensor]:
+        return [
+            own.reshape(*indices.shape[:-1], self.heads, *group.index_shape)
+            for group, own in zip(self.parts, torch.split(indices, self._widths, -1), strict=True)
+        ]
+
+    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
+        if valid is not None:
+            valid = valid.unsqueeze(-1).expand(*valid.shape, self.heads)
+        channels = torch.split(z, [self.heads * group.embedding_dim for group in self.parts], -1)
+        results = [
+            group.quantize_positions(own.reshape(*z.shape[:-1], self.heads, group.embedding_dim), valid)
+            for group, own in zip(self.parts, channels, strict=True)
+        ]
+        return self._join(results, torch.cat([result.quantized.flatten(-2) for result in results], -1))
+
+    def lookup_positions(self, indices: Tensor) -> Tensor:  # noqa: D102
+        codes = zip(self.parts, self._split(indices), strict=True)
+        return torch.cat([group.lookup_positions(own).flatten(-2) for group, own in codes], -1)
+
+    def extra_repr(self) -> str:
+        """Show what the groups' own lines do not."""
+        return f"heads={self.heads}"

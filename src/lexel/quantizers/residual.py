@@ -1,0 +1,187 @@
+"""Residual quantization: each stage quantizes what the stages before it left over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lexel.distributed import uniform_of_rows
+from lexel.estimators import StraightThrough
+from lexel.quantizers.base import Quantized, Quantizer
+from lexel.quantizers.composite import Composite, check_parts
+
+__all__ = ["ResidualQuantizer"]
+
+# One tile of distances in the beam search holds this many numbers.
+TILE = 1 << 22
+
+
+class ResidualQuantizer(Composite):
+    """Quantizes in stages, each the remainder of those before (SoundStream's algorithm 1, arXiv 2107.03312).
+
+        r_1 = z,  e_q = stage_q(r_q),  r_{q+1} = r_q − sg[e_q],  quantized = Σ_q e_q
+
+    Stages are any quantizers of the same `embedding_dim`. With `depth` they take turns, so that a single one given with
+    `depth=4` is RQ-VAE's shared codebook (arXiv 2203.01941); with EMA its codes then move after each turn.
+
+    The indices of a position are ordered from coarse to fine: `lookup(indices[..., :q])` decodes the first q alone.
+    With `dropout`, training prepares for this: an example is cut with that probability after a number of stages drawn
+    uniformly from 1 to Q (SoundStream's quantizer dropout with `dropout=1`, DAC's with 0.5). What is cut has index −1
+    and counts in no loss, statistic or perplexity.
+
+    The gradient of the task loss passes straight through the whole, once, as in EnCodec's later versions, and the loss
+    of each stage reaches the inputs through r_q, so that they are drawn to every partial sum (RQ-VAE, eq. 10). Chaining
+    the stages' own straight-through outputs would give the inputs Q times the gradient, or none from the later stages'
+    commitment. The gradients that the stages' own estimators would give are therefore not used: codes must learn by
+    their own loss or average. A stage that bounds its inputs, such as `FiniteScalarQuantizer`, never sees its bounds'
+    slope here.
+
+    Args:
+        quantizers: the stages, each given once.
+        depth: Q when the stages should take turns; by default each has one.
+        dropout: the probability that a training example is cut, in [0, 1].
+        channel_dim: which axis of the input holds the channels.
+
+    Raises:
+        TypeError: `quantizers` holds something else.
+        ValueError: there are no quantizers, one is given twice, their sizes differ, or a number is out of range.
+
+    Example:
+        >>> import torch, lexel
+        >>> rvq = lexel.ResidualQuantizer([lexel.VectorQuantizer(1024, 128) for _ in range(8)], dropout=1.0)
+        >>> output = rvq.eval()(torch.randn(2, 128, 50))
+        >>> output.indices.shape, rvq.bits
+        (torch.Size([2, 50, 8]), 80.0)
+        >>> rvq.lookup(output.indices[..., :3]).shape
+        torch.Size([2, 128, 50])
+    """
+
+    def __init__(
+        self,
+        quantizers: Sequence[Quantizer],
+        *,
+        depth: int | None = None,
+        dropout: float = 0.0,
+        channel_dim: int = 1,
+    ) -> None:
+        name = type(self).__name__
+        stages = check_parts(name, quantizers, "set depth")
+        sizes = [stage.embedding_dim for stage in stages]
+        if len(set(sizes)) > 1:
+            raise ValueError(f"{name}: all quantizers must have the same embedding_dim, got {sizes}")
+        turns = len(stages) if depth is None else depth
+        if isinstance(turns, bool) or not isinstance(turns, int) or turns < len(stages):
+            raise ValueError(f"{name}: depth must be at least the number of quantizers, {len(stages)}, got {depth}")
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"{name}: dropout must be in [0, 1], got {dropout}")
+        super().__init__(stages, [stages[turn % len(stages)] for turn in range(turns)], sizes[0], channel_dim)
+        self.depth = depth
+        self.dropout = float(dropout)
+
+    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
+        residual, total = z, torch.zeros_like(z)
+        results = []
+        for stage, kept in zip(self.parts, self._kept(z, valid), strict=True):
+            if kept is None:
+                result = stage.quantize_positions(residual, None)
+                e = result.quantized.detach()
+            else:
+                present = kept.unsqueeze(-1)
+                result = stage.quantize_positions(torch.where(present, residual, 0), kept)
+                e = torch.where(present, result.quantized.detach(), 0)
+            residual, total = residual - e, total + e
+            results.append(result)
+        joined = self._join(results, z)
+        if not self.training:  # the same sum in the codes' own precision
+            total = self.lookup_positions(joined.indices).to(z.dtype)
+        return replace(joined, quantized=StraightThrough()(z, total))
+
+    def lookup_positions(self, indices: Tensor) -> Tensor:  # noqa: D102
+        indices = F.pad(indices, (0, self.index_shape[0] - indices.shape[-1]), value=-1)
+        codes = [stage.lookup_positions(own) for stage, own in zip(self.parts, self._split(indices), strict=True)]
+        total = codes[0]
+        for e in codes[1:]:
+            total = total + e
+        return total
+
+    def check_indices(self, indices: Tensor) -> None:  # noqa: D102
+        if indices.ndim and 1 <= indices.shape[-1] < self.index_shape[0]:
+            indices = F.pad(indices, (0, self.index_shape[0] - indices.shape[-1]), value=-1)
+        super().check_indices(indices)
+
+    @torch.no_grad()
+    def beam_search(self, inputs: Tensor, beam_size: int, mask: Tensor | None = None) -> Tensor:
+        """Choose indices of smaller error than `forward` does, which takes the nearest code at each stage for good.
+
+        At each stage the `beam_size` best partial sums of each vector are kept, over all continuations of all that were
+        kept before; one of them is the greedy choice when `beam_size` is 1.
+
+        Args:
+            inputs: as for `forward`.
+            beam_size: at least 1.
+            mask: as for `forward`.
+
+        Returns:
+            Indices as `forward` returns them.
+
+        Raises:
+            ValueError: `beam_size` is below 1, or a stage has several codebooks or more than 65,536 codes.
+
+        Example:
+            >>> import torch, lexel
+            >>> rvq = lexel.ResidualQuantizer([lexel.VectorQuantizer(64, 8) for _ in range(4)])
+            >>> rvq.beam_search(torch.randn(2, 8, 10), beam_size=4).shape
+            torch.Size([2, 10, 4])
+        """
+        self._check(inputs, mask)
+        if beam_size < 1:
+            raise ValueError(f"{type(self).__name__}.beam_search: beam_size must be at least 1, got {beam_size}")
+        for stage in self.parts:
+            if stage.index_shape or stage.num_embeddings > 1 << 16:
+                raise ValueError(
+                    f"{type(self).__name__}.beam_search: each stage must have one codebook of at most 65,536 codes, "
+                    f"got {stage}"
+                )
+        rows = inputs.movedim(self.channel_dim, -1)
+        z = rows.reshape(-1, self.embedding_dim).to(torch.promote_types(inputs.dtype, torch.float32))
+        tables = [stage.lookup_positions(torch.arange(stage.num_embeddings, device=z.device)) for stage in self.parts]
+        height = max(1, TILE // (beam_size * max(len(table) for table in tables)))
+        with torch.autocast(inputs.device.type, enabled=False):
+            tables = [table.to(z.dtype) for table in tables]
+            found = [self._beam(tile, tables, beam_size) for tile in torch.split(z, height)]
+        indices = torch.cat(found).reshape(*rows.shape[:-1], len(tables))
+        return indices if mask is None else torch.where(mask.unsqueeze(-1), indices, -1)
+
+    @staticmethod
+    def _beam(z: Tensor, tables: list[Tensor], beam_size: int) -> Tensor:
+        """Best index tuples `(N, Q)` of the rows `z` `(N, D)`."""
+        residual = z.unsqueeze(1)  # (N, beams, D)
+        indices = torch.empty(len(z), 1, 0, dtype=torch.int64, device=z.device)
+        for table in tables:
+            errors = residual.square().sum(2, keepdim=True) - 2 * residual @ table.T + table.square().sum(1)
+            best = errors.flatten(1).topk(min(beam_size, errors[0].numel()), largest=False).indices
+            beam, code = (best // len(table)).unsqueeze(2), best % len(table)
+            residual = residual.gather(1, beam.expand(-1, -1, z.shape[1])) - table[code]
+            indices = torch.cat([indices.gather(1, beam.expand(-1, -1, indices.shape[2])), code.unsqueeze(2)], 2)
+        winner = residual.square().sum(2).argmin(1).reshape(-1, 1, 1)
+        return indices.gather(1, winner.expand(-1, -1, len(tables))).squeeze(1)
+
+    def _kept(self, z: Tensor, valid: Tensor | None) -> Iterator[Tensor | None]:
+        """For each stage the positions that reach it."""
+        depth = len(self.parts)
+        if not (self.training and self.dropout):
+            yield from [valid] * depth
+            return
+        draws = uniform_of_rows(z)
+        stages = torch.where(draws < self.dropout, 1 + (draws / self.dropout * depth).floor(), depth)
+        stages = stages.reshape(-1, *[1] * (z.ndim - 2)).expand(z.shape[:-1])
+        for stage in range(depth):
+            yield stage < stages if valid is None else valid & (stage < stages)
+
+    def extra_repr(self) -> str:
+        """Show what the stages' own lines do not."""
+        return f"depth={len(self.parts)}, dropout={self.dropout}"

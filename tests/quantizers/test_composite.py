@@ -1,0 +1,270 @@
+"""Quantizers made of quantizers: residual, product and multi-scale."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+import vector_quantize_pytorch as field
+from torch import Tensor, nn
+
+import lexel
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def table(num_embeddings: int = 32, embedding_dim: int = 8, **settings: object) -> lexel.VectorQuantizer:
+    """Build a vector quantizer whose codes are spread as widely as standard normal inputs."""
+    vq = lexel.VectorQuantizer(num_embeddings, embedding_dim, **settings)
+    nn.init.normal_(vq.codebook.weight)
+    if isinstance(vq.learning, lexel.EMA):
+        vq.ema_sum.copy_(vq.codebook.weight)
+    return vq
+
+
+class TestResidual:
+    def stages(self, *scales: float) -> lexel.ResidualQuantizer:
+        rvq = lexel.ResidualQuantizer([table() for _ in scales])
+        with torch.no_grad():
+            for stage, scale in zip(rvq.parts, scales, strict=True):
+                stage.codebook.weight.mul_(scale)
+                stage.codebook.weight[0] = 0  # the choice to change nothing
+        return rvq.eval()
+
+    def test_each_stage_quantizes_what_those_before_left(self) -> None:
+        rvq, z = self.stages(1.0, 0.5, 0.25), torch.randn(3, 8, 20)
+        output, residual = rvq(z), z
+        for number, stage in enumerate(rvq.parts):
+            expected = stage(residual)
+            assert torch.equal(output.indices[..., number], expected.indices)
+            residual = residual - expected.quantized
+        torch.testing.assert_close(output.quantized, z - residual)
+
+    def test_distortion_falls_at_each_stage_and_codes_decode_from_any_prefix(self) -> None:
+        rvq, z = self.stages(1.0, 0.7, 0.5, 0.35, 0.25), torch.randn(3, 8, 200)
+        indices = rvq(z).indices
+        errors = [(rvq.lookup(indices[..., :q]) - z).square().mean() for q in range(1, 6)]
+        assert all(later < earlier for earlier, later in itertools.pairwise(errors))
+
+    def test_task_gradient_passes_once_and_every_commitment_reaches_the_inputs(self) -> None:
+        rvq, z = self.stages(1.0, 0.5, 0.25), torch.randn(3, 8, 20, requires_grad=True)
+        upstream = torch.randn_like(z)
+        (gradient,) = torch.autograd.grad((rvq(z).quantized * upstream).sum(), z)
+        torch.testing.assert_close(gradient, upstream)
+        output = rvq(z)
+        for number in range(3):
+            (gradient,) = torch.autograd.grad(output.terms[f"{number}.commitment"], z, retain_graph=True)
+            partial = rvq.lookup(output.indices[..., : number + 1])
+            torch.testing.assert_close(gradient, (2 * (z - partial) / z.numel()).detach())
+
+    def test_agrees_with_vector_quantize_pytorch(self) -> None:
+        ours = self.stages(1.0, 0.5, 0.25)
+        theirs = field.ResidualVQ(dim=8, num_quantizers=3, codebook_size=32).eval()
+        for stage, layer in zip(ours.parts, theirs.layers, strict=True):
+            layer._codebook.embed.data.copy_(stage.codebook.weight.unsqueeze(0))
+        z = torch.randn(4, 30, 8)
+        output, (quantized, indices, _) = ours(z.movedim(-1, 1)), theirs(z)
+        assert torch.equal(output.indices, indices)
+        torch.testing.assert_close(output.quantized.movedim(1, -1), quantized)
+
+    def test_depth_repeats_one_table(self) -> None:
+        shared = lexel.ResidualQuantizer([table()], depth=3).eval()
+        apart = lexel.ResidualQuantizer([copy.deepcopy(shared.parts[0]) for _ in range(3)]).eval()
+        z = torch.randn(3, 8, 20)
+        assert torch.equal(shared(z).indices, apart(z).indices)
+        torch.testing.assert_close(shared(z).loss, apart(z).loss)
+        assert len(list(shared.parameters())) == 1
+
+    def test_beam_search(self) -> None:
+        rvq, z = lexel.ResidualQuantizer([table() for _ in range(4)]).eval(), torch.randn(3, 8, 30)
+        output = rvq(z)
+        assert torch.equal(rvq.beam_search(z, 1), output.indices)
+        errors = [(rvq.lookup(rvq.beam_search(z, size)) - z).square().mean() for size in (1, 4, 16)]
+        assert errors[2] < errors[1] < errors[0]
+        small = lexel.ResidualQuantizer([table(5, 3), table(6, 3)]).eval()
+        z = torch.randn(40, 3)
+        sums = (small.parts[0].codebook.weight[:, None] + small.parts[1].codebook.weight).reshape(30, 3)
+        exhaustive = torch.cdist(z, sums).argmin(1)
+        found = small.beam_search(z, 5)
+        assert torch.equal(found[:, 0] * 6 + found[:, 1], exhaustive)
+        mask = torch.rand(40) < 0.5
+        assert (small.beam_search(z, 5, mask)[~mask] == -1).all()
+        with pytest.raises(ValueError, match="beam_size"):
+            small.beam_search(z, 0)
+        with pytest.raises(ValueError, match="at most 65,536"):
+            lexel.ResidualQuantizer([lexel.LookupFreeQuantizer(20)]).beam_search(torch.randn(2, 20), 2)
+
+
+class TestDropout:
+    @pytest.mark.parametrize("learning", [lexel.Gradient(), lexel.EMA()], ids=repr)
+    def test_what_is_cut_counts_in_nothing(self, learning: lexel.Learning) -> None:
+        rvq = lexel.ResidualQuantizer([table(learning=learning) for _ in range(4)], dropout=1.0)
+        before, z = copy.deepcopy(rvq), torch.randn(16, 8, 5)
+        output = rvq(z)
+        depth = (output.indices >= 0).sum(-1)
+        assert (depth == depth[:, :1]).all(), "one depth for each example"
+        assert depth.min() == 1
+        assert depth.max() == 4
+        torch.testing.assert_close(output.quantized, before.lookup(output.indices))
+        for number, stage in enumerate(rvq.parts):
+            alone = copy.deepcopy(before.parts[number])
+            residual = z - before.lookup(output.indices[..., :number]) if number else z
+            expected = alone(residual[depth[:, 0] > number])
+            torch.testing.assert_close(output.terms[f"{number}.commitment"], expected.terms["commitment"])
+            torch.testing.assert_close(stage.state_dict(), alone.state_dict())
+
+    def test_depths_are_uniform_and_the_rest_is_whole(self) -> None:
+        for dropout, whole in ((1.0, 0.25), (0.5, 0.625)):
+            rvq = lexel.ResidualQuantizer([table() for _ in range(4)], dropout=dropout)
+            depth = (rvq(torch.randn(4000, 8)).indices >= 0).sum(1)
+            shares = torch.bincount(depth, minlength=5)[1:] / 4000
+            expected = torch.tensor([(1 - whole) / 3] * 3 + [whole])
+            torch.testing.assert_close(shares, expected, atol=0.01, rtol=0)
+
+    def test_none_in_eval(self) -> None:
+        rvq = lexel.ResidualQuantizer([table() for _ in range(4)], dropout=1.0).eval()
+        assert (rvq(torch.randn(16, 8)).indices >= 0).all()
+
+
+class TestProduct:
+    def test_is_its_parts_side_by_side(self) -> None:
+        parts = [table(embedding_dim=3), lexel.FiniteScalarQuantizer([8, 5]), lexel.ResidualQuantizer([table(16, 4)])]
+        pq, z = lexel.ProductQuantizer(parts), torch.randn(2, 9, 30)
+        output = pq(z)
+        alone = [part(own) for part, own in zip(parts, z.split([3, 2, 4], 1), strict=True)]
+        torch.testing.assert_close(output.quantized, torch.cat([one.quantized for one in alone], 1))
+        torch.testing.assert_close(output.loss, sum(one.loss for one in alone))
+        assert torch.equal(output.indices[..., :2], torch.stack([one.indices for one in alone[:2]], -1))
+        perplexities = torch.stack([one.perplexity for one in alone])
+        torch.testing.assert_close(output.perplexity, perplexities.log().mean().exp())
+        assert pq.bits == pytest.approx(sum(part.bits for part in parts))
+        assert set(output.terms) == {"0.codebook", "0.commitment", "2.0.codebook", "2.0.commitment"}
+
+    def test_heads_share_one_table(self) -> None:
+        shared = lexel.ProductQuantizer([table(embedding_dim=4)], heads=3).eval()
+        apart = lexel.ProductQuantizer([copy.deepcopy(shared.parts[0]) for _ in range(3)]).eval()
+        z = torch.randn(2, 12, 30)
+        assert torch.equal(shared(z).indices, apart(z).indices)
+        assert torch.equal(shared(z).quantized, apart(z).quantized)
+        torch.testing.assert_close(3 * shared(z).loss, apart(z).loss)
+
+    def test_two_to_the_124_codes(self) -> None:
+        pq = lexel.ProductQuantizer([lexel.LookupFreeQuantizer(62) for _ in range(2)])
+        assert pq.bits == 124
+        output = pq(torch.randn(3, 124))
+        assert torch.equal(pq.lookup(output.indices), output.quantized)
+
+
+class TestMultiScale:
+    SCALES = (1, 2, 3, (4, 6))
+
+    def make(self, **settings: object) -> lexel.MultiScaleResidualQuantizer:
+        return lexel.MultiScaleResidualQuantizer(table(), self.SCALES, **settings).eval()
+
+    def test_follows_the_paper(self) -> None:
+        """Algorithm 1, line by line, without convolutions."""
+        quantizer, f = self.make(convolutions=0), torch.randn(2, 8, 4, 6)
+        output, rest, tokens, means = quantizer(f), f, [], []
+        for size in ((1, 1), (2, 2), (3, 3), (4, 6)):
+            chosen = quantizer.quantizer(F.interpolate(rest, size, mode="area"))
+            tokens.append(chosen.indices.flatten(1))
+            up = F.interpolate(chosen.quantized, (4, 6), mode="bicubic") if size != (4, 6) else chosen.quantized
+            rest = rest - up
+            means.append(rest.square().mean())
+        assert torch.equal(output.indices, torch.cat(tokens, 1))
+        torch.testing.assert_close(output.quantized, f - rest)
+        torch.testing.assert_close(output.loss, 1.25 * torch.stack(means).mean())
+
+    def test_any_number_of_first_scales_decodes(self) -> None:
+        quantizer = self.make()
+        indices = quantizer(torch.randn(2, 8, 4, 6)).indices
+        assert indices.shape == (2, 1 + 4 + 9 + 24)
+        for tokens in (1, 5, 14, 38):
+            assert quantizer.lookup(indices[:, :tokens]).shape == (2, 8, 4, 6)
+        for tokens in (0, 2, 37):
+            with pytest.raises(ValueError, match=r"T in \[1, 5, 14, 38\]"):
+                quantizer.lookup(indices[:, :tokens])
+
+    def test_codes_and_convolutions_learn_from_their_term_and_inputs_from_theirs(self) -> None:
+        quantizer, z = self.make().train(), torch.randn(2, 8, 4, 6, requires_grad=True)
+        terms = quantizer(z).terms
+        weights = list(quantizer.parameters())
+        of_weights = torch.autograd.grad(terms["codebook"], [*weights, z], retain_graph=True, allow_unused=True)
+        assert all(gradient is not None and gradient.any() for gradient in of_weights[:-1])
+        assert of_weights[-1] is None
+        of_inputs = torch.autograd.grad(terms["commitment"], [*weights, z], allow_unused=True)
+        assert all(gradient is None for gradient in of_inputs[:-1])
+        assert of_inputs[-1] is not None
+
+    def test_tokens_without_a_valid_position_are_absent(self) -> None:
+        quantizer, z = self.make(), torch.randn(2, 8, 4, 6)
+        mask = torch.zeros(2, 4, 6, dtype=torch.bool)
+        mask[0, :2, :3] = True  # the upper left quarter; nothing at all in the second map
+        indices = quantizer(z, mask).indices
+        assert (indices[1] == -1).all()
+        assert (indices[0, 1:5] >= 0).tolist() == [True, False, False, False]
+        assert torch.equal((indices[0, 14:] >= 0).reshape(4, 6), mask[0])
+        whole = quantizer(z, torch.ones_like(mask))
+        torch.testing.assert_close(whole.quantized, quantizer(z).quantized)
+
+    def test_refuses_other_maps(self) -> None:
+        for shape in ((2, 8, 4, 4), (2, 8, 24)):
+            with pytest.raises(ValueError, match=r"maps of the last scale, \(4, 6\)"):
+                self.make()(torch.randn(shape))
+
+
+class TestRefusals:
+    def test_parts(self) -> None:
+        part = table()
+        with pytest.raises(TypeError, match="must be a list of quantizers"):
+            lexel.ResidualQuantizer(part)
+        with pytest.raises(TypeError, match="must be a list of quantizers"):
+            lexel.ProductQuantizer([nn.Linear(2, 2)])
+        with pytest.raises(ValueError, match="at least one"):
+            lexel.ProductQuantizer([])
+        with pytest.raises(ValueError, match="more than once; give it once, and set depth"):
+            lexel.ResidualQuantizer([part, part])
+        with pytest.raises(ValueError, match="more than once; give it once, and set heads"):
+            lexel.ProductQuantizer([part, part])
+        with pytest.raises(ValueError, match=r"same embedding_dim, got \[8, 4\]"):
+            lexel.ResidualQuantizer([part, table(embedding_dim=4)])
+        with pytest.raises(TypeError, match="quantizes whole maps"):
+            lexel.ProductQuantizer([lexel.MultiScaleResidualQuantizer(part, [1, 2], convolutions=0)])
+        with pytest.raises(ValueError, match="must have one codebook"):
+            lexel.MultiScaleResidualQuantizer(lexel.ProductQuantizer([part]), [1, 2])
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [({"depth": 1}, "depth"), ({"depth": 2.5}, "depth"), ({"dropout": 1.5}, "dropout")],
+    )
+    def test_residual_settings(self, settings: dict[str, object], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            lexel.ResidualQuantizer([table(), table()], **settings)
+
+    @pytest.mark.parametrize(
+        ("scales", "settings", "message"),
+        [
+            ([], {}, "scales must hold"),
+            ([0, 2], {}, "scales must hold"),
+            ([3, 2], {}, "scales must not shrink"),
+            ([1, 2], {"convolutions": 3}, "convolutions"),
+            ([1, 2], {"convolutions": 0, "convolution_weight": 1.5}, "convolution_weight"),
+            ([1, 2], {"convolutions": 0, "commitment_cost": -1.0}, "commitment_cost"),
+        ],
+    )
+    def test_multi_scale_settings(self, scales: list[int], settings: dict[str, object], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            lexel.MultiScaleResidualQuantizer(table(), scales, **settings)
+
+    @pytest.mark.parametrize(
+        "indices", [torch.tensor([[32, 0]]), torch.tensor([[0, 5]]), torch.tensor([[0, 0, 0]]), torch.tensor(0)]
+    )
+    def test_indices(self, indices: Tensor) -> None:
+        with pytest.raises(ValueError, match="indices must"):
+            lexel.ProductQuantizer([table(), table(5)]).lookup(indices)
