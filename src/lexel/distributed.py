@@ -151,12 +151,13 @@ class AllRows:
         return all_sum(torch.where(mine.unsqueeze(1), own, 0))[0]
 
 
-def mean_of_rows(*values: Tensor, valid: Tensor | None = None) -> tuple[Tensor, ...]:
+def mean_of_rows(*values: Tensor, valid: Tensor | None = None, over_ranks: bool = True) -> tuple[Tensor, ...]:
     """Return the mean of each tensor over its rows of all ranks, in one collective, with `mean_over_ranks`'s gradient.
 
     Args:
         *values: floating, `(N, …)`, all with the same N.
         valid: bool `(N,)`, False for rows that do not count; None when all count.
+        over_ranks: False for the rows of this rank alone, without a collective.
 
     Returns:
         For each tensor its mean over the first axis, `(…)`; zero when no rank has a row.
@@ -169,6 +170,8 @@ def mean_of_rows(*values: Tensor, valid: Tensor | None = None) -> tuple[Tensor, 
         values = tuple(torch.where(valid.reshape(-1, *[1] * (value.ndim - 1)), value, 0) for value in values)
     rows = values[0].new_full((), len(values[0])) if valid is None else valid.sum().to(values[0].dtype)
     local = [value.sum(0) for value in values]
+    if not over_ranks:
+        return tuple(part / rows.clamp_min(1) for part in local)
     count, *total = all_sum(rows, *local)
     count = count.clamp_min(1)
     return tuple(mean_over_ranks(part, whole, count) for part, whole in zip(local, total, strict=True))

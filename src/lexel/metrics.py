@@ -52,7 +52,7 @@ def perplexity(counts: Tensor) -> Tensor:
     return torch.exp(-torch.sum(frequencies * torch.log(frequencies + 1e-10)))
 
 
-def usage_perplexity(indices: Tensor, num_embeddings: int) -> Tensor:
+def usage_perplexity(indices: Tensor, num_embeddings: int, *, over_ranks: bool = True) -> Tensor:
     """Perplexity of the usage of any number of codes, over all ranks, in memory that does not grow with K.
 
     With more than 65,536 codes no vector of counts is made. The indices are sorted, so that each sees its own count n_i
@@ -62,6 +62,7 @@ def usage_perplexity(indices: Tensor, num_embeddings: int) -> Tensor:
     Args:
         indices: int64, any shape; negative entries (masked positions) are not counted.
         num_embeddings: K.
+        over_ranks: False for the indices of this rank alone, without a collective.
 
     Returns:
         A scalar; 1 when nothing was counted.
@@ -72,8 +73,9 @@ def usage_perplexity(indices: Tensor, num_embeddings: int) -> Tensor:
     """
     indices = indices.reshape(-1)
     if num_embeddings <= MOST_COUNTED:
-        return perplexity(*all_sum(usage_counts(indices, num_embeddings)))
-    indices = gather_rows(indices, absent=-1).sort().values
+        counts = usage_counts(indices, num_embeddings)
+        return perplexity(*all_sum(counts) if over_ranks else (counts,))
+    indices = (gather_rows(indices, absent=-1) if over_ranks else indices).sort().values
     counted = (indices >= 0).to(torch.float32)
     run = torch.searchsorted(indices, indices, right=True) - torch.searchsorted(indices, indices)
     total = counted.sum().clamp_min(1)

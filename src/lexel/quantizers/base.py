@@ -10,7 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lexel.distributed import all_sum
+from lexel.distributed import all_sum, mean_of_rows
+from lexel.metrics import usage_perplexity
 from lexel.parts import Configurable
 
 __all__ = ["Quantized", "Quantizer"]
@@ -207,6 +208,17 @@ class Quantizer(nn.Module, Configurable, abstract=True):
             raise TypeError(f"{type(self).__name__}.lookup: indices must be integers, got {indices.dtype}")
         self.check_indices(indices)
         return self.lookup_positions(indices.long()).movedim(-1, self.channel_dim).contiguous()
+
+    # Ranks talk to each other in training alone: evaluating on one of them must not wait for the others.
+
+    def _perplexity(self, indices: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Perplexity of the usage of indices `(N,)`, less the rows that do not count."""
+        counted = indices if valid is None else torch.where(valid, indices, -1)
+        return usage_perplexity(counted, self.num_embeddings, over_ranks=self.training)
+
+    def _means(self, *values: Tensor, valid: Tensor | None) -> tuple[Tensor, ...]:
+        """Mean of each `(N, …)` over the rows that count."""
+        return mean_of_rows(*values, valid=valid, over_ranks=self.training)
 
     def _check(self, inputs: Tensor, mask: Tensor | None) -> None:
         name = type(self).__name__

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lexel.distributed import mean_of_rows
 from lexel.estimators import StraightThrough
-from lexel.metrics import usage_perplexity
 from lexel.quantizers.base import Quantized, Quantizer
 from lexel.quantizers.radix import check_levels, from_digits, to_digits
 
@@ -64,8 +62,7 @@ class FiniteScalarQuantizer(Quantizer):
         digits = (bounded.detach().round() + half_width).long()
         indices = from_digits(digits, self.levels)
         quantized = StraightThrough()(bounded / half_width, self.lookup_rows(indices).to(z.dtype))
-        counted = indices if valid is None else torch.where(valid, indices, -1)
-        perplexity = usage_perplexity(counted, self.num_embeddings)
+        perplexity = self._perplexity(indices, valid)
         # A zero that backward() accepts: the loss of every quantizer can be differentiated.
         return Quantized(z[:0].sum(), quantized, perplexity, indices, {}, self.num_embeddings)
 
@@ -141,14 +138,13 @@ class LatentQuantizer(Quantizer):
         ]
         indices = from_digits(torch.stack(digits, 1), self.levels)
         e = self.lookup_rows(indices).to(z.dtype)
-        codebook, commitment = mean_of_rows(
+        codebook, commitment = self._means(
             (e - z.detach()).square().mean(1), (z - e.detach()).square().mean(1), valid=valid
         )
-        counted = indices if valid is None else torch.where(valid, indices, -1)
         return Quantized(
             codebook + self.commitment_cost * commitment,
             StraightThrough()(z, e),
-            usage_perplexity(counted, self.num_embeddings),
+            self._perplexity(indices, valid),
             indices,
             {"codebook": codebook, "commitment": commitment},
             self.num_embeddings,

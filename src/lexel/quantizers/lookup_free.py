@@ -6,9 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lexel.distributed import mean_of_rows
 from lexel.estimators import StraightThrough
-from lexel.metrics import usage_perplexity
 from lexel.quantizers.base import Quantized, Quantizer
 from lexel.quantizers.radix import from_digits, to_digits
 
@@ -96,7 +94,7 @@ class LookupFreeQuantizer(Quantizer):
         e = self.lookup_rows(indices).to(z.dtype)
 
         logits = 4 * self.magnitude / self.temperature * z
-        entropy, mean_bits, commitment = mean_of_rows(
+        entropy, mean_bits, commitment = self._means(
             _entropy_of_bits(logits).sum(1), torch.sigmoid(logits), (z - e).square().mean(1), valid=valid
         )
         undecided = (mean_bits > 0) & (mean_bits < 1)  # elsewhere the entropy is zero and its slope infinite
@@ -106,8 +104,7 @@ class LookupFreeQuantizer(Quantizer):
         terms = {"entropy": entropy, "diversity": diversity, "commitment": commitment}
         loss = self.entropy_weight * (entropy - self.diversity_gamma * diversity) + self.commitment_cost * commitment
 
-        counted = indices if valid is None else torch.where(valid, indices, -1)
-        perplexity = usage_perplexity(counted, self.num_embeddings)
+        perplexity = self._perplexity(indices, valid)
         return Quantized(loss, StraightThrough()(z, e), perplexity, indices, terms, self.num_embeddings)
 
     def lookup_rows(self, indices: Tensor) -> Tensor:  # noqa: D102

@@ -9,9 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lexel.distributed import mean_of_rows
 from lexel.estimators import StraightThrough
-from lexel.metrics import usage_perplexity
 from lexel.quantizers.base import Quantized, Quantizer
 
 __all__ = ["MultiScaleResidualQuantizer"]
@@ -142,7 +140,7 @@ class MultiScaleResidualQuantizer(Quantizer):
             errors += [(total - f.detach()).square(), (f - total.detach()).square()]
 
         rows = [error.mean(1).flatten() for error in errors]
-        means = mean_of_rows(*rows, valid=None if valid is None else valid.flatten())
+        means = self._means(*rows, valid=None if valid is None else valid.flatten())
         terms = {"codebook": torch.stack(means[::2]).mean(), "commitment": torch.stack(means[1::2]).mean()}
         loss = terms["codebook"] + self.commitment_cost * terms["commitment"]
         if self.quantizer_weight:
@@ -150,7 +148,7 @@ class MultiScaleResidualQuantizer(Quantizer):
             loss = loss + self.quantizer_weight * terms["quantizer"]
         joined = torch.cat(indices, 1)
         quantized = total.permute(0, 2, 3, 1) if self.training else self.lookup_positions(joined).to(z.dtype)
-        perplexity = usage_perplexity(joined, self.num_embeddings)
+        perplexity = self._perplexity(joined)
         return Quantized(loss, StraightThrough()(z, quantized), perplexity, joined, terms, self.num_embeddings)
 
     def lookup_positions(self, indices: Tensor) -> Tensor:

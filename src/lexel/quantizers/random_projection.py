@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lexel.estimators import StraightThrough
-from lexel.metrics import usage_perplexity
 from lexel.nearest import nearest_code
 from lexel.quantizers.base import Quantized, Quantizer
 
@@ -79,8 +78,7 @@ class RandomProjectionQuantizer(Quantizer):
         projected = F.normalize(z.detach() @ self.projection.to(z.dtype), dim=1)
         indices = nearest_code(projected, self.codebook.to(z.dtype))
         quantized = StraightThrough()(z, self.lookup_rows(indices).to(z.dtype))
-        counted = indices if valid is None else torch.where(valid, indices, -1)
-        perplexity = usage_perplexity(counted, self.num_embeddings)
+        perplexity = self._perplexity(indices, valid)
         return Quantized(z[:0].sum(), quantized, perplexity, indices, {}, self.num_embeddings)
 
     def lookup_rows(self, indices: Tensor) -> Tensor:  # noqa: D102
