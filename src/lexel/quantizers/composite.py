@@ -23,27 +23,35 @@ class Composite(Quantizer, abstract=True):
 
     Attributes:
         quantizers: the parts that were given.
-        parts: which part takes each turn; one part may take several, with one table.
+
+    Args:
+        quantizers: the parts, each once.
+        turns: the parts in the order in which they are used; one part may take several turns, with one table.
+        embedding_dim: D.
+        channel_dim: which axis of the input holds the channels.
+        heads: how many times each part's indices occur in each turn.
     """
 
     quantizers: nn.ModuleList
 
     def __init__(
-        self, quantizers: Sequence[Quantizer], parts: Sequence[Quantizer], embedding_dim: int, channel_dim: int
+        self,
+        quantizers: Sequence[Quantizer],
+        turns: Sequence[Quantizer],
+        embedding_dim: int,
+        channel_dim: int,
+        heads: int = 1,
     ) -> None:
         super().__init__(max(part.num_embeddings for part in quantizers), embedding_dim, channel_dim)
         self.quantizers = nn.ModuleList(quantizers)
-        self._turns = [list(quantizers).index(part) for part in parts]
+        self.heads = heads
+        self._turns = [list(quantizers).index(part) for part in turns]
+        self._widths = [heads * math.prod(part.index_shape) for part in turns]  # codebooks that each turn fills
 
     @property
     def parts(self) -> list[Quantizer]:
         """The quantizer of each turn."""
         return [cast(Quantizer, self.quantizers[turn]) for turn in self._turns]
-
-    @property
-    def _widths(self) -> list[int]:
-        """How many codebooks each turn fills."""
-        return [math.prod(part.index_shape) for part in self.parts]
 
     @property
     def index_shape(self) -> tuple[int, ...]:
@@ -53,10 +61,7 @@ class Composite(Quantizer, abstract=True):
     @property
     def bits(self) -> float:
         """Bits that the indices of one position carry at most: the sum over all codebooks."""
-        return sum(
-            width / math.prod(part.index_shape) * part.bits
-            for part, width in zip(self.parts, self._widths, strict=True)
-        )
+        return self.heads * sum(part.bits for part in self.parts)
 
     def check_indices(self, indices: Tensor) -> None:  # noqa: D102
         if indices.ndim < 1 or indices.shape[-1] != self.index_shape[0]:
@@ -68,9 +73,9 @@ class Composite(Quantizer, abstract=True):
             part.check_indices(own)
 
     def _split(self, indices: Tensor) -> list[Tensor]:
-        """Indices `(…, Q)` as each part knows them."""
+        """Indices `(…, Q)` as each turn knows them, `(…, heads, *index_shape)`."""
         return [
-            own.reshape(*indices.shape[:-1], *part.index_shape)
+            own.reshape(*indices.shape[:-1], self.heads, *part.index_shape)
             for part, own in zip(self.parts, torch.split(indices, self._widths, -1), strict=True)
         ]
 
@@ -83,7 +88,9 @@ class Composite(Quantizer, abstract=True):
             torch.stack([result.loss for result in results]).sum(),
             quantized,
             torch.exp(torch.as_tensor(entropy) / sum(widths)),
-            torch.cat([result.indices.reshape(*positions, -1) for result in results], -1),
+            torch.cat(
+                [result.indices.reshape(*positions, width) for width, result in zip(widths, results, strict=True)], -1
+            ),
             terms,
             self.num_embeddings,
         )

@@ -131,10 +131,10 @@ class MultiScaleResidualQuantizer(Quantizer):
                 tokens = _down(residual * present, size) / share.clamp_min(torch.finfo(z.dtype).tiny)
                 share = share.squeeze(1) > 0
             result = self.quantizer.quantize_positions(tokens.permute(0, 2, 3, 1), share)
-            codes = self.quantizer.lookup_positions(result.indices).to(z.dtype)
+            codes = self.quantizer.lookup_positions(result.indices)
             seen = result.quantized if share is None else torch.where(share.unsqueeze(-1), result.quantized, 0)
             # The value that was chosen, which an EMA may have moved since, with the table's gradient.
-            total = total + self._up(StraightThrough()(codes, seen), scale)
+            total = total + self._up(StraightThrough()(codes, seen.to(codes.dtype)), scale)
             indices.append(result.indices.flatten(1))
             losses.append(result.loss)
             errors += [(total - f.detach()).square(), (f - total.detach()).square()]

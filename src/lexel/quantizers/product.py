@@ -46,18 +46,8 @@ class ProductQuantizer(Composite):
         groups = check_parts(name, quantizers, "set heads")
         if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1:
             raise ValueError(f"{name}: heads must be an int of at least 1, got {heads!r}")
-        super().__init__(groups, groups, heads * sum(group.embedding_dim for group in groups), channel_dim)
-        self.heads = heads
-
-    @property
-    def _widths(self) -> list[int]:
-        return [self.heads * width for width in super()._widths]
-
-    def _split(self, indices: Tensor) -> list[Tensor]:
-        return [
-            own.reshape(*indices.shape[:-1], self.heads, *group.index_shape)
-            for group, own in zip(self.parts, torch.split(indices, self._widths, -1), strict=True)
-        ]
+        channels = heads * sum(group.embedding_dim for group in groups)
+        super().__init__(groups, groups, channels, channel_dim, heads)
 
     def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
         if valid is not None:

@@ -37,7 +37,11 @@ def from_digits(digits: Tensor, levels: Sequence[int]) -> Tensor:
         >>> from_digits(torch.tensor([1, 0, 2]), (4, 3, 5))
         tensor(25)
     """
-    return (digits * _place_values(levels, digits)).sum(-1)
+    # Horner's rule rather than a sum of products: onnxruntime adds int64 up in floating point.
+    *rest, index = digits.unbind(-1)
+    for digit, level in zip(reversed(rest), reversed(levels[:-1]), strict=True):
+        index = index * level + digit
+    return index
 
 
 def to_digits(indices: Tensor, levels: Sequence[int]) -> Tensor:
@@ -48,9 +52,6 @@ def to_digits(indices: Tensor, levels: Sequence[int]) -> Tensor:
         >>> to_digits(torch.tensor(25), (4, 3, 5))
         tensor([1, 0, 2])
     """
-    return indices.unsqueeze(-1) // _place_values(levels, indices) % indices.new_tensor(levels)
-
-
-def _place_values(levels: Sequence[int], like: Tensor) -> Tensor:
-    # Made where they are used rather than kept in buffers: a module built on the meta device would lose them.
-    return like.new_tensor([math.prod(levels[:i]) for i in range(len(levels))])
+    # Made here rather than kept in buffers: a module built on the meta device would lose them.
+    places = indices.new_tensor([math.prod(levels[:i]) for i in range(len(levels))])
+    return indices.unsqueeze(-1) // places % indices.new_tensor(levels)

@@ -102,7 +102,8 @@ class ResidualQuantizer(Composite):
 
     def lookup_positions(self, indices: Tensor) -> Tensor:  # noqa: D102
         indices = F.pad(indices, (0, self.index_shape[0] - indices.shape[-1]), value=-1)
-        codes = [stage.lookup_positions(own) for stage, own in zip(self.parts, self._split(indices), strict=True)]
+        split = zip(self.parts, self._split(indices), strict=True)
+        codes = [stage.lookup_positions(own).squeeze(-2) for stage, own in split]
         total = codes[0]
         for e in codes[1:]:
             total = total + e

@@ -1,0 +1,116 @@
+"""One example of every quantizer, for `test_every.py`. Whoever adds a quantizer or a part of one adds a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+import lexel
+
+__all__ = ["ZOO", "Example"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """How to build a quantizer, and what must be true of it.
+
+    Attributes:
+        make: builds it; its `embedding_dim` may be anything, its maps 4×4.
+        flow: for the task loss and each term, the names of what its gradient reaches: `"inputs"`, or parameters.
+        maps_only: it takes `(B, D, 4, 4)` and no other shape, and its indices are not the input's positions.
+    """
+
+    make: Callable[[], lexel.Quantizer]
+    flow: dict[str, set[str]]
+    maps_only: bool = False
+
+
+def spread(num_embeddings: int = 32, embedding_dim: int = 6, **settings: object) -> lexel.VectorQuantizer:
+    """Build a vector quantizer whose codes are spread as widely as standard normal inputs."""
+    vq = lexel.VectorQuantizer(num_embeddings, embedding_dim, **settings)
+    with torch.no_grad():
+        nn.init.normal_(vq.codebook.weight)
+        if isinstance(vq.learning, lexel.EMA):
+            vq.ema_sum.copy_(vq.codebook.weight)
+    return vq
+
+
+TASK = {"task": {"inputs"}}
+BITS = {**TASK, "entropy": {"inputs"}, "diversity": {"inputs"}, "commitment": {"inputs"}}
+
+
+def vector(prefix: str = "", weight: str = "codebook.weight") -> dict[str, set[str]]:
+    """Flow of a vector quantizer's terms, those of part `prefix` of a composite."""
+    module = "".join(f"quantizers.{part}." for part in prefix.split(".") if part)
+    return {f"{prefix}codebook": {module + weight}, f"{prefix}commitment": {"inputs"}}
+
+
+ZOO: dict[str, Example] = {
+    "vector": Example(spread, {**TASK, **vector()}),
+    "vector, EMA": Example(lambda: spread(learning=lexel.EMA()), {**TASK, "commitment": {"inputs"}}),
+    "finite scalar": Example(lambda: lexel.FiniteScalarQuantizer([8, 5, 4, 2]), TASK),
+    "finite scalar, 2^62": Example(lambda: lexel.FiniteScalarQuantizer([4] * 31), TASK),
+    "latent": Example(
+        lambda: lexel.LatentQuantizer([5, 4, 3]), {**TASK, "codebook": {"values"}, "commitment": {"inputs"}}
+    ),
+    "lookup-free": Example(lambda: lexel.LookupFreeQuantizer(8, temperature=1.0), BITS),
+    "lookup-free, 2^62": Example(lambda: lexel.LookupFreeQuantizer(62, temperature=1.0), BITS),
+    "binary spherical": Example(lambda: lexel.BinarySphericalQuantizer(10), BITS),
+    "random projection": Example(lambda: lexel.RandomProjectionQuantizer(64, 12, 4), TASK),
+    "residual": Example(
+        lambda: lexel.ResidualQuantizer([spread(), spread(16)]), {**TASK, **vector("0."), **vector("1.")}
+    ),
+    "residual, EMA and dropout": Example(
+        lambda: lexel.ResidualQuantizer([spread(learning=lexel.EMA()) for _ in range(3)], dropout=1.0),
+        {**TASK, **{f"{stage}.commitment": {"inputs"} for stage in range(3)}},
+    ),
+    "residual, shared": Example(
+        lambda: lexel.ResidualQuantizer([spread()], depth=3),
+        {
+            **TASK,
+            **{f"{stage}.codebook": {"quantizers.0.codebook.weight"} for stage in range(3)},
+            **{f"{stage}.commitment": {"inputs"} for stage in range(3)},
+        },
+    ),
+    "residual of finite scalar": Example(
+        lambda: lexel.ResidualQuantizer([lexel.FiniteScalarQuantizer([5, 5, 4]) for _ in range(2)]), TASK
+    ),
+    "product": Example(
+        lambda: lexel.ProductQuantizer([spread(32, 4), lexel.FiniteScalarQuantizer([5, 4])]), {**TASK, **vector("0.")}
+    ),
+    "product, heads": Example(lambda: lexel.ProductQuantizer([spread(32, 4)], heads=3), {**TASK, **vector("0.")}),
+    "product of residuals": Example(
+        lambda: lexel.ProductQuantizer([lexel.ResidualQuantizer([spread(32, 4)], depth=2) for _ in range(2)]),
+        {
+            **TASK,
+            **{
+                f"{group}.{stage}.codebook": {f"quantizers.{group}.quantizers.0.codebook.weight"}
+                for group in range(2)
+                for stage in range(2)
+            },
+            **{f"{group}.{stage}.commitment": {"inputs"} for group in range(2) for stage in range(2)},
+        },
+    ),
+    "multi-scale": Example(
+        lambda: lexel.MultiScaleResidualQuantizer(spread(), [1, 3, 4], convolutions=2),
+        {
+            **TASK,
+            "codebook": {
+                "quantizer.codebook.weight",
+                *(f"phi.{number}.{name}" for number in range(2) for name in ("weight", "bias")),
+            },
+            "commitment": {"inputs"},
+        },
+        maps_only=True,
+    ),
+    "multi-scale, binary spherical": Example(
+        lambda: lexel.MultiScaleResidualQuantizer(
+            lexel.BinarySphericalQuantizer(12), [1, 4], convolutions=0, quantizer_weight=1.0
+        ),
+        {**TASK, "codebook": set(), "commitment": {"inputs"}, "quantizer": {"inputs"}},
+        maps_only=True,
+    ),
+}
