@@ -89,9 +89,8 @@ def mean_over_ranks(local_sum: Tensor, global_sum: Tensor, count: Tensor) -> Ten
         tensor(2.)
     """
     local = local_sum * (world_size() / count)
-    return global_sum / count + (
-        local - local.detach()
-    )  # a zero that carries the gradient: the same value on all ranks
+    # A zero carries the gradient, so that the value is the same on all ranks; without ranks the global sum has one too.
+    return global_sum.detach() / count + (local - local.detach())
 
 
 class AllRows:

@@ -63,6 +63,14 @@ class TestResidual:
             partial = rvq.lookup(output.indices[..., : number + 1])
             torch.testing.assert_close(gradient, (2 * (z - partial) / z.numel()).detach())
 
+    def test_codes_that_the_task_loss_moves_still_learn_from_it(self) -> None:
+        stages = [table(estimator=lexel.DiVeQ()) for _ in range(2)]
+        rvq, z = lexel.ResidualQuantizer(stages), torch.randn(3, 8, 20, requires_grad=True)
+        (rvq(z).quantized * torch.randn_like(z)).sum().backward()
+        assert z.grad is not None
+        assert z.grad.any()
+        assert all(stage.codebook.weight.grad is not None and stage.codebook.weight.grad.any() for stage in stages)
+
     def test_agrees_with_vector_quantize_pytorch(self) -> None:
         ours = self.stages(1.0, 0.5, 0.25)
         theirs = field.ResidualVQ(dim=8, num_quantizers=3, codebook_size=32).eval()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lexel.distributed import all_sum, mean_of_rows
 from lexel.metrics import usage_perplexity
-from lexel.parts import Configurable
+from lexel.parts import Configurable, from_config
 
 __all__ = ["Quantized", "Quantizer"]
 
@@ -107,6 +107,10 @@ class Quantizer(nn.Module, Configurable, abstract=True):
     def index_shape(self) -> tuple[int, ...]:
         """Shape of the indices of one position: `()`, or `(Q,)` with several codebooks."""
         return ()
+
+    def reset_parameters(self) -> None:
+        """Start afresh, with the state of a new quantizer of the same settings: what follows a module's `to_empty`."""
+        self.load_state_dict(from_config(self.config).state_dict())
 
     def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Quantized:
         """Quantize the rows of `z` `(N, D)`, float32 or float64.

@@ -13,6 +13,7 @@ from lexel.distributed import uniform_of_rows
 from lexel.estimators import StraightThrough
 from lexel.quantizers.base import Quantized, Quantizer
 from lexel.quantizers.composite import Composite, check_parts
+from lexel.quantizers.vector import VectorQuantizer
 
 __all__ = ["ResidualQuantizer"]
 
@@ -36,9 +37,9 @@ class ResidualQuantizer(Composite):
     The gradient of the task loss passes straight through the whole, once, as in EnCodec's later versions, and the loss
     of each stage reaches the inputs through r_q, so that they are drawn to every partial sum (RQ-VAE, eq. 10). Chaining
     the stages' own straight-through outputs would give the inputs Q times the gradient, or none from the later stages'
-    commitment. The gradients that the stages' own estimators would give are therefore not used: codes must learn by
-    their own loss or average. A stage that bounds its inputs, such as `FiniteScalarQuantizer`, never sees its bounds'
-    slope here.
+    commitment. The gradients of the stages' own outputs are therefore not used, neither their estimators' nor the slope
+    of the bounds of a `FiniteScalarQuantizer`; unless the estimator of some stage moves its codes by the task loss, as
+    `DiVeQ` does: then stages are chained, r_{q+1} = r_q − e_q, and each output keeps its own gradient in training.
 
     Args:
         quantizers: the stages, each given once.
@@ -81,6 +82,8 @@ class ResidualQuantizer(Composite):
         super().__init__(stages, [stages[turn % len(stages)] for turn in range(turns)], sizes[0], channel_dim)
         self.depth = depth
         self.dropout = float(dropout)
+        estimators = [module.estimator for module in self.modules() if isinstance(module, VectorQuantizer)]
+        self._chained = any(estimator.moves_codes for estimator in estimators)
 
     def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
         residual, total = z, torch.zeros_like(z)
@@ -88,17 +91,21 @@ class ResidualQuantizer(Composite):
         for stage, kept in zip(self.parts, self._kept(z, valid), strict=True):
             if kept is None:
                 result = stage.quantize_positions(residual, None)
-                e = result.quantized.detach()
+                e = result.quantized
             else:
                 present = kept.unsqueeze(-1)
                 result = stage.quantize_positions(torch.where(present, residual, 0), kept)
-                e = torch.where(present, result.quantized.detach(), 0)
+                e = torch.where(present, result.quantized, 0)
+            if not self._chained:
+                e = e.detach()
             residual, total = residual - e, total + e
             results.append(result)
-        joined = self._join(results, z)
+        output = self._join(results, total)
         if not self.training:  # the same sum in the codes' own precision
-            total = self.lookup_positions(joined.indices).to(z.dtype)
-        return replace(joined, quantized=StraightThrough()(z, total))
+            total = self.lookup_positions(output.indices).to(z.dtype)
+        if self.training and self._chained:
+            return output
+        return replace(output, quantized=StraightThrough()(z, total))
 
     def lookup_positions(self, indices: Tensor) -> Tensor:  # noqa: D102
         indices = F.pad(indices, (0, self.index_shape[0] - indices.shape[-1]), value=-1)
