@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import lexel
+from tests.quantizers.zoo import ZOO
 
 LEARNING = {"gradient": lexel.Gradient(), "ema": lexel.EMA(decay=0.8)}
 UPKEEP = {
@@ -71,6 +72,32 @@ def train(case: tuple[str, str, str, bool], rank: int, world: int) -> dict[str, 
     return seen
 
 
+def every(name: str, rank: int, world: int) -> dict[str, object]:
+    """Take a few training steps with an example of the zoo, and return what should not depend on the ranks."""
+    torch.manual_seed(0)
+    quantizer = ZOO[name].make().double()
+    seen: dict[str, object] = {"losses": [], "gradients": [], "indices": []}
+    for first in (2, 6, 0):
+        z = torch.randn(6, quantizer.embedding_dim, 4, 4).double()
+        mask = torch.rand(6, 4, 4) < 0.7
+        torch.manual_seed(first + (world > 1) * rank)  # ranks may draw differently; then rank 0 decides
+        own = slice(None) if world == 1 else (slice(0, first), slice(first, None))[rank]
+        z = z[own].requires_grad_()
+        output = quantizer(z, mask[own])
+        parameters = list(quantizer.parameters())
+        *gradients, inputs = torch.autograd.grad(output.loss, [*parameters, z], materialize_grads=True)
+        gradients = [gradient.contiguous() for gradient in gradients]
+        for gradient in gradients:  # what DistributedDataParallel does
+            dist.is_initialized() and dist.all_reduce(gradient)
+            gradient /= world
+        seen["losses"].append((output.loss.detach(), output.perplexity, *output.terms.values()))
+        seen["gradients"].append(gradients)
+        seen["indices"].append((output.indices, inputs / world))
+        torch.manual_seed(first)
+    seen["state"] = quantizer.state_dict()
+    return seen
+
+
 def poisoned(rank: int) -> str:
     """What a rank is told when only the last rank's input holds a NaN."""
     z: Tensor = torch.randn(4, DIM)
@@ -87,6 +114,7 @@ def main(rank: str, world: str, rendezvous: str, result: str) -> None:
     """Take part as one rank, and write what it saw."""
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=int(rank), world_size=int(world))
     seen: dict[object, object] = {case: train(case, int(rank), int(world)) for case in cases()}
+    seen |= {name: every(name, int(rank), int(world)) for name in ZOO}
     seen["poisoned"] = poisoned(int(rank))
     torch.save(seen, Path(result))
     dist.destroy_process_group()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests import ranks
+from tests.quantizers.zoo import ZOO
 
 WATCHDOG_SECONDS = 100
 
@@ -44,6 +45,18 @@ def test_two_ranks_are_one_process(pair: list[dict[object, object]], case: tuple
     for name in ("losses", "state", "encoder"):
         torch.testing.assert_close(first[name], second[name], rtol=0, atol=0)
         torch.testing.assert_close(first[name], alone[name], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_two_ranks_are_one_process_for_every_quantizer(pair: list[dict[object, object]], name: str) -> None:
+    alone, first, second = ranks.every(name, 0, 1), pair[0][name], pair[1][name]
+    for both, expected in zip(zip(first["indices"], second["indices"], strict=True), alone["indices"], strict=True):
+        indices, inputs = (torch.cat(parts) for parts in zip(*both, strict=True))
+        assert torch.equal(indices, expected[0])
+        torch.testing.assert_close(inputs, expected[1], rtol=1e-6, atol=1e-9)
+    for part in ("losses", "gradients", "state"):
+        torch.testing.assert_close(first[part], second[part], rtol=0, atol=1e-12)
+        torch.testing.assert_close(first[part], alone[part], rtol=1e-6, atol=1e-9)
 
 
 def test_all_ranks_refuse_what_is_poison_on_one(pair: list[dict[object, object]]) -> None:
