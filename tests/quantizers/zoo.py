@@ -56,7 +56,6 @@ ZOO: dict[str, Example] = {
     "latent": Example(
         lambda: lexel.LatentQuantizer([5, 4, 3]), {**TASK, "codebook": {"values"}, "commitment": {"inputs"}}
     ),
-    "lookup-free": Example(lambda: lexel.LookupFreeQuantizer(8, temperature=1.0), BITS),
     "lookup-free, 2^62": Example(lambda: lexel.LookupFreeQuantizer(62, temperature=1.0), BITS),
     "binary spherical": Example(lambda: lexel.BinarySphericalQuantizer(10), BITS),
     "random projection": Example(lambda: lexel.RandomProjectionQuantizer(64, 12, 4), TASK),
