@@ -48,9 +48,39 @@ def vector(prefix: str = "", weight: str = "codebook.weight") -> dict[str, set[s
     return {f"{prefix}codebook": {module + weight}, f"{prefix}commitment": {"inputs"}}
 
 
+OWN = {"commitment": {"inputs"}}
+MOVED = {"task": {"inputs", "codebook.weight"}}
+
 ZOO: dict[str, Example] = {
     "vector": Example(spread, {**TASK, **vector()}),
-    "vector, EMA": Example(lambda: spread(learning=lexel.EMA()), {**TASK, "commitment": {"inputs"}}),
+    "vector, EMA": Example(lambda: spread(learning=lexel.EMA()), {**TASK, **OWN}),
+    "vector, rotation": Example(lambda: spread(estimator=lexel.RotationTrick()), {**TASK, **vector()}),
+    "vector, DiVeQ": Example(lambda: spread(estimator=lexel.DiVeQ()), {**MOVED, **OWN}),
+    "vector, space-filling": Example(lambda: spread(estimator=lexel.SpaceFillingDiVeQ()), {**MOVED, **OWN}),
+    "vector, NSVQ": Example(lambda: spread(estimator=lexel.NSVQ()), {**MOVED, **OWN}),
+    "vector, Gumbel": Example(lambda: spread(estimator=lexel.GumbelSoftmax()), {**MOVED, **OWN}),
+    "vector, IBQ": Example(lambda: spread(estimator=lexel.IndexBackpropagation()), {**MOVED, **vector()}),
+    "vector, synchronised": Example(lambda: spread(estimator=lexel.Synchronized()), {**MOVED, **vector()}),
+    "vector, cosine": Example(lambda: spread(codebook=lexel.CosineCodebook()), {**TASK, **vector()}),
+    "vector, factorised": Example(
+        lambda: lexel.VectorQuantizer(32, 6, codebook=lexel.FactorizedCodebook(3)),
+        {
+            "task": {"inputs", *(f"codebook.{way}.{name}" for way in ("down", "up") for name in ("weight", "bias"))},
+            "commitment": {"inputs", "codebook.down.weight", "codebook.down.bias"},
+            "codebook": {"codebook.codes.weight"},
+        },
+    ),
+    "vector, SimVQ": Example(
+        lambda: lexel.VectorQuantizer(32, 6, codebook=lexel.SimVQ()), {**TASK, **vector(weight="codebook.map.weight")}
+    ),
+    "vector, affine": Example(
+        lambda: spread(codebook=lexel.AffineCodebook()),
+        {**TASK, **OWN, "codebook": {f"codebook.{name}" for name in ("weight", "shift", "scale")}},
+    ),
+    "vector, k-means and revival": Example(
+        lambda: spread(learning=lexel.EMA(), upkeep=(lexel.KMeansStart(), lexel.Revival())), {**TASK, **OWN}
+    ),
+    "vector, online clustering": Example(lambda: spread(upkeep=lexel.OnlineClustering()), {**TASK, **vector()}),
     "finite scalar": Example(lambda: lexel.FiniteScalarQuantizer([8, 5, 4, 2]), TASK),
     "finite scalar, 2^62": Example(lambda: lexel.FiniteScalarQuantizer([4] * 31), TASK),
     "latent": Example(
@@ -65,6 +95,14 @@ ZOO: dict[str, Example] = {
     "residual, EMA and dropout": Example(
         lambda: lexel.ResidualQuantizer([spread(learning=lexel.EMA()) for _ in range(3)], dropout=1.0),
         {**TASK, **{f"{stage}.commitment": {"inputs"} for stage in range(3)}},
+    ),
+    "residual, DiVeQ": Example(
+        lambda: lexel.ResidualQuantizer([spread(estimator=lexel.DiVeQ()) for _ in range(2)]),
+        {
+            "task": {"inputs", "quantizers.0.codebook.weight", "quantizers.1.codebook.weight"},
+            "0.commitment": {"inputs"},
+            "1.commitment": {"inputs", "quantizers.0.codebook.weight"},
+        },
     ),
     "residual, shared": Example(
         lambda: lexel.ResidualQuantizer([spread()], depth=3),

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from lexel.codebook import FactorizedCodebook
 from lexel.distributed import uniform_of_rows
 from lexel.estimators import StraightThrough
 from lexel.quantizers.base import Quantized, Quantizer
@@ -38,8 +39,9 @@ class ResidualQuantizer(Composite):
     of each stage reaches the inputs through r_q, so that they are drawn to every partial sum (RQ-VAE, eq. 10). Chaining
     the stages' own straight-through outputs would give the inputs Q times the gradient, or none from the later stages'
     commitment. The gradients of the stages' own outputs are therefore not used, neither their estimators' nor the slope
-    of the bounds of a `FiniteScalarQuantizer`; unless the estimator of some stage moves its codes by the task loss, as
-    `DiVeQ` does: then stages are chained, r_{q+1} = r_q − e_q, and each output keeps its own gradient in training.
+    of the bounds of a `FiniteScalarQuantizer`. Where a stage has something that the task loss must move, codes under
+    an estimator such as `DiVeQ` or the way out of a `FactorizedCodebook`, all stages are chained instead, as in DAC:
+    r_{q+1} = r_q − e_q, and in training each output keeps its own gradient.
 
     Args:
         quantizers: the stages, each given once.
@@ -82,8 +84,7 @@ class ResidualQuantizer(Composite):
         super().__init__(stages, [stages[turn % len(stages)] for turn in range(turns)], sizes[0], channel_dim)
         self.depth = depth
         self.dropout = float(dropout)
-        estimators = [module.estimator for module in self.modules() if isinstance(module, VectorQuantizer)]
-        self._chained = any(estimator.moves_codes for estimator in estimators)
+        self._chained = any(map(_learns_from_task, self.modules()))
 
     def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
         residual, total = z, torch.zeros_like(z)
@@ -193,3 +194,10 @@ class ResidualQuantizer(Composite):
     def extra_repr(self) -> str:
         """Show what the stages' own lines do not."""
         return f"depth={len(self.parts)}, dropout={self.dropout}"
+
+
+def _learns_from_task(module: nn.Module) -> bool:
+    """Whether the gradient of its output moves parameters of a quantizer that its own loss does not."""
+    return isinstance(module, VectorQuantizer) and (
+        module.estimator.moves_codes or isinstance(module.codebook.settings, FactorizedCodebook)
+    )

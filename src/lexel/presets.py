@@ -1,0 +1,154 @@
+"""Quantizers by the name of the system that made them known: plain functions that return the composition.
+
+Each takes the sizes that users change and `channel_dim`; the rest is the system's. What a system has around its
+quantizer (encoder, decoder, other losses) is not here. To change more, build the composition that the function shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lexel.codebook import FactorizedCodebook
+from lexel.learning import EMA
+from lexel.quantizers import (
+    BinarySphericalQuantizer,
+    FiniteScalarQuantizer,
+    LookupFreeQuantizer,
+    MultiScaleResidualQuantizer,
+    ProductQuantizer,
+    RandomProjectionQuantizer,
+    ResidualQuantizer,
+    VectorQuantizer,
+)
+from lexel.upkeep import KMeansStart, Revival
+
+__all__ = [
+    "best_rq",
+    "bsq_vit",
+    "cosmos",
+    "dac",
+    "encodec",
+    "hificodec",
+    "magvit2",
+    "rq_vae",
+    "soundstream",
+    "var",
+]
+
+
+def soundstream(num_quantizers: int = 8, *, embedding_dim: int = 256, channel_dim: int = 1) -> ResidualQuantizer:
+    """SoundStream (arXiv 2107.03312): 1,024 codes a stage, k-means start, EMA, revival, dropout by example.
+
+    Example:
+        >>> soundstream(8).bits
+        80.0
+    """
+    stages = [_audio_stage(embedding_dim) for _ in range(num_quantizers)]
+    return ResidualQuantizer(stages, dropout=1.0, channel_dim=channel_dim)
+
+
+def encodec(num_quantizers: int = 8, *, embedding_dim: int = 128, channel_dim: int = 1) -> ResidualQuantizer:
+    """EnCodec (arXiv 2210.13438): as SoundStream, 128 channels; 8 stages are 6 kbps at 75 frames a second.
+
+    EnCodec draws one depth for each batch, of those that make its bandwidths; here each example has its own, of all.
+
+    Example:
+        >>> encodec(8).bits * 75
+        6000.0
+    """
+    return soundstream(num_quantizers, embedding_dim=embedding_dim, channel_dim=channel_dim)
+
+
+def dac(num_quantizers: int = 9, *, embedding_dim: int = 1024, channel_dim: int = 1) -> ResidualQuantizer:
+    """Descript Audio Codec (arXiv 2306.06546): factorised cosine codes of 8 dimensions, half the examples cut.
+
+    Example:
+        >>> dac().bits
+        90.0
+    """
+    stages = [VectorQuantizer(1024, embedding_dim, 0.25, codebook=FactorizedCodebook(8)) for _ in range(num_quantizers)]
+    return ResidualQuantizer(stages, dropout=0.5, channel_dim=channel_dim)
+
+
+def hificodec(
+    groups: int = 2, num_quantizers: int = 2, *, embedding_dim: int = 512, channel_dim: int = 1
+) -> ProductQuantizer:
+    """HiFi-Codec (arXiv 2305.02765): group-residual quantization, a residual quantizer for each group.
+
+    Example:
+        >>> hificodec().bits
+        40.0
+    """
+    parts = [
+        ResidualQuantizer([_audio_stage(embedding_dim // groups) for _ in range(num_quantizers)]) for _ in range(groups)
+    ]
+    return ProductQuantizer(parts, channel_dim=channel_dim)
+
+
+def rq_vae(depth: int = 4, *, embedding_dim: int = 256, channel_dim: int = 1) -> ResidualQuantizer:
+    """RQ-VAE (arXiv 2203.01941): one table of 16,384 codes for all depths, by EMA, with revival.
+
+    Example:
+        >>> rq_vae().lookup(rq_vae().eval()(__import__("torch").zeros(1, 256)).indices).shape
+        torch.Size([1, 256])
+    """
+    shared = VectorQuantizer(16384, embedding_dim, 0.25, learning=EMA(0.99), upkeep=Revival())
+    return ResidualQuantizer([shared], depth=depth, channel_dim=channel_dim)
+
+
+def magvit2(bits: int = 18, *, channel_dim: int = 1) -> LookupFreeQuantizer:
+    """MAGVIT-v2 (arXiv 2310.05737): lookup-free, 2^18 codes.
+
+    Example:
+        >>> magvit2().num_embeddings
+        262144
+    """
+    return LookupFreeQuantizer(bits, 0.25, entropy_weight=0.1, channel_dim=channel_dim)
+
+
+def bsq_vit(bits: int = 36, *, channel_dim: int = 1) -> BinarySphericalQuantizer:
+    """BSQ-ViT (arXiv 2406.07548): binary spherical, 36 bits for a patch; 18 in its smaller model.
+
+    Example:
+        >>> bsq_vit().bits
+        36.0
+    """
+    return BinarySphericalQuantizer(bits, channel_dim=channel_dim)
+
+
+def cosmos(levels: Sequence[int] = (8, 8, 8, 5, 5, 5), *, channel_dim: int = 1) -> FiniteScalarQuantizer:
+    """Cosmos's discrete tokenizers (arXiv 2501.03575): finite scalar quantization of 6 channels, 64,000 codes.
+
+    Example:
+        >>> cosmos().num_embeddings
+        64000
+    """
+    return FiniteScalarQuantizer(levels, channel_dim=channel_dim)
+
+
+def var(
+    scales: Sequence[int] = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16), *, embedding_dim: int = 32, channel_dim: int = 1
+) -> MultiScaleResidualQuantizer:
+    """VAR's tokenizer (arXiv 2404.02905): 4,096 codes at ten scales, 680 tokens for an image of 256×256.
+
+    Example:
+        >>> sum(var().tokens)
+        680
+    """
+    return MultiScaleResidualQuantizer(
+        VectorQuantizer(4096, embedding_dim), list(scales), 0.25, convolutions=4, channel_dim=channel_dim
+    )
+
+
+def best_rq(embedding_dim: int = 320, *, channel_dim: int = -1) -> RandomProjectionQuantizer:
+    """BEST-RQ (arXiv 2202.01855): 8,192 random codes of 16 dimensions; 4 stacked frames of 80 log-mel features.
+
+    Example:
+        >>> best_rq().bits
+        13.0
+    """
+    return RandomProjectionQuantizer(8192, embedding_dim, 16, channel_dim=channel_dim)
+
+
+def _audio_stage(embedding_dim: int) -> VectorQuantizer:
+    return VectorQuantizer(1024, embedding_dim, 1.0, learning=EMA(0.99), upkeep=(KMeansStart(), Revival()))
