@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lexel.codebook import FactorizedCodebook
+from lexel.codebook import FactorisedCodebook
 from lexel.learning import EMA
 from lexel.quantizers import (
     BinarySphericalQuantizer,
@@ -66,7 +66,7 @@ def dac(num_quantizers: int = 9, *, embedding_dim: int = 1024, channel_dim: int 
         >>> dac().bits
         90.0
     """
-    stages = [VectorQuantizer(1024, embedding_dim, 0.25, codebook=FactorizedCodebook(8)) for _ in range(num_quantizers)]
+    stages = [VectorQuantizer(1024, embedding_dim, 0.25, codebook=FactorisedCodebook(8)) for _ in range(num_quantizers)]
     return ResidualQuantizer(stages, dropout=0.5, channel_dim=channel_dim)
 
 

@@ -60,10 +60,10 @@ ZOO: dict[str, Example] = {
     "vector, NSVQ": Example(lambda: spread(estimator=lexel.NSVQ()), {**MOVED, **OWN}),
     "vector, Gumbel": Example(lambda: spread(estimator=lexel.GumbelSoftmax()), {**MOVED, **OWN}),
     "vector, IBQ": Example(lambda: spread(estimator=lexel.IndexBackpropagation()), {**MOVED, **vector()}),
-    "vector, synchronised": Example(lambda: spread(estimator=lexel.Synchronized()), {**MOVED, **vector()}),
+    "vector, synchronised": Example(lambda: spread(estimator=lexel.Synchronised()), {**MOVED, **vector()}),
     "vector, cosine": Example(lambda: spread(codebook=lexel.CosineCodebook()), {**TASK, **vector()}),
     "vector, factorised": Example(
-        lambda: lexel.VectorQuantizer(32, 6, codebook=lexel.FactorizedCodebook(3)),
+        lambda: lexel.VectorQuantizer(32, 6, codebook=lexel.FactorisedCodebook(3)),
         {
             "task": {"inputs", *(f"codebook.{way}.{name}" for way in ("down", "up") for name in ("weight", "bias"))},
             "commitment": {"inputs", "codebook.down.weight", "codebook.down.bias"},

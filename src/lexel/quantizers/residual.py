@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lexel.codebook import FactorizedCodebook
+from lexel.codebook import FactorisedCodebook
 from lexel.distributed import uniform_of_rows
 from lexel.estimators import StraightThrough
 from lexel.quantizers.base import Quantized, Quantizer
@@ -40,7 +40,7 @@ class ResidualQuantizer(Composite):
     the stages' own straight-through outputs would give the inputs Q times the gradient, or none from the later stages'
     commitment. The gradients of the stages' own outputs are therefore not used, neither their estimators' nor the slope
     of the bounds of a `FiniteScalarQuantizer`. Where a stage has something that the task loss must move, codes under
-    an estimator such as `DiVeQ` or the way out of a `FactorizedCodebook`, all stages are chained instead, as in DAC:
+    an estimator such as `DiVeQ` or the way out of a `FactorisedCodebook`, all stages are chained instead, as in DAC:
     r_{q+1} = r_q − e_q, and in training each output keeps its own gradient.
 
     Args:
@@ -199,5 +199,5 @@ class ResidualQuantizer(Composite):
 def _learns_from_task(module: nn.Module) -> bool:
     """Whether the gradient of its output moves parameters of a quantizer that its own loss does not."""
     return isinstance(module, VectorQuantizer) and (
-        module.estimator.moves_codes or isinstance(module.codebook.settings, FactorizedCodebook)
+        module.estimator.moves_codes or isinstance(module.codebook.settings, FactorisedCodebook)
     )
