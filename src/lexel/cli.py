@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lexel
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lexel.training.evaluate import Evaluation
 
 DATA = "folder of images at any depth, one image, a .npy or .npz array, or what datasets.load_dataset opens locally"
-QUANTIZER = {
+QUANTIZER: dict[str, Any] = {
     "class_path": "lexel.VectorQuantizer",
     "init_args": {
         "num_embeddings": 512,
@@ -37,7 +37,16 @@ QUANTIZER = {
         "upkeep": [{"class_path": "lexel.KMeansStart"}, {"class_path": "lexel.Revival"}],
     },
 }
-DEMO = {"out": "runs/demo", "steps": 1500}
+# Chosen for what two CPU cores can learn in two minutes.
+DEMO = {
+    "out": "runs/demo",
+    "steps": 1500,
+    "batch_size": 16,
+    "learning_rate": 2e-3,
+    "model.hidden_channels": 64,
+    "model.upsampling": "resize",
+    "quantizer": {**QUANTIZER, "init_args": {**QUANTIZER["init_args"], "num_embeddings": 1024}},
+}
 # What says where and how a command runs, not what is trained: it stays out of config.yaml.
 NOT_KEPT = ("config", "overwrite", "strict", "debug")
 
@@ -172,13 +181,13 @@ def _parsers() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         if name == "train":
             # Left out where it is not given: None would take the place of what --config says.
             command.add_argument("data", nargs="?", type=str, default=SUPPRESS, help=DATA)
-        command.add_argument("--out", type=str, help="folder to write the run into", default=DEMO.get(name))
+        command.add_argument("--out", type=str, help="folder to write the run into")
         command.add_class_arguments(Settings)
         command.add_class_arguments(VQVAE, "model", skip={"quantizer"}, instantiate=False)
         command.add_subclass_arguments(
             lexel.Quantizer, "quantizer", help="what makes the codes; its settings follow it"
         )
-        command.set_defaults({"quantizer": QUANTIZER, **(DEMO if name == "demo" else {})})
+        command.set_defaults(DEMO if name == "demo" else {"quantizer": QUANTIZER})
     for name in ("resume", "evaluate", "encode", "decode"):
         commands[name].add_argument("run", type=str, help="folder of a run, or of a saved model")
     for name in ("evaluate", "encode"):
