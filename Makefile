@@ -27,7 +27,7 @@ clean:
 	rm -rf $(VENV) build dist runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-$(VENV)/demo $(VENV)/dev: pyproject.toml constraints.txt
+$(VENV)/demo $(VENV)/dev: pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/lexel/nearest/csrc/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(@F)]'
 	touch $@

@@ -1,37 +1,221 @@
-"""Nearest-code search in plain torch, for every device."""
+"""Nearest-code search in plain torch, for every device.
+
+Two passes, as in the compiled kernel. The first scores codes by a matrix product, tile by tile, and keeps the few best
+of every input. Its rounding error has a bound; inputs whose next candidate lies within it are decided again, from true
+differences in float64. See docs/nearest-code-search.md.
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-# One tile of distances holds this many numbers: large enough for the matrix product to be efficient, small enough for
+# One tile of scores holds this many numbers: large enough for the matrix product to be efficient, small enough for
 # the memory not to grow with N or K.
 TILE = 1 << 20
+SPARE = 15  # candidates beyond k that are kept when the first pass could not decide
 
 
-def nearest_code(x: Tensor, codebook: Tensor, metric: str = "euclidean") -> Tensor:
-    """Index of the nearest row of `codebook` (K, D) for every row of `x` (N, D); the lowest index on a tie."""
-    # Distances do not change when everything moves together; the rounding of their expanded form does.
-    if metric == "euclidean":
-        centre = codebook.mean(0)
-        x, codebook = x - centre, codebook - centre
-    half_norms = codebook.square().sum(1) / 2 if metric == "euclidean" else codebook.new_zeros(len(codebook))
-    indices = torch.empty(len(x), dtype=torch.int64, device=x.device)
-    width = min(len(codebook), TILE)
-    height = max(1, TILE // width)
-    for start in range(0, len(x), height):
-        rows = x[start : start + height]
-        best = index = None
-        for offset in range(0, len(codebook), width):
-            codes = slice(offset, offset + width)
-            values, positions = torch.addmm(half_norms[codes], rows, codebook[codes].T, alpha=-1).min(1)
-            positions += offset
-            if best is None or index is None:
-                best, index = values, positions
-            else:
-                nearer = values < best
-                best, index = torch.where(nearer, values, best), torch.where(nearer, positions, index)
-        if index is not None:
-            indices[start : start + height] = index
+def search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tuple[Tensor, Tensor]:
+    """Nearest codes `(N, k)`, and their scores (empty unless asked for). Arguments are already checked."""
+    eager = not (torch.compiler.is_compiling() or is_exporting())
+    if eager:
+        for name, tensor in (("codebook", codebook), ("x", x)):
+            if not tensor.isfinite().all():
+                raise ValueError(f"{name} contains NaN or infinity")
+    with torch.autocast(x.device.type, enabled=False):
+        first = _FirstPass(codebook, metric)
+        if not eager:
+            indices = decide(x, codebook, first.best(x, min(k + 3, len(codebook)))[1], metric, k)
+        else:
+            indices = torch.empty((len(x), k), dtype=torch.int64, device=x.device)
+            height = max(1, TILE // min(len(codebook), TILE))
+            for start in range(0, len(x), max(height, 64)):
+                rows = x[start : start + max(height, 64)]
+                indices[start : start + len(rows)] = _exactly(first, rows, codebook, metric, k)
+        if not scores:
+            return indices, x.new_empty((0, k))
+        values = torch.cat(
+            [true_scores(x[s], codebook, indices[s], metric) for s in _slices(x, k)] or [x.new_empty((0, k))]
+        )
+        return indices, (-values if metric == "euclidean" else values).to(x.dtype)
+
+
+def _exactly(first: _FirstPass, x: Tensor, codebook: Tensor, metric: str, k: int) -> Tensor:
+    """Decide what is beyond doubt at once, then what a few more candidates decide, then the rest by brute force."""
+    count = len(codebook)
+    values, indices = first.best(x, min(k + 1, count))
+    doubt = first.doubt(x, values, k)
+    indices = indices[:, :k] if k == 1 else decide(x, codebook, indices, metric, k)
+    rows = doubt.nonzero()[:, 0]
+    if len(rows) and count > k:
+        again = x[rows]
+        values, candidates = first.best(again, min(k + SPARE, count))
+        indices[rows] = decide(again, codebook, candidates, metric, k)
+        if count > k + SPARE:
+            rows = rows[first.doubt(again, values, k)]
+            indices[rows] = _brute_force_once_each(x[rows], codebook, metric, k)
     return indices
+
+
+def _brute_force_once_each(x: Tensor, codebook: Tensor, metric: str, k: int) -> Tensor:
+    """`brute_force`, but equal codes, which no bound can tell apart, are looked at once."""
+    if k == 1 and len(x) > SPARE:
+        place = torch.unique(codebook, dim=0, return_inverse=True)[1]
+        every = torch.arange(len(codebook), device=x.device)
+        firsts = torch.full_like(every, len(codebook)).scatter_reduce(0, place, every, "amin")
+        firsts = firsts[firsts < len(codebook)].sort()[0]
+        if len(firsts) < len(codebook):
+            return firsts[search(x, codebook[firsts], metric, 1, False)[0]]
+    return brute_force(x, codebook, metric, k)
+
+
+class _FirstPass:
+    """Scores `<x, w> + bias`, larger is nearer, over codes `w` moved and scaled to where rounding does least harm."""
+
+    def __init__(self, codebook: Tensor, metric: str) -> None:
+        self.metric = metric
+        # Scores do not change in order when all codes move together; the rounding of their expanded form does.
+        self.centre = codebook.double().mean(0).to(codebook.dtype) if _has_double(codebook) else codebook.mean(0)
+        if metric == "cosine":
+            self.centre, self.scale = torch.zeros_like(self.centre), torch.ones_like(self.centre[0])
+            self.codes = _unit(codebook)
+        else:
+            moved = codebook - self.centre
+            self.scale = _power_of_two(moved.abs().amax())
+            self.codes = moved * self.scale
+        squares = self.codes.square().sum(1)
+        self.bias = -squares / 2 if metric == "euclidean" else torch.zeros_like(squares)
+        self.norm = squares.amax().sqrt()
+        self.unit = _rounding(codebook)
+
+    def rows(self, x: Tensor) -> Tensor:
+        if self.metric == "euclidean":
+            return (x - self.centre) * self.scale
+        return x * _power_of_two(x.abs().amax(1, keepdim=True))
+
+    def best(self, x: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+        """The `keep` best scores of every row, best first, and the indices of their codes."""
+        rows, found = self.rows(x), None
+        for start in range(0, len(self.codes), TILE):
+            part = slice(start, start + TILE)
+            scores = torch.addmm(self.bias[part], rows, self.codes[part].T)
+            values, indices = _top(scores, min(keep, scores.shape[1]))
+            if found is None:
+                found = values, indices
+            else:
+                values, indices = torch.cat([found[0], values], 1), torch.cat([found[1], indices + start], 1)
+                values, order = values.topk(min(keep, values.shape[1]), 1)
+                found = values, indices.gather(1, order)
+        assert found is not None
+        return found
+
+    def doubt(self, x: Tensor, values: Tensor, k: int) -> Tensor:
+        """Rows whose best score left out may belong to the k best: the bound is derived in the documentation."""
+        if values.shape[1] >= len(self.codes):
+            return torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        length, norm = self.rows(x).norm(dim=1) + 1e-18, self.norm
+        terms = (x.shape[1] + 8) * 2.0**-24 if x.dtype != torch.float64 else (x.shape[1] + 8) * 2.0**-53
+        error = 1.1 * (max(terms, 0.0) + 2 * self.unit) * norm * (length + norm) + 1e-30
+        if self.metric == "euclidean":
+            error = error + (x.shape[1] + 8) * 2.0**-52 * length.square()
+        certain: Tensor = values[:, -1] + error < values[:, k - 1] - error
+        return ~certain  # NaN is doubt
+
+
+def decide(x: Tensor, codebook: Tensor, candidates: Tensor, metric: str, k: int) -> Tensor:
+    """The `k` best of some candidates `(N, C)` by their true scores; the lowest index on a tie."""
+    best = [
+        _lowest_first(true_scores(x[s], codebook, candidates[s], metric), candidates[s], k)
+        for s in _slices(x, candidates.shape[1])
+    ]
+    return best[0] if len(best) == 1 else torch.cat([*best, candidates[:0, :k]])
+
+
+def brute_force(x: Tensor, codebook: Tensor, metric: str, k: int) -> Tensor:
+    """The `k` best of all codes by their true scores."""
+    every, best = torch.arange(len(codebook), device=x.device), []
+    for row in x:
+        found = torch.empty((1, 0), dtype=torch.int64, device=x.device)
+        for part in torch.split(every, max(k, TILE // x.shape[1])):
+            candidates = torch.cat([found, part[None]], 1)
+            found = _lowest_first(true_scores(row[None], codebook, candidates, metric), candidates, k)
+        best.append(found)
+    return torch.cat([*best, every[:0, None].expand(0, k)])
+
+
+def true_scores(x: Tensor, codebook: Tensor, indices: Tensor, metric: str) -> Tensor:
+    """Minus the squared distance, the cosine, or the product of every row with its codes, in float64 where there is."""
+    x, codes = _double(x)[:, None], _double(codebook[indices])
+    if metric == "euclidean":
+        return -(x - codes).square().sum(-1)
+    products = (x * codes).sum(-1)
+    if metric == "dot":
+        return products
+    norms = codes.square().sum(-1).sqrt() * x.square().sum(-1).sqrt()
+    return torch.where(norms > 0, products / norms.where(norms > 0, 1), 0)
+
+
+def is_exporting() -> bool:
+    """Whether torch.export or an ONNX export is looking: then nothing may depend on the data, or be native."""
+    exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+    return bool(exporting()) or torch._C._get_tracing_state() is not None or torch.onnx.is_in_onnx_export()
+
+
+def _lowest_first(scores: Tensor, indices: Tensor, k: int) -> Tensor:
+    if k == 1:
+        tied = scores == scores.amax(1, keepdim=True)
+        return indices.where(tied, torch.iinfo(torch.int64).max).amin(1, keepdim=True)
+    indices, order = indices.sort(1)
+    return indices.gather(1, scores.gather(1, order).sort(dim=1, descending=True, stable=True)[1][:, :k])
+
+
+def _top(scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    if keep > 2 or scores.device.type != "cpu":
+        return scores.topk(keep, 1)
+    best, index = scores.max(1, keepdim=True)
+    if keep == 1:
+        return best, index
+    second, other = scores.scatter_(1, index, -math.inf).max(1, keepdim=True)
+    return torch.cat([best, second], 1), torch.cat([index, other], 1)
+
+
+def _slices(x: Tensor, width: int) -> Iterator[slice]:
+    if torch.compiler.is_compiling() or is_exporting():
+        yield slice(None)  # no loop whose length is the batch's
+        return
+    step = max(1, TILE // (width * x.shape[1]))
+    for start in range(0, len(x), step):
+        yield slice(start, start + step)
+
+
+def _rounding(tensor: Tensor) -> float:
+    """The relative rounding of a factor in this device's matrix products, beyond that of the dtype itself."""
+    if tensor.dtype == torch.float64:
+        return 2.0**-53
+    tf32 = tensor.is_cuda and torch.backends.cuda.matmul.allow_tf32
+    low = {"highest": 2.0**-24, "high": 2.0**-11, "medium": 2.0**-8}[torch.get_float32_matmul_precision()]
+    return max(low, 2.0**-11 if tf32 else 2.0**-24)
+
+
+def _power_of_two(top: Tensor) -> Tensor:
+    """A factor that brings `top` near 1, exactly: 1 where it is 0."""
+    exponent = torch.frexp(top).exponent.clamp(-126, 126).to(top.dtype)
+    return torch.exp2(-exponent).where(top > 0, 1)
+
+
+def _unit(codes: Tensor) -> Tensor:
+    wide = _double(codes)
+    norms = wide.square().sum(1, keepdim=True).sqrt()
+    return (wide / norms.where(norms > 0, 1)).to(codes.dtype)
+
+
+def _has_double(tensor: Tensor) -> bool:
+    return tensor.device.type != "mps"
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.double() if _has_double(tensor) else tensor

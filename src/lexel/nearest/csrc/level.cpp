@@ -1,0 +1,747 @@
+// One level of the nearest-code search: packing, the first pass, and the decision. Compiled once for each instruction
+// set (LEXEL_LEVEL names the table it exports); only static functions and no C++ library templates, so that the linker
+// cannot merge code built for a newer processor into an older path. Built with -ffp-contract=off: a multiplication
+// and an addition are one operation only where the source says fma, so every level decides with the same arithmetic.
+//
+// Scores. A row x and a code w (centred, scaled) score s = <x, w> - |w|^2 / 2 (without the last term for cosine and dot
+// products); the nearest code has the largest. The first pass computes s inexactly and keeps, for 16 codes at a time,
+// only their best. docs/nearest-code-search.md derives the bound |s' - s| <= p*norm + q*residue + constant + r with
+// (p, q, r) of the row and (norm, residue, constant) of the group.
+//
+// Layout. Rows lie across vector lanes, codes in the unrolled dimension: the best of a group is then a vertical
+// maximum, for as many rows at once as there are lanes, and the running best of those rows is one register.
+#include "nearest.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "simd.h"
+
+namespace lexel {
+namespace {
+
+constexpr int LANES = LEXEL_LANES;
+constexpr float U = 5.9604645e-8f;      // 2^-24: float32 rounding
+constexpr float PAD = 1.02f;            // covers the rounding of the bounds themselves, and factors (1 + 2^-8)
+constexpr float HUGE_NORM = 1.1e12f;    // 2^40: beyond it a row or code is left to the exact arithmetic
+constexpr float LOWEST_BIAS = -1.3e30f; // a score below any real one, for the codes that fill up the last group
+
+int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
+
+// 32-bit words of one packed row or code.
+int64_t words_of(int mode, int d) {
+    switch (mode) {
+        case PAIRS: return (d + 1) / 2;
+        case SINGLE: return round_up(d, 32) / 2;
+        case SPLIT: return round_up(d, 32);
+        case JOINT: return round_up(3 * d + 3, 32) / 2;
+        default: return d;
+    }
+}
+int64_t row_bytes(int mode, int d) { return words_of(mode, d) * 4; }
+int64_t panel_bytes(int mode, int d) { return round_up(sizeof(Head) + words_of(mode, d) * 4 * GROUP, 64); }
+
+// How many roundings a term of the first pass goes through, at most.
+float roundings(int mode, int d) {
+    switch (mode) {
+        case SINGLE: return 34 + words_of(mode, d) / 16;  // a chain inside each tile operation, then one addition each
+        case SPLIT: return 34 + words_of(mode, d) / 16 * 3 / 2;
+        case JOINT: return 34 + words_of(mode, d) / 16;
+        default: return 2 * d + 4;  // a chain; 2 for the level that has no fused multiply-add
+    }
+}
+
+uint16_t to_bf16(float a) {  // nearest even; never flushes
+    uint32_t u;
+    memcpy(&u, &a, 4);
+    return uint16_t((u + 0x7fff + ((u >> 16) & 1)) >> 16);
+}
+float from_bf16(uint16_t h) {
+    uint32_t u = uint32_t(h) << 16;
+    float a;
+    memcpy(&a, &u, 4);
+    return a;
+}
+
+// Rounds v to bf16: hi[i], and if lo is given what is left of it: lo[i]. Returns the squared norm of what neither holds.
+float halve(const float* v, int d, uint16_t* hi, uint16_t* lo) {
+    float rest = 0;
+    if (!lo) {
+#pragma omp simd reduction(+ : rest)
+        for (int i = 0; i < d; i++) {
+            hi[i] = to_bf16(v[i]);
+            float r = v[i] - from_bf16(hi[i]);
+            rest += r * r;
+        }
+    } else {
+#pragma omp simd reduction(+ : rest)
+        for (int i = 0; i < d; i++) {
+            hi[i] = to_bf16(v[i]);
+            float r = v[i] - from_bf16(hi[i]);
+            lo[i] = to_bf16(r);
+            r -= from_bf16(lo[i]);
+            rest += r * r;
+        }
+    }
+    return rest;
+}
+
+// Writes the words of one row or code; returns the squared norm of what they leave out.
+float pack_words(int mode, bool code, const float* v, int d, float bias, uint32_t* out) {
+    if (mode == F32) {
+        memcpy(out, v, 4 * size_t(d));
+        return 0;
+    }
+    uint16_t* h = reinterpret_cast<uint16_t*>(out);
+    int64_t size = 2 * words_of(mode, d);
+    if (mode != JOINT) {
+        int64_t part = mode == SPLIT ? size / 2 : size;
+        for (int64_t i = d; i < part; i++) h[i] = 0;
+        if (mode == SPLIT)
+            for (int64_t i = part + d; i < size; i++) h[i] = 0;
+        return halve(v, d, h, mode == SPLIT ? h + part : nullptr);
+    }
+    // rows: hi hi lo 1 1 1; codes: hi lo hi and the bias in three pieces
+    float rest = halve(v, d, h, code ? h + d : h + 2 * d);
+    memcpy(code ? h + 2 * d : h + d, h, 2 * size_t(d));
+    for (int i = 3 * d; i < 3 * d + 3; i++) {
+        h[i] = code ? to_bf16(bias) : 0x3f80;
+        bias -= from_bf16(h[i]);
+    }
+    for (int64_t i = 3 * d + 3; i < size; i++) h[i] = 0;
+    return rest;
+}
+
+// An upper bound of a norm from the computed sum of squares: squares below the smallest normal number may be lost.
+float norm_above(float squares, int d) { return sqrtf(squares + float(d) * 1.2e-38f) * 1.002f; }
+
+struct RowBound {
+    float p, q, r;
+};
+
+// Row -> v (centred and scaled). Returns false if not finite. norm2 is inf if the row is too long for the first pass.
+bool prepare_row(const Problem& P, int64_t row, float* v, float* norm2) {
+    const float* x = P.x + row * P.xrow;
+    const int d = P.d;
+    float sum = 0, bad = 0;
+    if (P.xcol != 1) {
+        for (int i = 0; i < d; i++) v[i] = x[i * P.xcol];
+        x = v;
+    }
+    if (P.metric == EUCLIDEAN) {
+        const float* c = P.centre;
+        const float scale = P.scale;
+#pragma omp simd reduction(+ : sum, bad)
+        for (int i = 0; i < d; i++) {
+            bad += x[i] * 0.0f;
+            v[i] = (x[i] - c[i]) * scale;
+            sum += v[i] * v[i];
+        }
+    } else {  // the order of a row's scores does not depend on its length
+        float top = 0;
+        for (int i = 0; i < d; i++) {
+            bad += x[i] * 0.0f;
+            top = fabsf(x[i]) > top ? fabsf(x[i]) : top;
+        }
+        int e = 0;
+        frexpf(top, &e);
+        e = e < -126 ? -126 : e > 126 ? 126 : e;
+        const float scale = ldexpf(1.0f, -e);
+#pragma omp simd reduction(+ : sum)
+        for (int i = 0; i < d; i++) {
+            v[i] = x[i] * scale;
+            sum += v[i] * v[i];
+        }
+    }
+    *norm2 = sum;
+    return bad == 0;
+}
+
+RowBound row_bound(const Problem& P, int mode, float norm2, float rest2) {
+    const float norm = norm_above(norm2, P.d), gamma = roundings(mode, P.d) * U;
+    const float eps = float(P.d + 8) * 1.2e-16f;
+    return {PAD * (norm_above(rest2, P.d) + (gamma + U) * norm), PAD * norm,
+            P.metric == EUCLIDEAN ? PAD * 2 * eps * norm * norm : 0};
+}
+
+const float* code_row(const Problem& P, int64_t i, float* buffer) {
+    const float* e = P.codes + (P.ids ? P.ids[i] : i) * P.crow;
+    if (P.ccol == 1) return e;
+    for (int t = 0; t < P.d; t++) buffer[t] = e[t * P.ccol];
+    return buffer;
+}
+
+typedef double Double8 __attribute__((vector_size(64)));
+typedef float Float8 __attribute__((vector_size(32)));
+
+// Sum over i of term(i) in double: eight partial sums and a fixed tree, the same on every level.
+template <class Eight, class One>
+double ordered_sum(int d, Eight eight, One one) {
+    Double8 acc = {0, 0, 0, 0, 0, 0, 0, 0};
+    int i = 0;
+    for (; i + 8 <= d; i += 8) acc += eight(i);
+    double a[8];
+    memcpy(a, &acc, 64);
+    for (int j = 0; i < d; i++, j++) a[j] += one(i);
+    return ((a[0] + a[1]) + (a[2] + a[3])) + ((a[4] + a[5]) + (a[6] + a[7]));
+}
+Double8 wide(const float* p) {
+    Float8 f;
+    memcpy(&f, p, 32);
+    return __builtin_convertvector(f, Double8);
+}
+double dot_exactly(const float* a, const float* b, int d) {
+    return ordered_sum(
+        d, [=](int i) { return wide(a + i) * wide(b + i); }, [=](int i) { return double(a[i]) * double(b[i]); });
+}
+double square_exactly(const float* a, const float* b, int d) {
+    return ordered_sum(
+        d,
+        [=](int i) {
+            Double8 t = wide(a + i) - wide(b + i);
+            return t * t;
+        },
+        [=](int i) {
+            double t = double(a[i]) - double(b[i]);
+            return t * t;
+        });
+}
+double root(double a) { return __builtin_sqrt(a); }
+
+// The true score in double, larger is nearer: -|x - e|^2, <x, e>, or <x, e> / |e|.
+double true_score(const Problem& P, const float* x, const float* e) {
+    if (P.metric == EUCLIDEAN) return -square_exactly(x, e, P.d);
+    double dot = dot_exactly(x, e, P.d);
+    if (P.metric == DOT) return dot;
+    double norm = root(dot_exactly(e, e, P.d));
+    return norm > 0 ? dot / norm : 0.0;
+}
+
+bool pack(const Problem& P, int mode, int64_t g, char* panel, float* scratch) {
+    const int d = P.d;
+    const int64_t words = words_of(mode, d);
+    float *v = scratch, *raw = v + d;
+    uint32_t* line = reinterpret_cast<uint32_t*>(raw + d);
+    Head* head = reinterpret_cast<Head*>(panel);
+    uint32_t* out = reinterpret_cast<uint32_t*>(panel + sizeof(Head));
+    const float gamma = roundings(mode, d) * U, eps = float(d + 8) * 1.2e-16f;
+    float norm = 0, residue = 0, far = 0;
+    bool finite = true;
+    for (int j = 0; j < GROUP; j++) {
+        int64_t i = g * GROUP + j;
+        float bias = LOWEST_BIAS, rest2 = 0;
+        double norm2 = 0;
+        if (i < P.k) {
+            const float* e = code_row(P, i, raw);
+            double raw2 = 1;
+            if (P.metric == COSINE) {
+                double length = root(dot_exactly(e, e, d)), inverse = length > 0 ? 1 / length : 0;
+                if (!(length < 1e300)) finite = false;
+                for (int t = 0; t < d; t++) v[t] = float(e[t] * inverse);
+            } else {
+                float bad = 0;
+#pragma omp simd reduction(+ : bad)
+                for (int t = 0; t < d; t++) {
+                    bad += e[t] * 0.0f;
+                    v[t] = (e[t] - P.centre[t]) * P.scale;
+                }
+                if (bad != 0) finite = false;
+                if (P.metric == DOT) raw2 = dot_exactly(e, e, d) * P.scale * P.scale;
+            }
+            norm2 = dot_exactly(v, v, d);
+            if (!(norm2 < double(HUGE_NORM) * HUGE_NORM)) {  // the whole group is always in doubt
+                far = INFINITY;
+                norm2 = 0;
+                memset(v, 0, 4 * size_t(d));
+            }
+            bias = P.metric == EUCLIDEAN ? float(-0.5 * norm2) : 0.0f;
+            if (far > 0 && norm2 == 0) bias = LOWEST_BIAS;
+            float length = norm_above(float(norm2), d);
+            rest2 = pack_words(mode, true, v, d, bias, line);
+            // centring; the sums of the decision; the product lo*lo that SPLIT and JOINT leave out
+            float r = norm_above(rest2, d) + U * length + eps * (float)root(raw2) + float(d) * 1e-35f;
+            if (mode == SPLIT || mode == JOINT) r += length * 1.53e-5f;
+            if (length > norm) norm = length;
+            if (r > residue) residue = r;
+        } else {
+            memset(v, 0, 4 * size_t(d));
+            pack_words(mode, true, v, d, bias, line);
+        }
+        head->bias[j] = bias;
+        if (mode == F32 || mode == PAIRS)
+            for (int64_t t = 0; t < words; t++) out[t * GROUP + j] = line[t];
+        else
+            for (int64_t t = 0; t < words / 16; t++) memcpy(out + t * 256 + j * 16, line + t * 16, 64);
+    }
+    head->norm = norm;
+    head->residue = residue;
+    head->constant = far + PAD * norm * norm * (0.5f * gamma + 4 * U + 2 * eps) + float(d) * 1e-35f * (1 + norm);
+    return finite;
+}
+
+// LANES rows of 32-bit words -> words of LANES rows, `step` words apart.
+void transpose(const uint32_t* in, int64_t words, uint32_t* out, int64_t step) {
+    int64_t t = 0;
+#if LEXEL_LANES == 16
+    for (; t + 16 <= words; t += 16) {
+        __m512i a[16], b[16];
+        for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(in + i * words + t);
+        for (int i = 0; i < 16; i += 2) {
+            b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+            b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+        }
+        for (int i = 0; i < 16; i += 4)
+            for (int j = 0; j < 2; j++) {
+                a[i + 2 * j] = _mm512_unpacklo_epi64(b[i + j], b[i + j + 2]);
+                a[i + 2 * j + 1] = _mm512_unpackhi_epi64(b[i + j], b[i + j + 2]);
+            }
+        for (int i = 0; i < 4; i++)
+            for (int j = 0; j < 2; j++) {
+                b[i + 8 * j] = _mm512_shuffle_i32x4(a[i + 8 * j], a[i + 8 * j + 4], 0x88);
+                b[i + 8 * j + 4] = _mm512_shuffle_i32x4(a[i + 8 * j], a[i + 8 * j + 4], 0xdd);
+            }
+        for (int i = 0; i < 8; i++) {
+            _mm512_storeu_si512(out + (t + i) * step, _mm512_shuffle_i32x4(b[i], b[i + 8], 0x88));
+            _mm512_storeu_si512(out + (t + i + 8) * step, _mm512_shuffle_i32x4(b[i], b[i + 8], 0xdd));
+        }
+    }
+#endif
+    for (; t < words; t++)
+        for (int j = 0; j < LANES; j++) out[t * step + j] = in[j * words + t];
+}
+
+void sift_down_to(Entry* list, int& count, float best) {
+    int kept = 0;
+    for (int i = 0; i < count; i++)
+        if (!(list[i].upper < best)) list[kept++] = list[i];
+    count = kept;
+}
+
+// The k-th largest lower bound in the list: at least k codes score as much.
+float kth_lower(const Entry* list, int count, int k, float* heap) {
+    int held = 0;
+    for (int i = 0; i < count; i++) {
+        float a = list[i].lower;
+        if (held == k && !(a > heap[k - 1])) continue;
+        int j = held < k ? held++ : k - 1;
+        for (; j > 0 && heap[j - 1] < a; j--) heap[j] = heap[j - 1];
+        heap[j] = a;
+    }
+    return held == k ? heap[k - 1] : -NEVER;
+}
+
+void __attribute__((noinline)) make_room(const Problem& P, State& S, int64_t slot) {
+    Entry* list = S.list + slot * S.capacity;
+    if (P.topk > 1) {
+        float heap[256];
+        float bound = kth_lower(list, S.count[slot], P.topk, heap);
+        if (bound > S.best[slot]) S.best[slot] = bound;
+    }
+    sift_down_to(list, S.count[slot], S.best[slot]);
+    if (S.count[slot] > S.capacity * 3 / 4) {
+        S.count[slot] = FULL;
+        S.best[slot] = NEVER;
+    }
+}
+
+struct Lanes {  // the bounds of the rows of a tile, by lane
+    float *p, *q, *r;
+};
+
+// The best scores of a group for LANES rows: raise the running best, and list the group where it may hold the nearest.
+inline void settle(const Problem& P, State& S, const Lanes& B, int64_t slot0, int64_t lane0, const Head* head, int64_t g,
+                   Vec score) {
+    float* best = S.best + slot0 + lane0;
+    Vec error = fma(load(B.p + lane0), broadcast(head->norm),
+                    fma(load(B.q + lane0), broadcast(head->residue), add(load(B.r + lane0), broadcast(head->constant))));
+    Vec upper = add(score, error), before = load(best);
+    unsigned hits = not_less(upper, before);
+    if (__builtin_expect(!hits, 1)) return;
+    Vec lower = sub(score, error);
+    if (P.topk == 1) store(best, max_or_second(lower, before));
+    float u[LANES], l[LANES];
+    store(u, upper);
+    store(l, lower);
+    for (; hits; hits &= hits - 1) {
+        int j = __builtin_ctz(hits);
+        int64_t slot = slot0 + lane0 + j;
+        if (S.count[slot] == S.capacity) make_room(P, S, slot);
+        if (S.count[slot] >= 0) S.list[slot * S.capacity + S.count[slot]++] = {u[j], l[j], int32_t(g)};
+        else S.best[slot] = NEVER;
+    }
+}
+
+// -- the first pass with multiply-adds (F32) or bf16 pairs (PAIRS) ---------------------------------------------------
+// CODES x NV accumulators, NV row vectors and one broadcast code fill the register file: 8*3 + 3 + 1 of 32, or
+// 4*3 + 3 + 1 of 16. Each step loads NV + CODES operands for NV * CODES multiply-adds, so for d >= 16 or so the
+// multipliers are the limit; the accumulators start at the bias, and their maximum never leaves the registers.
+#if LEXEL_LANES == 16 || defined(__aarch64__)
+constexpr int CODES = 8;
+#else
+constexpr int CODES = 4;
+#endif
+constexpr int STRIP = 3;
+
+struct Multiply {
+    static inline Vec code(const float* p) { return broadcast(*p); }
+    static inline Vec step(Vec acc, Vec code, Vec x) { return fma(code, x, acc); }
+};
+#if LEXEL_LANES == 16 && defined(LEXEL_WITH_BF16)
+#define LEXEL_PAIRS_TARGET __attribute__((target("avx512bf16")))
+struct MultiplyPairs {  // a word is two bf16 numbers
+    static inline Vec code(const float* p) { return broadcast(*p); }
+    LEXEL_PAIRS_TARGET static inline Vec step(Vec acc, Vec code, Vec x) {
+        return _mm512_dpbf16_ps(acc, (__m512bh)code, (__m512bh)x);
+    }
+};
+#endif
+
+// A macro, not a template over OP: the target attribute must be the same on everything that is inlined. The rows of
+// NV vectors are interleaved word by word (see pass), so that the kernel reads one stream of rows and one of codes.
+#define LEXEL_DEFINE_FMA_PASS(NAME, OP, TARGET)                                                                        \
+    template <int NV>                                                                                                  \
+    TARGET __attribute__((noinline)) void NAME##_best(const float* code, const float* bias, const float* row,          \
+                                                      int64_t words, Vec* best) {                                      \
+        Vec acc[CODES][NV];                                                                                            \
+        for (int c = 0; c < CODES; c++)                                                                                \
+            for (int v = 0; v < NV; v++) acc[c][v] = broadcast(bias[c]);                                               \
+        for (int64_t t = 0; t < words; t++, code += GROUP, row += NV * LANES) {                                        \
+            Vec in0 = load(row), in1 = load(row + (NV > 1) * LANES), in2 = load(row + (NV > 2) * 2 * LANES);           \
+            keep(in0), keep(in1), keep(in2);                                                                           \
+            for (int c = 0; c < CODES; c++) {                                                                          \
+                Vec w = OP::code(code + c);                                                                            \
+                keep(w);                                                                                               \
+                acc[c][0] = OP::step(acc[c][0], w, in0);                                                               \
+                if (NV > 1) acc[c][NV > 1] = OP::step(acc[c][NV > 1], w, in1);                                         \
+                if (NV > 2) acc[c][NV - 1] = OP::step(acc[c][NV - 1], w, in2);                                         \
+            }                                                                                                          \
+        }                                                                                                              \
+        for (int v = 0; v < NV; v++)                                                                                   \
+            for (int c = 0; c < CODES; c++) best[v] = max_or_second(best[v], acc[c][v]);                               \
+    }                                                                                                                  \
+    TARGET void NAME(const Problem& P, const Panels& panels, State& S, int64_t s0, int64_t vecs, const Lanes& B,       \
+                     const float* tile, int64_t words, int64_t g0, int64_t g1) {                                       \
+        for (int64_t g = g0; g < g1; g++) {                                                                            \
+            const char* panel = panels.data + (g - panels.begin) * panels.stride;                                      \
+            const Head* head = reinterpret_cast<const Head*>(panel);                                                   \
+            const float* codes = reinterpret_cast<const float*>(panel + sizeof(Head));                                 \
+            for (int64_t v = 0; v < vecs; v += STRIP) {                                                                \
+                Vec best[STRIP];                                                                                       \
+                for (int i = 0; i < STRIP; i++) best[i] = broadcast(-NEVER);                                           \
+                const float* x = tile + v * words * LANES;                                                             \
+                int nv = vecs - v < STRIP ? int(vecs - v) : STRIP;                                                     \
+                for (int sub = 0; sub < GROUP; sub += CODES)                                                           \
+                if (nv == 3) NAME##_best<3>(codes + sub, head->bias + sub, x, words, best);                                        \
+                else if (nv == 2) NAME##_best<2>(codes + sub, head->bias + sub, x, words, best);                                   \
+                else NAME##_best<1>(codes + sub, head->bias + sub, x, words, best);                                                \
+                for (int i = 0; i < nv; i++) settle(P, S, B, s0, (v + i) * LANES, head, g, best[i]);                   \
+            }                                                                                                          \
+        }                                                                                                              \
+    }
+LEXEL_DEFINE_FMA_PASS(pass_f32, Multiply, )
+#ifdef LEXEL_PAIRS_TARGET
+LEXEL_DEFINE_FMA_PASS(pass_pairs, MultiplyPairs, LEXEL_PAIRS_TARGET)
+#endif
+
+// -- the first pass with AMX tiles -----------------------------------------------------------------------------------
+// Codes are the left operand (a tile: 16 codes x 32 depths), rows the right one (16 depth pairs x 16 rows): a result
+// tile then has rows in its columns, and a group's best is the vertical maximum of 16 vectors. Two groups by 32 rows
+// use all eight tiles: 4 results, 2 + 2 operands, so that every operand loaded is used twice.
+#if LEXEL_LANES == 16 && defined(LEXEL_WITH_AMX)
+#define LEXEL_AMX_TARGET __attribute__((target("amx-tile,amx-bf16")))
+struct Run {  // products of code tiles a .. a+length with row tiles b .. b+length
+    int64_t a, b, length;
+};
+
+LEXEL_AMX_TARGET void pass_amx(const Problem& P, const Panels& panels, State& S, int64_t s0, int64_t vecs,
+                               const Lanes& B, const float* tile, int64_t words, int64_t g0, int64_t g1) {
+    const int64_t all = words / 16, half = all / 2;
+    const Run split[3] = {{0, 0, half}, {half, 0, half}, {0, half, half}}, whole[1] = {{0, 0, all}};
+    const Run* runs = panels.mode == SPLIT ? split : whole;
+    const int nruns = panels.mode == SPLIT ? 3 : 1;
+    const bool joint = panels.mode == JOINT;
+    alignas(64) float c[4][256];
+    for (int64_t g = g0; g < g1; g += 2) {
+        const int64_t pair[2] = {g, g + 1 < g1 ? g + 1 : g};
+        const char* panel[2];
+        for (int i = 0; i < 2; i++) panel[i] = panels.data + (pair[i] - panels.begin) * panels.stride;
+        for (int64_t v = 0; v < vecs; v += 2) {
+            const int64_t u = v + 1 < vecs ? v + 1 : v;
+            const char *x0 = reinterpret_cast<const char*>(tile + v * words * 16),
+                       *x1 = reinterpret_cast<const char*>(tile + u * words * 16);
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_zero(2);
+            _tile_zero(3);
+            for (int r = 0; r < nruns; r++) {
+                const char *a0 = panel[0] + sizeof(Head) + runs[r].a * 1024, *a1 = panel[1] + sizeof(Head) + runs[r].a * 1024;
+                const char *b0 = x0 + runs[r].b * 1024, *b1 = x1 + runs[r].b * 1024;
+                for (int64_t t = 0; t < runs[r].length * 1024; t += 1024) {
+                    _tile_loadd(4, a0 + t, 64);
+                    _tile_loadd(6, b0 + t, 64);
+                    _tile_dpbf16ps(0, 4, 6);
+                    _tile_loadd(7, b1 + t, 64);
+                    _tile_dpbf16ps(1, 4, 7);
+                    _tile_loadd(5, a1 + t, 64);
+                    _tile_dpbf16ps(2, 5, 6);
+                    _tile_dpbf16ps(3, 5, 7);
+                }
+            }
+            _tile_stored(0, c[0], 64);
+            _tile_stored(1, c[1], 64);
+            _tile_stored(2, c[2], 64);
+            _tile_stored(3, c[3], 64);
+            for (int i = 0; i < 4; i++) {
+                if ((i & 1 && u == v) || (i & 2 && pair[1] == pair[0])) continue;
+                const Head* head = reinterpret_cast<const Head*>(panel[i >> 1]);
+                Vec m0, m1;
+                if (joint) {
+                    m0 = load(c[i]), m1 = load(c[i] + 16);
+                    for (int j = 2; j < 16; j += 2) {
+                        m0 = max_or_second(m0, load(c[i] + 16 * j));
+                        m1 = max_or_second(m1, load(c[i] + 16 * j + 16));
+                    }
+                } else {
+                    m0 = add(load(c[i]), broadcast(head->bias[0])), m1 = add(load(c[i] + 16), broadcast(head->bias[1]));
+                    for (int j = 2; j < 16; j += 2) {
+                        m0 = max_or_second(m0, add(load(c[i] + 16 * j), broadcast(head->bias[j])));
+                        m1 = max_or_second(m1, add(load(c[i] + 16 * j + 16), broadcast(head->bias[j + 1])));
+                    }
+                }
+                settle(P, S, B, s0, (i & 1 ? u : v) * 16, head, pair[i >> 1], max_or_second(m0, m1));
+            }
+        }
+    }
+}
+
+LEXEL_AMX_TARGET void begin(int mode) {
+    if (mode < SINGLE) return;
+    // palette 1; then for each of 8 tiles: 64 bytes a row, 16 rows. Static, since the intrinsic does not say it reads.
+    alignas(64) static const uint8_t shape[64] = {1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  //
+                                                  64, 0, 64, 0, 64, 0, 64, 0, 64, 0, 64, 0, 64, 0, 64, 0,
+                                                  0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  //
+                                                  16, 16, 16, 16, 16, 16, 16, 16};
+    _tile_loadconfig(shape);
+}
+LEXEL_AMX_TARGET void end(int mode) {
+    if (mode >= SINGLE) _tile_release();
+}
+#else
+void begin(int) {}
+void end(int) {}
+#endif
+
+bool pass(const Problem& P, const Panels& panels, State& S, int64_t s0, int64_t s1, int64_t g0, int64_t g1, char* scratch) {
+    const int d = P.d, mode = panels.mode;
+    const int64_t words = words_of(mode, d), vecs = (s1 - s0 + LANES - 1) / LANES, rows = vecs * LANES;
+    float* tile = reinterpret_cast<float*>(scratch);
+    uint32_t* lines = reinterpret_cast<uint32_t*>(tile + rows * words);
+    float* v = reinterpret_cast<float*>(lines + LANES * words);
+    Lanes B = {v + round_up(d, 16), v + round_up(d, 16) + rows, v + round_up(d, 16) + 2 * rows};
+    bool finite = true;
+    for (int64_t i = 0; i < rows; i++) {
+        uint32_t* line = lines + (i % LANES) * words;
+        B.p[i] = B.q[i] = B.r[i] = 0;
+        if (s0 + i < s1) {
+            int64_t row = S.which ? S.which[s0 + i] : S.first + s0 + i;
+            float norm2;
+            if (!prepare_row(P, row, v, &norm2)) finite = false;
+            if (!(norm2 < HUGE_NORM * HUGE_NORM)) {
+                S.count[s0 + i] = FULL;
+                S.best[s0 + i] = NEVER;
+                memset(line, 0, 4 * size_t(words));
+            } else {
+                RowBound b = row_bound(P, mode, norm2, pack_words(mode, false, v, d, 0, line));
+                B.p[i] = b.p, B.q[i] = b.q, B.r[i] = b.r;
+            }
+        } else {
+            memset(line, 0, 4 * size_t(words));
+        }
+        if (i % LANES == LANES - 1) {  // AMX reads vectors one by one, the other kernels strips of them
+            const int64_t vec = i / LANES, first = mode >= SINGLE ? vec : vec / STRIP * STRIP;
+            const int64_t together = mode >= SINGLE ? 1 : vecs - first < STRIP ? vecs - first : STRIP;
+            transpose(lines, words, reinterpret_cast<uint32_t*>(tile) + (first * words + vec - first) * LANES,
+                      together * LANES);
+        }
+    }
+    if (!finite) return false;
+    switch (mode) {
+#ifdef LEXEL_AMX_TARGET
+        case SINGLE:
+        case SPLIT:
+        case JOINT: pass_amx(P, panels, S, s0, vecs, B, tile, words, g0, g1); break;
+#endif
+#ifdef LEXEL_PAIRS_TARGET
+        case PAIRS: pass_pairs(P, panels, S, s0, vecs, B, tile, words, g0, g1); break;
+#endif
+        default: pass_f32(P, panels, S, s0, vecs, B, tile, words, g0, g1);
+    }
+    return true;
+}
+
+// -- the decision ----------------------------------------------------------------------------------------------------
+struct Winners {  // the topk best so far, best first; the lower index on a tie
+    double* score;
+    int64_t* index;
+    int held, size;
+    void offer(double s, int64_t i) {
+        if (held == size && !(s > score[size - 1] || (s == score[size - 1] && i < index[size - 1]))) return;
+        int j = held < size ? held++ : size - 1;
+        for (; j > 0 && (s > score[j - 1] || (s == score[j - 1] && i < index[j - 1])); j--) {
+            score[j] = score[j - 1];
+            index[j] = index[j - 1];
+        }
+        score[j] = s;
+        index[j] = i;
+    }
+};
+
+struct Desk {  // scratch of the decision
+    float *x, *code, *v, *heap;
+    Winners win;
+};
+Desk make_desk(const Problem& P, float* scratch) {
+    double* score = reinterpret_cast<double*>(scratch);
+    int64_t* index = reinterpret_cast<int64_t*>(score + P.topk);
+    float* x = reinterpret_cast<float*>(index + P.topk);
+    return {x, x + P.d, x + 2 * P.d, x + 3 * P.d, {score, index, 0, P.topk}};
+}
+const float* raw_row(const Problem& P, int64_t row, float* buffer) {
+    const float* x = P.x + row * P.xrow;
+    if (P.xcol == 1) return x;
+    for (int t = 0; t < P.d; t++) buffer[t] = x[t * P.xcol];
+    return buffer;
+}
+
+void write_out(const Problem& P, int64_t row, const float* x, const Winners& win) {
+    double length = P.metric == COSINE && P.scores ? root(dot_exactly(x, x, P.d)) : 1;
+    for (int j = 0; j < P.topk; j++) {
+        P.indices[row * P.topk + j] = P.ids ? P.ids[win.index[j]] : win.index[j];
+        if (!P.scores) continue;
+        double s = win.score[j];
+        P.scores[row * P.topk + j] = float(P.metric == EUCLIDEAN ? -s : length > 0 ? s / length : 0.0);
+    }
+}
+
+void brute(const Problem& P, int64_t row, float* scratch) {
+    Desk desk = make_desk(P, scratch);
+    const float* x = raw_row(P, row, desk.x);
+    for (int64_t i = 0; i < P.k; i++) desk.win.offer(true_score(P, x, code_row(P, i, desk.code)), i);
+    write_out(P, row, x, desk.win);
+}
+
+// The 16 scores of a group in float32, from an F32 panel.
+void group_scores(const float* codes, const float* bias, const float* v, int d, float* out) {
+    constexpr int NV = GROUP / LANES, WAYS = NV == 1 ? 4 : 2;
+    Vec acc[WAYS][NV];
+    for (int w = 0; w < WAYS; w++)
+        for (int n = 0; n < NV; n++) acc[w][n] = w ? broadcast(0) : load(bias + n * LANES);
+    int t = 0;
+    for (; t + WAYS <= d; t += WAYS)
+        for (int w = 0; w < WAYS; w++)
+            for (int n = 0; n < NV; n++)
+                acc[w][n] = fma(broadcast(v[t + w]), load(codes + (t + w) * GROUP + n * LANES), acc[w][n]);
+    for (; t < d; t++)
+        for (int n = 0; n < NV; n++) acc[0][n] = fma(broadcast(v[t]), load(codes + t * GROUP + n * LANES), acc[0][n]);
+    for (int n = 0; n < NV; n++) {
+        for (int w = 1; w < WAYS; w++) acc[0][n] = add(acc[0][n], acc[w][n]);
+        store(out + n * LANES, acc[0][n]);
+    }
+}
+
+void decide(const Problem& P, const Panels* fine, State* splits, int nsplits, int64_t s0, int64_t s1, float* scratch,
+            Counts& counts) {
+    constexpr int HELD = 64;
+    for (int64_t slot = s0; slot < s1; slot++) {
+        Desk desk = make_desk(P, scratch);
+        const State& S = splits[0];
+        const int64_t row = S.which ? S.which[slot] : S.first + slot;
+        float best = -NEVER;
+        bool full = false;
+        for (int i = 0; i < nsplits; i++) {
+            full |= splits[i].count[slot] == FULL;
+            if (splits[i].best[slot] > best) best = splits[i].best[slot];
+        }
+        if (full) {
+            splits[0].count[slot] = FULL;
+            counts.full++;
+            continue;
+        }
+        if (P.topk > 1)
+            for (int i = 0; i < nsplits; i++) {
+                float a = kth_lower(splits[i].list + slot * S.capacity, splits[i].count[slot], P.topk, desk.heap);
+                if (a > best) best = a;
+            }
+        const float* x = raw_row(P, row, desk.x);
+        RowBound b = {0, 0, 0};
+        const bool narrow = fine && P.topk == 1;
+        if (narrow) {
+            float norm2;
+            prepare_row(P, row, desk.v, &norm2);
+            b = row_bound(P, F32, norm2, 0);
+        }
+        float lower = -NEVER, upper[HELD];
+        int64_t code[HELD];
+        int held = 0;
+        for (int i = 0; i < nsplits; i++) {
+            const Entry* list = splits[i].list + slot * S.capacity;
+            for (int j = 0; j < splits[i].count[slot]; j++) {
+                if (list[j].upper < best) continue;
+                counts.groups++;
+                const int64_t first = int64_t(list[j].group) * GROUP;
+                const int size = P.k - first < GROUP ? int(P.k - first) : GROUP;
+                if (!narrow) {
+                    for (int t = 0; t < size; t++)
+                        desk.win.offer(true_score(P, x, code_row(P, first + t, desk.code)), first + t);
+                    continue;
+                }
+                const char* panel = fine->data + (list[j].group - fine->begin) * fine->stride;
+                const Head* head = reinterpret_cast<const Head*>(panel);
+                alignas(64) float s[GROUP];
+                group_scores(reinterpret_cast<const float*>(panel + sizeof(Head)), head->bias, desk.v, P.d, s);
+                float error = b.p * head->norm + b.q * head->residue + b.r + head->constant, top = s[0];
+                for (int t = 1; t < GROUP; t++) top = s[t] > top ? s[t] : top;
+                if (top - error > lower) lower = top - error;
+                const float reach = lower - error;
+                unsigned hits = 0;
+                for (int t = 0; t < GROUP; t += LANES) hits |= not_less(load(s + t), broadcast(reach)) << t;
+                for (hits &= (1u << size) - 1; hits; hits &= hits - 1) {
+                    int t = __builtin_ctz(hits);
+                    if (held == HELD) {
+                        int kept = 0;
+                        for (int h = 0; h < held; h++)
+                            if (!(upper[h] < lower)) upper[kept] = upper[h], code[kept++] = code[h];
+                        held = kept;
+                    }
+                    if (held == HELD)
+                        desk.win.offer(true_score(P, x, code_row(P, first + t, desk.code)), first + t);
+                    else
+                        upper[held] = s[t] + error, code[held++] = first + t;
+                }
+            }
+        }
+        if (narrow) {
+            int kept = 0;
+            for (int h = 0; h < held; h++)
+                if (!(upper[h] < lower)) code[kept++] = code[h];
+            if (kept == 1 && desk.win.held == 0 && !P.scores) {
+                desk.win.held = 1, desk.win.index[0] = code[0];
+            } else {
+                for (int h = 0; h < kept; h++) desk.win.offer(true_score(P, x, code_row(P, code[h], desk.code)), code[h]);
+            }
+        }
+        write_out(P, row, x, desk.win);
+    }
+}
+
+}  // namespace
+
+#define LEXEL_CAT2(a, b) a##b
+#define LEXEL_CAT(a, b) LEXEL_CAT2(a, b)
+#define LEXEL_STR2(a) #a
+#define LEXEL_STR(a) LEXEL_STR2(a)
+extern const Level LEXEL_CAT(level_, LEXEL_LEVEL);
+const Level LEXEL_CAT(level_, LEXEL_LEVEL) = {LEXEL_STR(LEXEL_LEVEL), LANES, begin, end, panel_bytes, row_bytes,
+                                              pack, pass, decide, brute};
+
+}  // namespace lexel
