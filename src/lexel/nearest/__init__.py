@@ -32,7 +32,7 @@ def backend() -> str:
     level = native.level()
     if level:
         return f"native: {level}"
-    return "portable" if native.levels() else "portable (no compiled kernel)"
+    return "portable" if native.LEVELS else "portable (no compiled kernel)"
 
 
 @overload

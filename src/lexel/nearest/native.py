@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 import sys
 from pathlib import Path
@@ -18,8 +17,7 @@ MOST_NEIGHBOURS = 64
 MOST_ROWS = 2**31
 
 
-@functools.cache
-def _library() -> ctypes.CDLL | None:
+def _load() -> ctypes.CDLL | None:
     here = Path(__file__).with_name(LIBRARY)
     # An editable install leaves the Python files here and puts the library among the installed packages.
     for path in (here, *(Path(entry, *here.parts[-3:]) for entry in sys.path)):
@@ -38,11 +36,9 @@ def _library() -> ctypes.CDLL | None:
     return None
 
 
-@functools.cache
-def levels() -> tuple[str, ...]:
-    """Instruction sets that both the library and this processor know, the preferred one last; empty without it."""
-    library = _library()
-    return tuple(library.lexel_levels().decode().split()) if library else ()
+_library = _load()
+# Instruction sets that both the library and this processor know, the preferred one last; empty without the library.
+LEVELS: tuple[str, ...] = tuple(_library.lexel_levels().decode().split()) if _library else ()
 
 
 def level() -> str | None:
@@ -50,20 +46,20 @@ def level() -> str | None:
     wanted = os.environ.get("LEXEL_NEAREST", "")
     if wanted == "portable":
         return None
-    if wanted and wanted not in levels():
-        raise ValueError(f"LEXEL_NEAREST={wanted}: expected portable or one of {', '.join(levels()) or '(none built)'}")
-    return wanted or (levels()[-1] if levels() else None)
+    if wanted and wanted not in LEVELS:
+        raise ValueError(f"LEXEL_NEAREST={wanted}: expected portable or one of {', '.join(LEVELS) or '(none built)'}")
+    return wanted or (LEVELS[-1] if LEVELS else None)
 
 
 def search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tuple[Tensor, Tensor]:
     """Nearest codes `(N, k)` of CPU tensors, and their scores (empty unless asked for); arguments already checked."""
-    library, name = _library(), level()
-    assert library is not None
+    name = level()
+    assert _library is not None
     assert name is not None
     x, codebook = x.float(), codebook.float()
     indices = torch.empty((len(x), k), dtype=torch.int64)
     values = torch.empty((len(x), k) if scores else (0, k), dtype=torch.float32)
-    status = library.lexel_nearest(
+    status = _library.lexel_nearest(
         x.data_ptr(), len(x), *x.stride(),
         codebook.data_ptr(), len(codebook), *codebook.stride(),
         x.shape[1], METRICS[metric], k, torch.get_num_threads(), name.encode(),

@@ -90,7 +90,6 @@ class _FirstPass:
         squares = self.codes.square().sum(1)
         self.bias = -squares / 2 if metric == "euclidean" else torch.zeros_like(squares)
         self.norm = squares.amax().sqrt()
-        self.unit = _rounding(codebook)
 
     def rows(self, x: Tensor) -> Tensor:
         if self.metric == "euclidean":
@@ -119,7 +118,7 @@ class _FirstPass:
             return torch.zeros(len(x), dtype=torch.bool, device=x.device)
         length, norm = self.rows(x).norm(dim=1) + 1e-18, self.norm
         terms = (x.shape[1] + 8) * 2.0**-24 if x.dtype != torch.float64 else (x.shape[1] + 8) * 2.0**-53
-        error = 1.1 * (max(terms, 0.0) + 2 * self.unit) * norm * (length + norm) + 1e-30
+        error = 1.1 * (terms + 2 * _rounding(x)) * norm * (length + norm) + 1e-30
         if self.metric == "euclidean":
             error = error + (x.shape[1] + 8) * 2.0**-52 * length.square()
         certain: Tensor = values[:, -1] + error < values[:, k - 1] - error
@@ -159,10 +158,14 @@ def true_scores(x: Tensor, codebook: Tensor, indices: Tensor, metric: str) -> Te
     return torch.where(norms > 0, products / norms.where(norms > 0, 1), 0)
 
 
+_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+
+
 def is_exporting() -> bool:
     """Whether torch.export or an ONNX export is looking: then nothing may depend on the data, or be native."""
-    exporting = getattr(torch.compiler, "is_exporting", lambda: False)
-    return bool(exporting()) or torch._C._get_tracing_state() is not None or torch.onnx.is_in_onnx_export()
+    if torch.compiler.is_compiling():
+        return bool(_exporting())
+    return torch._C._get_tracing_state() is not None or torch.onnx.is_in_onnx_export()
 
 
 def _lowest_first(scores: Tensor, indices: Tensor, k: int) -> Tensor:

@@ -1,0 +1,135 @@
+"""Bad input, and what torch does around the search."""
+
+import threading
+import time
+
+import pytest
+import torch
+
+from lexel.nearest import backend, native, nearest_code
+
+good = torch.randn(6, 3)
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "x", "codebook", "options"),
+    [
+        (ValueError, "3 dimensions and codebook has 4", good, torch.randn(5, 4), {}),
+        (ValueError, "codebook is empty", good, torch.empty(0, 3), {}),
+        (ValueError, "codebook is empty", torch.empty(6, 0), torch.empty(5, 0), {}),
+        (ValueError, "x must be", good[0], good, {}),
+        (ValueError, "codebook must be", good, good[None], {}),
+        (TypeError, "x must be a floating tensor", good.long(), good, {}),
+        (TypeError, "codebook must be a floating tensor", good, good.to(torch.complex64), {}),
+        (TypeError, "x must be a floating tensor, not list", [[1.0]], good, {}),
+        (TypeError, "metric must be one of", good, good, {"metric": "manhattan"}),
+        (ValueError, "k must be between 1 and the 6 codes", good, good, {"k": 7}),
+        (ValueError, "k must be between 1 and the 6 codes", good, good, {"k": 0}),
+        (ValueError, "x is on meta", good.to("meta"), good, {}),
+        (ValueError, "x contains NaN", good.where(good < good.max(), torch.nan), good, {}),
+        (ValueError, "x contains NaN", good.where(good < good.max(), torch.inf), good, {"metric": "cosine"}),
+        (ValueError, "codebook contains NaN", good, good.where(good < good.max(), -torch.inf), {"metric": "dot"}),
+        (ValueError, "codebook contains NaN", good, good.where(good < good.max(), torch.nan), {"metric": "cosine"}),
+        (ValueError, "codebook contains NaN", good, good.where(good < good.max(), torch.nan), {}),
+    ],
+)
+def test_bad_input_is_named(path, error, words, x, codebook, options):
+    with pytest.raises(error, match=words):
+        nearest_code(x, codebook, **options)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "dot"])
+@pytest.mark.parametrize("where", [(0, 0), (1999, 39), (1000, 20)])
+def test_one_bad_number_anywhere(path, metric, where):
+    x, codebook = torch.randn(2000, 40), torch.randn(2000, 40)
+    spoiled = x.clone()
+    spoiled[where] = torch.nan
+    with pytest.raises(ValueError, match="x contains"):
+        nearest_code(spoiled, codebook, metric=metric)
+    with pytest.raises(ValueError, match="codebook contains"):
+        nearest_code(x, spoiled, metric=metric)
+
+
+def test_an_unknown_path_is_an_error(monkeypatch):
+    monkeypatch.setenv("LEXEL_NEAREST", "abacus")
+    with pytest.raises(ValueError, match="LEXEL_NEAREST=abacus"):
+        nearest_code(good, good)
+
+
+def test_without_the_library_the_portable_path_runs(monkeypatch):
+    monkeypatch.setattr(native, "LEVELS", ())
+    assert backend() == "portable (no compiled kernel)"
+    assert torch.equal(nearest_code(good, good), torch.arange(6))
+
+
+def test_no_gradient_flows(path):
+    x, codebook = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
+    indices, scores = nearest_code(x, codebook, return_scores=True)
+    assert not indices.requires_grad
+    assert not scores.requires_grad
+
+
+def test_autocast_changes_nothing(path):
+    x, codebook = torch.randn(500, 32), torch.randn(256, 32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = nearest_code(x, codebook)
+    assert torch.equal(found, nearest_code(x, codebook))
+
+
+class Finder(torch.nn.Module):
+    def __init__(self, k):
+        super().__init__()
+        self.k = k
+        self.codebook = torch.nn.Parameter(torch.randn(50, 8))
+
+    def forward(self, x):
+        indices, scores = nearest_code(x, self.codebook, k=self.k, return_scores=True)
+        return self.codebook[indices], indices, scores
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_compiles_in_one_graph(path, k):
+    torch.compiler.reset()
+    finder, x = Finder(k), torch.randn(40, 8)
+    compiled = torch.compile(finder, fullgraph=True, backend="aot_eager")
+    for rows in (x, x[:17]):
+        for a, b in zip(compiled(rows), finder(rows), strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("strict", [False, True])
+def test_exports_without_the_native_operator(path, k, strict):
+    finder, x = Finder(k), torch.randn(40, 8)
+    program = torch.export.export(finder, (x,), dynamic_shapes=({0: torch.export.Dim("n")},), strict=strict)
+    assert "lexel" not in str(program.graph)
+    for rows in (x, x[:17]):
+        assert torch.equal(program.module()(rows)[1], finder(rows)[1])
+
+
+@pytest.mark.skipif(not native.LEVELS, reason="no compiled kernel")
+def test_the_operator_is_well_formed():
+    samples = [(torch.randn(7, 3), torch.randn(5, 3), "euclidean", 1, True), (good, good, "dot", 2, False)]
+    for sample in samples:
+        torch.library.opcheck(native.search_op, sample)
+
+
+@pytest.mark.skipif(not native.LEVELS, reason="no compiled kernel")
+def test_other_python_threads_run_meanwhile():
+    x, codebook = torch.randn(4096, 64), torch.randn(16384, 64)
+    ticks, done = [], threading.Event()
+
+    def tick():
+        while not done.is_set():
+            ticks.append(time.perf_counter())
+            time.sleep(0.001)
+
+    other = threading.Thread(target=tick)
+    other.start()
+    start = time.perf_counter()
+    for _ in range(10):
+        nearest_code(x, codebook)
+    end = time.perf_counter()
+    done.set()
+    other.join()
+    assert sum(start < t < end for t in ticks) > 10  # not one tick per call: those would be the gaps between calls
