@@ -3,13 +3,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test sanitize lint format bench clean
 
 demo: $(VENV)/demo
 	$(BIN)/lexel demo --out runs/demo --overwrite
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest
+
+# The search kernel under AddressSanitizer and UndefinedBehaviorSanitizer.
+sanitize:
+	cmake -S . -B build/sanitize -DLEXEL_SANITIZE=ON
+	cmake --build build/sanitize --target lexel_nearest_check
+	build/sanitize/lexel_nearest_check
 
 lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
