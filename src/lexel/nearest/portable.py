@@ -16,6 +16,7 @@ from torch import Tensor
 # One tile of scores holds this many numbers: large enough for the matrix product to be efficient, small enough for
 # the memory not to grow with N or K.
 TILE = 1 << 20
+WIDTH = 1 << 14  # codes in a tile, at most
 SPARE = 15  # candidates beyond k that are kept when the first pass could not decide
 
 
@@ -24,7 +25,7 @@ def search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tu
     eager = not (torch.compiler.is_compiling() or is_exporting())
     if eager:
         for name, tensor in (("codebook", codebook), ("x", x)):
-            if not tensor.isfinite().all():
+            if tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
                 raise ValueError(f"{name} contains NaN or infinity")
     with torch.autocast(x.device.type, enabled=False):
         first = _FirstPass(codebook, metric)
@@ -32,9 +33,9 @@ def search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tu
             indices = decide(x, codebook, first.best(x, min(k + 3, len(codebook)))[1], metric, k)
         else:
             indices = torch.empty((len(x), k), dtype=torch.int64, device=x.device)
-            height = max(1, TILE // min(len(codebook), TILE))
-            for start in range(0, len(x), max(height, 64)):
-                rows = x[start : start + max(height, 64)]
+            height = TILE // min(len(codebook), WIDTH)
+            for start in range(0, len(x), height):
+                rows = x[start : start + height]
                 indices[start : start + len(rows)] = _exactly(first, rows, codebook, metric, k)
         if not scores:
             return indices, x.new_empty((0, k))
@@ -77,19 +78,29 @@ class _FirstPass:
     """Scores `<x, w> + bias`, larger is nearer, over codes `w` moved and scaled to where rounding does least harm."""
 
     def __init__(self, codebook: Tensor, metric: str) -> None:
-        self.metric = metric
+        self.codebook, self.metric = codebook, metric
         # Scores do not change in order when all codes move together; the rounding of their expanded form does.
-        self.centre = codebook.double().mean(0).to(codebook.dtype) if _has_double(codebook) else codebook.mean(0)
-        if metric == "cosine":
-            self.centre, self.scale = torch.zeros_like(self.centre), torch.ones_like(self.centre[0])
-            self.codes = _unit(codebook)
-        else:
-            moved = codebook - self.centre
-            self.scale = _power_of_two(moved.abs().amax())
-            self.codes = moved * self.scale
-        squares = self.codes.square().sum(1)
-        self.bias = -squares / 2 if metric == "euclidean" else torch.zeros_like(squares)
-        self.norm = squares.amax().sqrt()
+        self.centre = codebook.mean(0) if metric != "cosine" else torch.zeros_like(codebook[0])
+        parts = torch.split(codebook, WIDTH)
+        top = torch.stack([(part - self.centre).abs().amax() for part in parts]).amax()
+        self.scale = _power_of_two(top) if metric != "cosine" else torch.ones_like(top)
+        # A codebook of several tiles is moved and scaled anew for every tile: a second copy might not fit.
+        self.only = self._packed(codebook) if len(codebook) <= WIDTH else None
+        squares = [codes.square().sum(1).amax() for _, codes, _ in self.tiles()]
+        self.norm = torch.stack(squares).amax().sqrt()
+
+    def _packed(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        codes = _unit(codes) if self.metric == "cosine" else (codes - self.centre) * self.scale
+        bias = -codes.square().sum(1) / 2
+        return codes, bias if self.metric == "euclidean" else torch.zeros_like(bias)
+
+    def tiles(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """The first index, the codes and the biases of every tile."""
+        if self.only:
+            yield 0, *self.only
+            return
+        for start in range(0, len(self.codebook), WIDTH):
+            yield start, *self._packed(self.codebook[start : start + WIDTH])
 
     def rows(self, x: Tensor) -> Tensor:
         if self.metric == "euclidean":
@@ -99,10 +110,8 @@ class _FirstPass:
     def best(self, x: Tensor, keep: int) -> tuple[Tensor, Tensor]:
         """The `keep` best scores of every row, best first, and the indices of their codes."""
         rows, found = self.rows(x), None
-        for start in range(0, len(self.codes), TILE):
-            part = slice(start, start + TILE)
-            scores = torch.addmm(self.bias[part], rows, self.codes[part].T)
-            values, indices = _top(scores, min(keep, scores.shape[1]))
+        for start, codes, bias in self.tiles():
+            values, indices = _top(torch.addmm(bias, rows, codes.T), min(keep, len(codes)))
             if found is None:
                 found = values, indices
             else:
@@ -114,7 +123,7 @@ class _FirstPass:
 
     def doubt(self, x: Tensor, values: Tensor, k: int) -> Tensor:
         """Rows whose best score left out may belong to the k best: the bound is derived in the documentation."""
-        if values.shape[1] >= len(self.codes):
+        if values.shape[1] >= len(self.codebook):
             return torch.zeros(len(x), dtype=torch.bool, device=x.device)
         length, norm = self.rows(x).norm(dim=1) + 1e-18, self.norm
         terms = (x.shape[1] + 8) * 2.0**-24 if x.dtype != torch.float64 else (x.shape[1] + 8) * 2.0**-53

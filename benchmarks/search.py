@@ -1,0 +1,309 @@
+"""Nearest-code search against its rivals: time, share of the float32 peak, extra memory, and wrong answers.
+
+    python -m benchmarks.search [--quick] [--runs 5]
+
+writes `benchmarks/results/search.md`. Every run times all rivals once, one after the other, so that what else the
+machine does hits them alike; the ratios are taken within a run and reported as their median and range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lexel.nearest import backend, native, nearest_code
+
+SHAPES = [(512, 64), (1024, 256), (8192, 256), (8192, 64), (16384, 8), (1024, 4), (65536, 64), (262144, 16)]
+N = 16384
+RESULTS = Path(__file__).parent / "results" / "search.md"
+WHY = {
+    (
+        512,
+        64,
+    ): "A few milliseconds in all: starting the second thread, packing the inputs and deciding 16 codes for every "
+    "input take longer than the tile products.",
+    (1024, 256): "As above; packing 16,384 x 256 inputs and reading them again to decide is a good third of the time.",
+    (
+        8192,
+        256,
+    ): "The tile unit: loading one operand tile and two input tiles for every two products, beside a store and "
+    "16 loads for every 16 x 16 scores.",
+    (
+        8192,
+        64,
+    ): "Looking at the scores: two products for every 16 x 16 scores, then a tile store, 16 loads, 16 additions "
+    "and 16 maxima, which do not overlap fully with the products.",
+    (
+        16384,
+        8,
+    ): "One product for every 16 x 16 scores, so storing and looking at them is more than half of the time. The "
+    "float32 peak is no measure here: three products of bf16 halves are needed to tell codes this close apart.",
+    (
+        1024,
+        4,
+    ): "Work per input that does not depend on K: packing, the lists of the first groups, the decision, threads.",
+    (65536, 64): "As at 8192, 64; the packed codes no longer fit the L2 cache, and are fetched ahead.",
+    (262144, 16): "36 MB of packed codes stream from memory once for every 192 inputs.",
+}
+
+
+def seed(x: Tensor, codebook: Tensor) -> Tensor:
+    """The expression most implementations use: the whole (N, K) matrix of expanded distances."""
+    distances = x.square().sum(1, keepdim=True) + codebook.square().sum(1) - 2 * torch.matmul(x, codebook.t())
+    return distances.argmin(1)
+
+
+def tiled(x: Tensor, codebook: Tensor) -> Tensor:
+    """The same, in tiles of a million numbers."""
+    half, rows = codebook.square().sum(1) / 2, max(1, 2**20 // len(codebook))
+    return torch.cat([torch.addmm(half, part, codebook.t(), alpha=-1).argmin(1) for part in x.split(rows)])
+
+
+@contextlib.contextmanager
+def path(name: str) -> Iterator[None]:
+    os.environ["LEXEL_NEAREST"] = name
+    try:
+        yield
+    finally:
+        del os.environ["LEXEL_NEAREST"]
+
+
+def rivals(x: Tensor, codebook: Tensor, threads: int) -> dict[str, Callable[[], object]]:
+    found: dict[str, Callable[[], object]] = {"lexel": lambda: nearest_code(x, codebook)}
+    for level in native.LEVELS[:-1]:
+        if level != "plain":
+
+            def lower(level: str = level) -> Tensor:
+                with path(level):
+                    return nearest_code(x, codebook)
+
+            found[f"lexel {level}"] = lower
+    with contextlib.suppress(ImportError):
+        import faiss
+
+        faiss.omp_set_num_threads(threads)
+        inputs, codes = x.numpy(), codebook.numpy()
+        found["faiss"] = lambda: faiss.knn(inputs, codes, 1)
+    if len(x) * len(codebook) <= 2**28:  # beyond, they need gigabytes or minutes
+        found["tiled torch"] = lambda: tiled(x, codebook)
+        with contextlib.suppress(ImportError):
+            from sklearn.metrics import pairwise_distances_argmin
+
+            found["sklearn"] = lambda: pairwise_distances_argmin(x.numpy(), codebook.numpy())
+    if len(x) * len(codebook) <= 2**27:
+        found["seed"] = lambda: seed(x, codebook)
+    return found
+
+
+def milliseconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return (time.perf_counter() - start) * 1e3
+
+
+def float32_peak(threads: int) -> float:
+    """GFLOP/s of multiply-adds in registers, compiled for this machine; 0 without a compiler."""
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "peak.so"
+        source = Path(__file__).with_name("peak.cpp")
+        command = [
+            "c++",
+            "-O2",
+            "-march=native",
+            "-ffp-contract=fast",
+            "-shared",
+            "-fPIC",
+            "-o",
+            library,
+            source,
+            "-lpthread",
+        ]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            return 0.0
+        call = ctypes.CDLL(str(library)).peak_gflops
+        call.restype, call.argtypes = ctypes.c_double, [ctypes.c_int, ctypes.c_double]
+        return float(max(call(threads, 0.2) for _ in range(3)))
+
+
+MEMORY = """
+import re, torch
+from pathlib import Path
+from lexel.nearest import nearest_code
+def kilobytes(name):
+    return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1))
+x, codebook = torch.randn({n}, {d}), torch.randn({k}, {d})
+nearest_code(x[:4], codebook[:100])
+Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+before = kilobytes("VmRSS")
+nearest_code(x, codebook)
+print(kilobytes("VmHWM") - before)
+"""
+
+
+def extra_memory(n: int, k: int, d: int) -> float:
+    """Megabytes that the peak of a fresh process grows by when it searches."""
+    script = MEMORY.format(n=n, k=k, d=d)
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return int(out.stdout) / 1024
+
+
+def spread(values: list[float], digits: int = 1) -> str:
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+
+
+def machine() -> str:
+    model, flags = platform.processor(), ""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.split(":")[1].strip()
+            if line.startswith("flags"):
+                flags = " ".join(
+                    f for f in line.split() if f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")
+                )
+    return f"{model}, {os.cpu_count()} processors, {flags or platform.machine()}"
+
+
+def speed(runs: int, peak: float) -> str:
+    threads = torch.get_num_threads()
+    lines = [
+        f"Milliseconds for N = {N:,} standard normal inputs and codes, median (range) of {runs} interleaved runs. "
+        "*times FAISS*: FAISS's time divided by Lexel's, within each run. *of peak*: 2NKD over the time, as a share of "
+        "the float32 multiply-add peak measured in the same run.",
+        "",
+    ]
+    names = ["lexel", *(f"lexel {level}" for level in native.LEVELS[:-1] if level != "plain")]
+    names += ["faiss", "tiled torch", "sklearn", "seed"]
+    lines += [
+        "| K, D | times FAISS | of peak | extra MB | " + " | ".join(names) + " |",
+        "|---" * (len(names) + 4) + "|",
+    ]
+    for k, d in SHAPES:
+        generator = torch.Generator().manual_seed(0)
+        x, codebook = torch.randn(N, d, generator=generator), torch.randn(k, d, generator=generator)
+        calls = rivals(x, codebook, threads)
+        for name, call in calls.items():
+            if name.startswith(("lexel", "faiss")) and k * d <= 2**21:
+                call()  # warm
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        for _ in range(runs):
+            for name, call in calls.items():
+                repeats = 5 if k * d < 2**19 and name not in ("seed", "sklearn") else 1
+                times[name].append(min(milliseconds(call) for _ in range(repeats)))
+        ratio = [a / b for a, b in zip(times.get("faiss", []), times["lexel"], strict=False)]
+        share = 2 * N * k * d / statistics.median(times["lexel"]) / 1e6 / peak if peak else float("nan")
+        row = [f"{k}, {d}", spread(ratio) if ratio else "", f"{share:.0%}", f"{extra_memory(N, k, d):.0f}"]
+        row += [spread(times[name]) if name in times else "" for name in names]
+        lines.append("| " + " | ".join(row) + " |")
+        print(lines[-1], flush=True)
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "What stops Lexel's figure from being higher:",
+            "",
+            *(f"- {k}, {d}: {WHY[k, d]}" for k, d in SHAPES),
+        ]
+    )
+
+
+def mistakes() -> str:
+    """How often a code that is not the nearest is returned when inputs and codes are moved together."""
+    lines = [
+        "Share of wrong codes (K = 512, D = 64, 4,096 inputs; inputs and codes shifted together; the truth is float64 "
+        "on the same float32 numbers).",
+        "",
+        "| shift | expanded distance | torch.cdist | FAISS | Lexel | Lexel, portable |",
+        "|---|---|---|---|---|---|",
+    ]
+    for shift in (0, 10, 100, 1000, 10000):
+        generator = torch.Generator().manual_seed(0)
+        x, codebook = (
+            torch.randn(4096, 64, generator=generator) + shift,
+            torch.randn(512, 64, generator=generator) + shift,
+        )
+        wide = codebook.double()
+        true = torch.cat([(part[:, None].double() - wide).square().sum(-1).argmin(1) for part in x.split(64)])
+        row = [seed(x, codebook), torch.cdist(x, codebook).argmin(1)]
+        with contextlib.suppress(ImportError):
+            import faiss
+
+            row.append(torch.from_numpy(faiss.knn(x.numpy(), codebook.numpy(), 1)[1][:, 0]))
+        row.append(nearest_code(x, codebook))
+        with path("portable"):
+            row.append(nearest_code(x, codebook))
+        lines.append(f"| {shift:,} | " + " | ".join(f"{(found != true).double().mean():.2%}" for found in row) + " |")
+    return "\n".join(lines)
+
+
+def doubt(runs: int) -> str:
+    """Data that leaves the first pass in doubt: time relative to well separated data of the same shape."""
+    k, d = 8192, 64
+    generator = torch.Generator().manual_seed(0)
+    x, plain = torch.randn(N, d, generator=generator), torch.randn(k, d, generator=generator)
+    kinds = {
+        "normal": plain,
+        "all codes equal": plain[:1].expand(k, d).contiguous(),
+        "half of the codes equal": torch.where(torch.arange(k)[:, None] % 2 == 0, plain, plain[0]),
+        "100 clusters, codes 1e-3 apart": plain[torch.arange(k) % 100] + 1e-3 * plain,
+        "100 clusters, codes 1e-6 apart": plain[torch.arange(k) % 100] + 1e-6 * plain,
+        "codes in [-1/K, 1/K]": torch.rand(k, d, generator=generator) * 2 / k - 1 / k,
+        "1 code in 50 a thousand times longer": torch.where(torch.arange(k)[:, None] % 50 == 0, plain * 1000, plain),
+    }
+    lower = [level for level in native.LEVELS if level in ("avx512", "avx2", "neon")][-1:]
+    lines = [
+        f"Milliseconds at K = {k}, D = {d}, N = {N:,} for data that the first pass cannot decide; beside it the same "
+        "search with float32 only, on normal data.",
+        "",
+        "| codes | lexel | float32 kernel, normal data |",
+        "|---|---|---|",
+    ]
+    for name, codebook in kinds.items():
+        own, reference = [], []
+        for _ in range(runs):
+            own.append(milliseconds(lambda codebook=codebook: nearest_code(x, codebook)))
+            if lower:
+                with path(lower[0]):
+                    reference.append(milliseconds(lambda: nearest_code(x, plain)))
+        lines.append(f"| {name} | {spread(own)} | {spread(reference) if reference else ''} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5)
+    options = parser.parse_args()
+    peak = float32_peak(torch.get_num_threads())
+    head = (
+        f"# Nearest-code search\n\n`python -m benchmarks.search --runs {options.runs}` on {machine()}; "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, {backend()}. "
+        f"Measured float32 multiply-add peak: {peak:.0f} GFLOP/s."
+    )
+    parts = [
+        head,
+        "## Speed",
+        speed(options.runs, peak),
+        "## Data that leaves the first pass in doubt",
+        doubt(options.runs),
+    ]
+    parts += ["## Wrong codes", mistakes()]
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text("\n\n".join(parts) + "\n")
+    print(RESULTS.read_text())
+
+
+if __name__ == "__main__":
+    main()
