@@ -9,7 +9,7 @@ demo: $(VENV)/demo
 	$(BIN)/lexel demo --out runs/demo --overwrite
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 # The search kernel under AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize:
