@@ -287,19 +287,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
     peak = float32_peak(torch.get_num_threads())
+    body = ["## Speed", speed(options.runs, peak), "## Data that leaves the first pass in doubt", doubt(options.runs)]
     head = (
         f"# Nearest-code search\n\n`python -m benchmarks.search --runs {options.runs}` on {machine()}; "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, {backend()}. "
-        f"Measured float32 multiply-add peak: {peak:.0f} GFLOP/s."
+        f"Measured float32 multiply-add peak: {peak:.0f} GFLOP/s. Load average at the end: {os.getloadavg()[0]:.1f}; "
+        "what exceeds the number of threads is other people's work, which slows everything and widens the ranges."
     )
-    parts = [
-        head,
-        "## Speed",
-        speed(options.runs, peak),
-        "## Data that leaves the first pass in doubt",
-        doubt(options.runs),
-    ]
-    parts += ["## Wrong codes", mistakes()]
+    parts = [head, *body, "## Wrong codes", mistakes()]
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text("\n\n".join(parts) + "\n")
     print(RESULTS.read_text())
