@@ -29,34 +29,36 @@ from lexel.nearest import backend, native, nearest_code
 SHAPES = [(512, 64), (1024, 256), (8192, 256), (8192, 64), (16384, 8), (1024, 4), (65536, 64), (262144, 16)]
 N = 16384
 RESULTS = Path(__file__).parent / "results" / "search.md"
+# From profiles, and from leaving parts of the kernel out, on the machine of results/search.md.
 WHY = {
-    (
-        512,
-        64,
-    ): "A few milliseconds in all: starting the second thread, packing the inputs and deciding 16 codes for every "
-    "input take longer than the tile products.",
-    (1024, 256): "As above; packing 16,384 x 256 inputs and reading them again to decide is a good third of the time.",
-    (
-        8192,
-        256,
-    ): "The tile unit: loading one operand tile and two input tiles for every two products, beside a store and "
-    "16 loads for every 16 x 16 scores.",
-    (
-        8192,
-        64,
-    ): "Looking at the scores: two products for every 16 x 16 scores, then a tile store, 16 loads, 16 additions "
-    "and 16 maxima, which do not overlap fully with the products.",
-    (
-        16384,
-        8,
-    ): "One product for every 16 x 16 scores, so storing and looking at them is more than half of the time. The "
-    "float32 peak is no measure here: three products of bf16 halves are needed to tell codes this close apart.",
-    (
-        1024,
-        4,
-    ): "Work per input that does not depend on K: packing, the lists of the first groups, the decision, threads.",
-    (65536, 64): "As at 8192, 64; the packed codes no longer fit the L2 cache, and are fetched ahead.",
-    (262144, 16): "36 MB of packed codes stream from memory once for every 192 inputs.",
+    (8192, 256): (
+        "Not the tile unit, whose products alone would take a quarter of the time. Each block reads two input "
+        "tiles again for every two products, and 192 inputs of 512 bytes do not fit the L1 cache: the L2 "
+        "cache's bandwidth is the likely limit, not yet verified."
+    ),
+    (8192, 64): (
+        "Not the tile unit: its products take a fifth of the time. Leaving out the look at the scores (16 "
+        "loads, additions and maxima for every 16 x 16 of them) saves some two fifths at D = 8; the tile "
+        "stores do not overlap fully with the products."
+    ),
+    (16384, 8): (
+        "One product for every 16 x 16 scores (17 cycles measured), a tile store (16 cycles) and the look at "
+        "the scores: some 90 cycles in all, two fifths of them the look, as leaving it out shows."
+    ),
+    (1024, 256): ("As above, and packing 16,384 x 256 inputs and reading them again to decide; shares not measured."),
+    (1024, 4): (
+        "Work per input that does not depend on K: packing, the lists of the first groups, the decision, "
+        "threads. A profile shows the tile pass at two fifths of the process's time, the decision at a sixth."
+    ),
+    (512, 64): (
+        "A few milliseconds in all. A profile shows the tile pass at a quarter of the process's time, the "
+        "decision at a fifth, reading the inputs at an eighth; the rest is starting threads and the call."
+    ),
+    (65536, 64): ("As at 8192, 64; the packed codes no longer fit the L2 cache, and are fetched ahead."),
+    (262144, 16): (
+        "36 MB of packed codes stream from the outer caches or memory once for every 192 inputs: fetching "
+        "them ahead made it a quarter faster."
+    ),
 }
 
 
