@@ -79,19 +79,25 @@ class _Step(torch.autograd.Function):
         for_of_e: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
         of_z, of_e, indices, valid = ctx.saved_tensors
-        for_z, for_e = for_quantized, None
+        for_z, for_codes = for_quantized, None
         if for_commitment is not None and ctx.needs_input_grad[0]:
             scale = -2 * for_commitment
             for_z = of_z * scale if for_z is None else torch.addcmul(for_z, of_z, scale)
         if for_codebook is not None and ctx.needs_input_grad[1]:
-            for_e = of_e * (2 * for_codebook)
+            scale = 2 * for_codebook  # of whichever is smaller, the inputs or the codes
+            few = ctx.num_embeddings < len(of_e)
+            for_codes = _sum_by_code(of_e if few else of_e * scale, indices, ctx.num_embeddings)
+            for_codes = for_codes * scale if few else for_codes
         if for_of_z is not None:
             for_of_z = for_of_z if valid is None else for_of_z * valid.unsqueeze(1)
             for_z = -for_of_z if for_z is None else for_z - for_of_z
         if for_of_e is not None:
             for_of_e = for_of_e if valid is None else for_of_e * valid.unsqueeze(1)
-            for_e = for_of_e if for_e is None else for_e + for_of_e
-        for_codes = None
-        if for_e is not None and ctx.needs_input_grad[1]:
-            for_codes = for_e.new_zeros(ctx.num_embeddings, for_e.shape[1]).index_add_(0, indices, for_e)
+            more = _sum_by_code(for_of_e, indices, ctx.num_embeddings)
+            for_codes = more if for_codes is None else for_codes + more
         return for_z, for_codes, None, None
+
+
+def _sum_by_code(rows: Tensor, indices: Tensor, num_embeddings: int) -> Tensor:
+    """Sum of the rows of each code, `(K, D)`."""
+    return rows.new_zeros(num_embeddings, rows.shape[1]).index_add_(0, indices, rows)
