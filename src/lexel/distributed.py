@@ -140,9 +140,8 @@ class AllRows:
         """Return the row nearest to each of `points` `(n, D)`, `(n, D)`; zeros if there is no row at all."""
         rows, valid = self.own
         if self._order is not None:
-            rows = torch.where(
-                valid.unsqueeze(1), rows, rows[self._order[0]]
-            )  # for those that do not count, one that does
+            one_that_counts = rows[self._order[0]]  # stands in for those that do not
+            rows = torch.where(valid.unsqueeze(1), rows, one_that_counts)
         own = rows[nearest_code(points, rows)]
         distance = torch.where(self._count > 0, (own - points).square().sum(1), torch.inf)
         holder = torch.where(distance == all_min(distance), rank(), world_size())

@@ -154,7 +154,7 @@ class Revival(Upkeep):
     def prepare(self, codes: Tensor, rows: AllRows, state: dict[str, Tensor], unit: bool = False) -> Change | None:  # noqa: D102
         usage = state["usage"]
         turn = _random(state["step"], self.seed)
-        state["step"] += 1
+        state["step"] += rows.total > 0
         dead = usage < self.threshold
         queue = dead.cumsum(0) - 1
         dead &= queue < rows.total
@@ -214,7 +214,7 @@ class OnlineClustering(Upkeep):
 
     def prepare(self, codes: Tensor, rows: AllRows, state: dict[str, Tensor], unit: bool = False) -> Change | None:  # noqa: D102
         usage, step = state["usage"], state["step"].clone()
-        state["step"] += 1
+        state["step"] += rows.total > 0
         strength = torch.exp(-usage * 10 / (1 - self.decay) - self.epsilon)  # usage is N_i · K
         strength = strength * ((usage.sum() > 0) & (rows.total > 0))
         if self.anchor == "closest":

@@ -133,10 +133,14 @@ class VectorQuantizer(Quantizer):
         counts, error, *sums = all_sum(*statistics) if self.training else statistics
 
         elements = counts.sum().clamp_min(1) * z.shape[1]
-        terms = {"commitment": mean_over_ranks(commitment_error, error, elements)}
+
+        def mean(local: Tensor) -> Tensor:
+            return mean_over_ranks(local, error, elements) if self.training else local / elements
+
+        terms = {"commitment": mean(commitment_error)}
         loss = self.commitment_cost * terms["commitment"]
         if self._has_codebook_loss:
-            terms["codebook"] = mean_over_ranks(codebook_error, error, elements)
+            terms["codebook"] = mean(codebook_error)
             loss = loss + terms["codebook"]
         for regulariser in self.regularisers if self.training else ():
             # EMA moves the codes in place before the backward pass reads them.
@@ -145,6 +149,8 @@ class VectorQuantizer(Quantizer):
         if isinstance(self.learning, EMA) and self.training:
             self.learning.update(self.codebook.weight, self.ema_count, self.ema_sum, counts, sums[0])
         if self.training:
+            if self.estimator.annealed:
+                self.step += counts.sum() > 0
             for part in self.upkeep:
                 part.observe(counts)
         return Quantized(loss, self.codebook.expand(quantized), perplexity(counts), indices, terms, self.num_embeddings)
@@ -178,9 +184,7 @@ class VectorQuantizer(Quantizer):
             return self.estimator.select(z, codes), None
         if not self.estimator.annealed:
             return self.estimator.quantize(z, codes)
-        step = self.step.clone()
-        self.step += 1
-        return self.estimator.quantize(z, codes, step)
+        return self.estimator.quantize(z, codes, self.step.clone())
 
     @torch.no_grad()
     def _keep_up(self, z: Tensor, valid: Tensor | None) -> None:
