@@ -122,7 +122,8 @@ class VectorQuantizer(Quantizer):
             self._keep_up(z, valid)
         codes = self.codebook().to(z.dtype)
         indices, estimated = self._estimate(z, codes)
-        quantized, codebook_error, commitment_error = quantization_step(z, codes, indices, valid)
+        moving = codes if self._has_codebook_loss else codes.detach()
+        quantized, codebook_error, commitment_error = quantization_step(z, moving, indices, valid)
         quantized = quantized if estimated is None else estimated
         counted = indices if valid is None else torch.where(valid, indices, -1)
 
