@@ -47,7 +47,11 @@ def test_two_ranks_are_one_process(pair: list[dict[object, object]], case: tuple
         torch.testing.assert_close(first[name], alone[name], rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ZOO)
+# Each rank draws noise of its own for its inputs, as in dropout; in these two the choice of codes depends on it.
+NOISY = {"vector, Gumbel", "residual, DiVeQ"}
+
+
+@pytest.mark.parametrize("name", [name for name in ZOO if name not in NOISY])
 def test_two_ranks_are_one_process_for_every_quantizer(pair: list[dict[object, object]], name: str) -> None:
     alone, first, second = ranks.every(name, 0, 1), pair[0][name], pair[1][name]
     for both, expected in zip(zip(first["indices"], second["indices"], strict=True), alone["indices"], strict=True):

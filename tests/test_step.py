@@ -65,7 +65,7 @@ def test_gradients_have_gradients(masked: bool) -> None:
 def test_a_training_step_needs_a_few_times_its_input_and_its_codes(learning: lexel.Learning) -> None:
     vq, z = lexel.VectorQuantizer(1 << 16, 16, learning=learning), torch.randn(1 << 14, 16, requires_grad=True)
     with pytest.MonkeyPatch.context() as patch, torch.profiler.profile(profile_memory=True) as profile:
-        patch.setattr("lexel.estimators.nearest_code", lambda z, codes: torch.arange(len(z)))
+        patch.setattr("lexel.estimators.nearest_code", lambda z, codes, metric: torch.arange(len(z)))
         output = vq(z)
         (output.loss + output.quantized.sum()).backward()
     balance = peak = 0

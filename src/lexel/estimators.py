@@ -1,7 +1,7 @@
 """Estimators: what gradient the encoder gets through the choice of a code, which has none of its own.
 
 They act in training; in eval mode the quantizer returns the code itself, with the gradient of the identity. Where they
-draw noise, it comes from torch's global generator, like that of dropout.
+draw noise for each input, it comes from torch's global generator, like that of dropout, and is each rank's own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lexel.distributed import all_sum, rank
 from lexel.nearest import nearest_code
 from lexel.parts import Configurable
 from lexel.soft import Metric, by_rows, logits
@@ -54,8 +55,7 @@ class Estimator(Configurable, abstract=True):
 
     def select(self, z: Tensor, codes: Tensor) -> Tensor:
         """Return the index of the nearest code, int64 `(N,)`."""
-        z, codes = z.detach(), codes.detach()
-        return nearest_code(z, codes) if self.metric == "euclidean" else nearest_code(z, codes, metric=self.metric)
+        return nearest_code(z.detach(), codes.detach(), metric=self.metric)
 
     def quantize(self, z: Tensor, codes: Tensor, step: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Choose codes and quantize, in training.
@@ -236,6 +236,7 @@ class SpaceFillingDiVeQ(DiVeQ):
         if len(codes) == 1:
             return super().quantize(z, codes)
         position = torch.rand(len(codes) - 1, 1, dtype=codes.dtype, device=codes.device)
+        position = all_sum(position * (rank() == 0))[0]  # all ranks see the same segments
         segments = self.select(z, torch.lerp(codes[:-1], codes[1:], position))
         position = position[segments]
         first, second = F.embedding(segments, codes), F.embedding(segments + 1, codes)
