@@ -30,8 +30,8 @@ SHAPES = [((256, 64, 8, 8), 512), ((16, 64, 32, 32), 8192), ((16, 8, 32, 32), 16
 HUGE = ((16, 16, 32, 32), 1 << 20)
 WHY = [
     "The search takes a few milliseconds; the rest is a dozen passes over 4 MB (to rows and back, gather, difference, "
-    "norms, gradient, sums by index), bound by memory and by the page faults of fresh buffers, and some fifty small "
-    "operations of 10 µs.",
+    "norms, gradient, sums by index), bound by memory and by the page faults of fresh buffers; the small operations "
+    "between them take 0.4 ms. The three transpositions of BCHW are more than half of the passes' time.",
     "The search, which is bound by arithmetic, takes nearly all of the time; the passes are those of the shape above.",
     "The search takes nearly all of the time; D = 8 leaves it little arithmetic for each score that it looks at.",
 ]
