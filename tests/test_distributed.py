@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from tests import ranks
-from tests.quantizers.zoo import ZOO
 
 WATCHDOG_SECONDS = 100
 
@@ -47,11 +46,7 @@ def test_two_ranks_are_one_process(pair: list[dict[object, object]], case: tuple
         torch.testing.assert_close(first[name], alone[name], rtol=1e-6, atol=1e-9)
 
 
-# Each rank draws noise of its own for its inputs, as in dropout; in these two the choice of codes depends on it.
-NOISY = {"vector, Gumbel", "residual, DiVeQ"}
-
-
-@pytest.mark.parametrize("name", [name for name in ZOO if name not in NOISY])
+@pytest.mark.parametrize("name", ranks.QUIET)
 def test_two_ranks_are_one_process_for_every_quantizer(pair: list[dict[object, object]], name: str) -> None:
     alone, first, second = ranks.every(name, 0, 1), pair[0][name], pair[1][name]
     for both, expected in zip(zip(first["indices"], second["indices"], strict=True), alone["indices"], strict=True):

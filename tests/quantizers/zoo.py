@@ -21,11 +21,14 @@ class Example:
         make: builds it; its `embedding_dim` may be anything, its maps 4×4.
         flow: for the task loss and each term, the names of what its gradient reaches: `"inputs"`, or parameters.
         maps_only: it takes `(B, D, 4, 4)` and no other shape, and its indices are not the input's positions.
+        noisy: its choices depend on noise drawn for each input, like dropout's; ranks draw other numbers than one
+            process does.
     """
 
     make: Callable[[], lexel.Quantizer]
     flow: dict[str, set[str]]
     maps_only: bool = False
+    noisy: bool = False
 
 
 def spread(num_embeddings: int = 32, embedding_dim: int = 6, **settings: object) -> lexel.VectorQuantizer:
@@ -56,9 +59,9 @@ ZOO: dict[str, Example] = {
     "vector, EMA": Example(lambda: spread(learning=lexel.EMA()), {**TASK, **OWN}),
     "vector, rotation": Example(lambda: spread(estimator=lexel.RotationTrick()), {**TASK, **vector()}),
     "vector, DiVeQ": Example(lambda: spread(estimator=lexel.DiVeQ()), {**MOVED, **OWN}),
-    "vector, space-filling": Example(lambda: spread(estimator=lexel.SpaceFillingDiVeQ()), {**MOVED, **OWN}),
+    "vector, space-filling": Example(lambda: spread(estimator=lexel.SpaceFillingDiVeQ()), {**MOVED, **OWN}, noisy=True),
     "vector, NSVQ": Example(lambda: spread(estimator=lexel.NSVQ()), {**MOVED, **OWN}),
-    "vector, Gumbel": Example(lambda: spread(estimator=lexel.GumbelSoftmax()), {**MOVED, **OWN}),
+    "vector, Gumbel": Example(lambda: spread(estimator=lexel.GumbelSoftmax()), {**MOVED, **OWN}, noisy=True),
     "vector, IBQ": Example(lambda: spread(estimator=lexel.IndexBackpropagation()), {**MOVED, **vector()}),
     "vector, synchronised": Example(lambda: spread(estimator=lexel.Synchronised()), {**MOVED, **vector()}),
     "vector, cosine": Example(lambda: spread(codebook=lexel.CosineCodebook()), {**TASK, **vector()}),
@@ -103,6 +106,7 @@ ZOO: dict[str, Example] = {
             "0.commitment": {"inputs"},
             "1.commitment": {"inputs", "quantizers.0.codebook.weight"},
         },
+        noisy=True,
     ),
     "residual, shared": Example(
         lambda: lexel.ResidualQuantizer([spread()], depth=3),
