@@ -82,12 +82,12 @@ class _FirstPass:
         # Scores do not change in order when all codes move together; the rounding of their expanded form does.
         self.centre = codebook.mean(0) if metric != "cosine" else torch.zeros_like(codebook[0])
         parts = torch.split(codebook, WIDTH)
-        top = torch.stack([(part - self.centre).abs().amax() for part in parts]).amax()
+        top = torch.stack([(part - self.centre).abs().max() for part in parts]).max()
         self.scale = _power_of_two(top) if metric != "cosine" else torch.ones_like(top)
         # A codebook of several tiles is moved and scaled anew for every tile: a second copy might not fit.
         self.only = self._packed(codebook) if len(codebook) <= WIDTH else None
-        squares = [codes.square().sum(1).amax() for _, codes, _ in self.tiles()]
-        self.norm = torch.stack(squares).amax().sqrt()
+        squares = [codes.square().sum(1).max() for _, codes, _ in self.tiles()]
+        self.norm = torch.stack(squares).max().sqrt()
 
     def _packed(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         codes = _unit(codes) if self.metric == "cosine" else (codes - self.centre) * self.scale
@@ -215,7 +215,7 @@ def _rounding(tensor: Tensor) -> float:
 
 def _power_of_two(top: Tensor) -> Tensor:
     """A factor that brings `top` near 1, exactly: 1 where it is 0."""
-    exponent = torch.frexp(top).exponent.clamp(-126, 126).to(top.dtype)
+    exponent = (top.log2().floor() + 1).clamp(-126, 126)  # frexp has no counterpart in ONNX
     return torch.exp2(-exponent).where(top > 0, 1)
 
 
