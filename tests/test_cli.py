@@ -421,3 +421,32 @@ def test_demo_draws_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert str(out / picture) in printed.replace("\n", "")
         with Image.open(out / picture) as image:
             assert len(image.getcolors(1 << 24)) > 10
+
+
+@pytest.mark.parametrize(
+    "quantizer",
+    [
+        ["--quantizer", "lexel.FiniteScalarQuantizer", "--quantizer.levels", "[8,5,5,5]"],
+        ["--quantizer", "lexel.LookupFreeQuantizer", "--quantizer.embedding_dim", "40"],
+        ["--quantizer", json.dumps(lexel.ResidualQuantizer([lexel.VectorQuantizer(16, 4) for _ in range(2)]).config)],
+        ["--quantizer", json.dumps(lexel.ProductQuantizer([lexel.VectorQuantizer(16, 4)], heads=2).config)],
+        ["--quantizer", json.dumps(lexel.presets.var((1, 2, 3, 4), embedding_dim=4).config)],
+    ],
+    ids=["finite scalar", "lookup-free, 2^40", "residual", "product", "multi-scale"],
+)
+def test_any_quantizer_trains_evaluates_encodes_and_decodes(
+    quantizer: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    squares = tmp_path / "squares.npy"  # the multi-scale quantizer takes maps of one size
+    np.save(squares, np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype(np.uint8))
+    run, codes, images = tmp_path / "run", tmp_path / "codes.safetensors", tmp_path / "images"
+    options = ["--steps", "2", "--batch-size", "2", "--crop", "16", "--model.hidden-channels", "8", *quantizer]
+    assert main(["train", str(squares), "--out", str(run), *options]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(run), str(squares), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert 1 <= figures["perplexity"] <= figures["used"] <= figures["num_embeddings"]
+    assert figures["bits_per_pixel"] > 0
+    assert main(["encode", str(run), str(squares), "--out", str(codes)]) == 0
+    assert main(["decode", str(run), str(codes), "--out", str(images)]) == 0
+    assert len(list(images.rglob("*.png"))) == 4

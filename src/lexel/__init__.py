@@ -8,6 +8,7 @@ loss, quantized, perplexity, encodings = vq(torch.randn(2, 64, 8, 8))
 
 from importlib.metadata import version as _version
 
+from lexel import presets
 from lexel.codebook import (
     AffineCodebook,
     Codebook,
@@ -89,5 +90,6 @@ __all__ = [
     "VectorQuantizer",
     "from_config",
     "nearest_code",
+    "presets",
     "to_config",
 ]

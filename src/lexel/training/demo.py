@@ -17,7 +17,7 @@ from lexel.training.evaluate import Evaluation, evaluate
 from lexel.training.run import train
 from lexel.training.settings import Settings
 
-__all__ = ["Demo", "run_demo"]
+__all__ = ["Demo", "copy_photographs", "run_demo"]
 
 TRAINED_ON = {
     "skimage": [
@@ -61,9 +61,7 @@ def run_demo(model: VQVAE, out: Path, settings: Settings, *, config: str = "", o
         ImportError: a package that carries the photographs is missing.
     """
     refuse_existing(out, overwrite=overwrite)
-    trained_on, held_out = out / "photographs" / "trained-on", out / "photographs" / "held-out"
-    _copy(TRAINED_ON, trained_on)
-    _copy(HELD_OUT, held_out)
+    trained_on, held_out = copy_photographs(out / "photographs")
     finished = train(model, trained_on, out, settings, config=config, overwrite=True)
 
     model = model.cpu().eval()
@@ -82,6 +80,24 @@ def run_demo(model: VQVAE, out: Path, settings: Settings, *, config: str = "", o
     return Demo(evaluate(model, held_out), reconstructions, tokens, finished)
 
 
+def copy_photographs(folder: Path) -> tuple[Path, Path]:
+    """Copy the photographs into `folder`, and return the folders of those to train on and of those to hold out.
+
+    Raises:
+        ImportError: a package that carries the photographs is missing.
+    """
+    folders = folder / "trained-on", folder / "held-out"
+    for photographs, target in zip((TRAINED_ON, HELD_OUT), folders, strict=True):
+        target.mkdir(parents=True, exist_ok=True)
+        for package, names in photographs.items():
+            spec = find_spec(package)
+            if spec is None or spec.origin is None:
+                raise ImportError(f"the demo needs the photographs of {package}: pip install 'lexel[demo]'")
+            for name in names:
+                shutil.copy(Path(spec.origin).parent / name, target)
+    return folders
+
+
 def _token_page(model: VQVAE, image: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     """Draw an image beside its tokens, each a square of the colour that stands for its code."""
     vectors = model.quantizer.lookup(grid)[0].movedim(0, -1)
@@ -91,13 +107,3 @@ def _token_page(model: VQVAE, image: torch.Tensor, grid: torch.Tensor) -> torch.
     zoom = 2
     enlarged = image.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
     return columns([[enlarged], [token_picture(colours, model.downsampling * zoom)]])
-
-
-def _copy(photographs: dict[str, list[str]], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for package, names in photographs.items():
-        spec = find_spec(package)
-        if spec is None or spec.origin is None:
-            raise ImportError(f"the demo needs the photographs of {package}: pip install 'lexel[demo]'")
-        for name in names:
-            shutil.copy(Path(spec.origin).parent / name, folder)
