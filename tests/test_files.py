@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +45,16 @@ def test_names_that_leave_the_folder_are_refused(name: str) -> None:
 
 def test_other_names_are_kept() -> None:
     assert inside(Path("out"), "猫/a b..c.png") == Path("out/猫/a b..c.png")
+
+
+def test_a_kill_in_the_middle_leaves_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "answer"
+    target.write_text("before")
+    program = (
+        "import os, signal, sys; from pathlib import Path; from lexel.files import written_beside\n"
+        "with written_beside(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('half of'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program, str(target)], check=False, timeout=60)
+    assert ran.returncode == -signal.SIGKILL
+    assert target.read_text() == "before"
