@@ -32,7 +32,21 @@ def _load() -> ctypes.CDLL | None:
                 pointer, integer, integer, integer, pointer, integer, integer, integer, integer,
                 ctypes.c_int, integer, ctypes.c_int, ctypes.c_char_p, pointer, pointer,
             ]  # fmt: skip
+            if pool := _openmp_pool():
+                library.lexel_use_pool(ctypes.c_void_p(pool))
             return library
+    return None
+
+
+def _openmp_pool() -> int | None:
+    """Address of `GOMP_parallel` in the OpenMP runtime that torch has loaded; None if torch brings none of its own."""
+    folder = Path(torch.__file__).parent
+    for path in (*folder.glob("lib/lib*omp*.so*"), *folder.parent.glob("torch.libs/lib*omp*.so*")):
+        try:
+            loaded = ctypes.CDLL(str(path), os.RTLD_NOW | os.RTLD_NOLOAD)
+            return ctypes.cast(loaded.GOMP_parallel, ctypes.c_void_p).value
+        except (OSError, AttributeError):  # not loaded, or not an OpenMP runtime
+            continue
     return None
 
 

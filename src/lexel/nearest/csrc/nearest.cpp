@@ -91,7 +91,10 @@ const std::vector<Choice>& choices() {
 }
 
 // -- threads ---------------------------------------------------------------------------------------------------------
-// Plain threads that live for one call: nothing survives a fork, and no second OpenMP runtime is loaded.
+// The pool of the OpenMP runtime that torch has loaded already, where Python found it: its threads wait for work in a
+// loop, and would take the processors from any others. Elsewhere plain threads that live for one call.
+std::atomic<Parallel> pool{nullptr};
+
 class Team {
 public:
     explicit Team(int size) : size_(size) {}
@@ -102,6 +105,19 @@ public:
     }
     int size() const { return size_; }
     void run(const std::function<void(int)>& job) {
+        if (Parallel parallel = pool.load()) {
+            struct Shared {
+                const std::function<void(int)>& job;
+                std::atomic<int> next;
+            } shared{job, {0}};
+            parallel(
+                [](void* data) {
+                    Shared& s = *static_cast<Shared*>(data);
+                    s.job(s.next.fetch_add(1));
+                },
+                &shared, unsigned(size_), 0);
+            return;
+        }
         job_ = &job;
         left_ = int(threads_.size());
         round_.fetch_add(1);
@@ -417,6 +433,8 @@ extern "C" const char* lexel_levels() {
     return names.c_str();
 }
 
+extern "C" void lexel_use_pool(Parallel parallel) { lexel::pool = parallel; }
+
 extern "C" int lexel_nearest(const float* x, int64_t n, int64_t xrow, int64_t xcol, const float* codes, int64_t k,
                              int64_t crow, int64_t ccol, int64_t d, int metric, int64_t topk, int threads,
                              const char* level, int64_t* indices, float* scores) {
@@ -427,7 +445,8 @@ extern "C" int lexel_nearest(const float* x, int64_t n, int64_t xrow, int64_t xc
     if (!how) return 3;
     Problem P{x, codes, n, xrow, xcol, k, crow, ccol, int(d), metric, int(topk), nullptr, 1, nullptr, indices, scores};
     const double work = double(n) * double(k) * double(d);
-    const int wanted = int(std::min<double>(threads, 1 + work / 4e6));
+    int wanted = int(std::min<double>(threads, 1 + work / 4e6));
+    if (wanted > 1 && pool.load()) wanted = threads;  // a pool that keeps its size need not be made anew
     try {
         FloatMode here;
         Search(P, *how, std::max(1, wanted)).all();

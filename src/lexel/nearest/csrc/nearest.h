@@ -95,6 +95,10 @@ int64_t pass_scratch_bytes(const Level&, int mode, int d, int64_t rows);
 #define LEXEL_API __attribute__((visibility("default")))
 #endif
 extern "C" {
+// GOMP_parallel of an OpenMP runtime: runs a function on so many of its threads.
+typedef void (*Parallel)(void (*)(void*), void*, unsigned threads, unsigned flags);
+// Takes threads from this runtime from now on.
+LEXEL_API void lexel_use_pool(Parallel);
 // Names of the levels this machine can run, best last, separated by spaces.
 LEXEL_API const char* lexel_levels();
 // 0: done. 1: a code is not finite. 2: a row is not finite. 3: no such level. 4: out of memory or threads.
