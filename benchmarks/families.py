@@ -34,8 +34,9 @@ def part(name: str, **arguments: Any) -> dict[str, Any]:
 
 
 def vector(num_embeddings: int = 512, embedding_dim: int = 64, **arguments: Any) -> dict[str, Any]:
-    """A vector quantizer."""
-    return part("VectorQuantizer", num_embeddings=num_embeddings, embedding_dim=embedding_dim, **arguments)
+    """A vector quantizer, with the parts of the class unless told otherwise: what is left out keeps lexel train's."""
+    chosen = {"learning": part("Gradient"), "upkeep": [], **arguments}
+    return part("VectorQuantizer", num_embeddings=num_embeddings, embedding_dim=embedding_dim, **chosen)
 
 
 ALIVE = {"learning": part("EMA"), "upkeep": [part("KMeansStart"), part("Revival")]}

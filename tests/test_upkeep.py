@@ -159,6 +159,19 @@ class TestRevival:
             z = torch.randn(64, 4)
             torch.testing.assert_close(vq(z).quantized, plain(z).quantized, rtol=0, atol=0)
 
+    def test_how_a_batch_is_cut_does_not_age_codes_faster(self, learning: lexel.Learning) -> None:
+        """Sixteen batches of a sixteenth of K inputs move the average of usage as much as one of K does."""
+        part = lexel.Revival(decay=0.9)
+        whole, parts = part.state(64), part.state(64)
+        idle = torch.zeros(64)
+        idle[:4] = 16.0
+        part.observe(idle, whole)
+        for _ in range(16):
+            part.observe(idle / 16, parts)
+        torch.testing.assert_close(parts["usage"], whole["usage"])
+        part.observe(torch.zeros(64), parts)
+        torch.testing.assert_close(parts["usage"], whole["usage"])
+
     def test_every_input_is_as_likely(self, learning: lexel.Learning) -> None:
         part, codes, hits = lexel.Revival(), torch.zeros(3, 1), torch.zeros(10)
         state = part.state(3)

@@ -121,12 +121,12 @@ class Revival(Upkeep):
     codes take different inputs, and when there are more of them than inputs, the rest waits for the next step.
     SoundStream counts usage in inputs for each batch (and replaces below 2); here it is a share, so that it means the
     same for any batch and any K: 1 is the usage that each code has when all are used alike. A batch smaller than K
-    cannot use every code: `decay` should then remember several times K / batch steps.
+    cannot use every code, so it moves the average less: by γ to the power of N/K, the share of a whole step that it is.
 
     Attributes:
         threshold: usage below which a code is dead, in [0, 1).
         decay: γ of the running average, in [0, 1). A code starts, and starts again, at a usage of 1, so one that
-            nothing chooses lives for log(threshold) / log(decay) steps, some 300.
+            nothing chooses lives for log(threshold) / log(decay) steps of at least K inputs, some 22.
         seed: of the choice of inputs.
 
     Raises:
@@ -134,13 +134,13 @@ class Revival(Upkeep):
 
     Example:
         >>> import lexel
-        >>> vq = lexel.VectorQuantizer(512, 64, learning=lexel.EMA(), upkeep=(KMeansStart(), Revival(threshold=0.1)))
+        >>> vq = lexel.VectorQuantizer(512, 64, learning=lexel.EMA(), upkeep=(KMeansStart(), Revival()))
         >>> vq(torch.randn(2, 64, 32, 32)).quantized.shape
         torch.Size([2, 64, 32, 32])
     """
 
-    threshold: float = 0.05
-    decay: float = 0.99
+    threshold: float = 0.1
+    decay: float = 0.9
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -168,7 +168,8 @@ class Revival(Upkeep):
         return rows.take(torch.where(dead, positions, 0)), dead.to(codes.dtype)
 
     def observe(self, counts: Tensor, state: dict[str, Tensor]) -> None:  # noqa: D102
-        _follow(state["usage"], counts, self.decay)
+        whole = (counts.sum() / len(counts)).clamp_max(1)
+        _follow(state["usage"], counts, 1 - self.decay**whole)
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,7 @@ class OnlineClustering(Upkeep):
         return rows.take(own % rows.total.clamp_min(1)), strength
 
     def observe(self, counts: Tensor, state: dict[str, Tensor]) -> None:  # noqa: D102
-        _follow(state["usage"], counts, self.decay)
+        _follow(state["usage"], counts, (1 - self.decay) * (counts.sum() > 0))
 
 
 def kmeans(rows: Tensor, num_embeddings: int, iterations: int = 10, seed: int = 0, unit: bool = False) -> Tensor:
@@ -297,11 +298,10 @@ def _(
     return torch.empty_like(codes), codes.new_empty(len(codes)), torch.empty_like(collected)
 
 
-def _follow(usage: Tensor, counts: Tensor, decay: float) -> None:
-    """Move the running average of usage, in shares of an even usage, by one step; an empty one moves nothing."""
-    total = counts.sum()
-    share = counts.to(usage.dtype) * (len(usage) / total.clamp_min(1))
-    usage.lerp_(share.to(usage.dtype), ((1 - decay) * (total > 0)).to(usage.dtype))
+def _follow(usage: Tensor, counts: Tensor, step: Tensor) -> None:
+    """Move the running average of usage, in shares of an even usage, by `step` in [0, 1]; 0 for an empty batch."""
+    share = counts.to(usage.dtype) * (len(usage) / counts.sum().clamp_min(1))
+    usage.lerp_(share.to(usage.dtype), step.to(usage.dtype))
 
 
 _PRIME = 2**31 - 1
