@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 
 import pytest
@@ -17,6 +18,7 @@ from lexel.soft import by_rows, logits
 LEARNING = [lexel.Gradient(), lexel.EMA()]
 ESTIMATORS = [
     lexel.StraightThrough(),
+    lexel.StraightThrough(metric="cosine"),
     lexel.RotationTrick(),
     lexel.Synchronised(nu=0.3),
     lexel.Synchronised(estimator=lexel.RotationTrick()),
@@ -99,6 +101,17 @@ def test_straight_through_and_rotation_leave_the_code_alone() -> None:
         output = estimator(z, e)
         assert torch.equal(output, e)
         assert not gradients(output, torch.randn_like(z), e)[0].any()
+
+
+@pytest.mark.parametrize("wrap", [lambda inner: inner, lambda inner: lexel.Synchronised(0.3, inner)])
+def test_by_cosine_the_angle_decides_and_codes_keep_their_lengths(
+    wrap: Callable[[lexel.Estimator], lexel.Estimator],
+) -> None:
+    z, codes = torch.tensor([[10.0, 9.0]]), torch.tensor([[9.0, 10.0], [0.2, 0.18]])
+    for metric, index in (("cosine", 1), ("euclidean", 0)):
+        indices, quantized = wrap(lexel.StraightThrough(metric=metric)).quantize(z, codes)
+        assert indices.tolist() == [index]
+        assert torch.equal(quantized, codes[indices])
 
 
 @pytest.mark.parametrize("inner", [lexel.StraightThrough(), lexel.RotationTrick()], ids=repr)
@@ -296,6 +309,7 @@ class TestInAQuantizer:
 @pytest.mark.parametrize(
     ("cls", "wrong"),
     [
+        (lexel.StraightThrough, {"metric": "l2"}),
         (lexel.Synchronised, {"nu": 0.0}),
         (lexel.DiVeQ, {"variance": -1.0}),
         (lexel.SpaceFillingDiVeQ, {"variance": -1.0}),
@@ -304,7 +318,7 @@ class TestInAQuantizer:
         (lexel.GumbelSoftmax, {"rate": -1.0}),
     ],
 )
-def test_refuses_settings_out_of_range(cls: type, wrong: dict[str, float]) -> None:
+def test_refuses_settings_out_of_range(cls: type, wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=f"{cls.__name__}: {next(iter(wrong))}"):
         cls(**wrong)
 

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lexel.distributed import all_sum, rank
-from lexel.nearest import nearest_code
+from lexel.nearest import Metric, nearest_code
 from lexel.parts import Configurable
-from lexel.soft import Metric, by_rows, logits
+from lexel.soft import by_rows, logits
 
 __all__ = [
     "NSVQ",
@@ -44,7 +44,7 @@ class Estimator(Configurable, abstract=True):
         annealed: `quantize` depends on the step.
     """
 
-    metric: ClassVar[Metric] = "euclidean"
+    metric: Metric = "euclidean"
     moves_codes: ClassVar[bool] = False
     replaces_codebook_loss: ClassVar[bool] = False
     annealed: ClassVar[bool] = False
@@ -79,11 +79,24 @@ class StraightThrough(Estimator):
     The usual way to write it, ``z + (e - z).detach()``, rounds: its value is not exactly the code. Here the zero
     ``z - z.detach()`` carries the gradient and the value stays the code's, bit for bit.
 
+    Attributes:
+        metric: by what the code is chosen. With `"cosine"` the angle decides and codes keep their lengths, as in DAC
+            (arXiv 2306.06546); with a `CosineCodebook` there are no lengths to keep.
+
+    Raises:
+        ValueError: the metric is none of `"euclidean"`, `"cosine"` and `"dot"`.
+
     Example:
         >>> z, e = torch.tensor([[0.1]], requires_grad=True), torch.tensor([[0.3]])
         >>> StraightThrough()(z, e)
         tensor([[0.3000]], grad_fn=<AddBackward0>)
     """
+
+    metric: Metric = "euclidean"
+
+    def __post_init__(self) -> None:
+        if self.metric not in ("euclidean", "cosine", "dot"):
+            raise ValueError(f"StraightThrough: metric must be euclidean, cosine or dot, got {self.metric!r}")
 
     def __call__(self, z: Tensor, e: Tensor) -> Tensor:  # noqa: D102
         return _carry(e.detach(), z)
@@ -121,6 +134,7 @@ class Synchronised(Estimator):
             raise ValueError(f"Synchronised: nu must be positive, got {self.nu}")
         if self.estimator.moves_codes:
             raise ValueError(f"Synchronised: {self.estimator} has a gradient for the codes already")
+        object.__setattr__(self, "metric", self.estimator.metric)
 
     def __call__(self, z: Tensor, e: Tensor) -> Tensor:  # noqa: D102
         return _carry(self.estimator(z, e), self.nu * e)
@@ -261,7 +275,7 @@ class IndexBackpropagation(Estimator):
         True
     """
 
-    metric: ClassVar[Metric] = "dot"
+    metric = "dot"  # a class attribute: without a type it is no setting
     moves_codes: ClassVar[bool] = True
 
     def quantize(self, z: Tensor, codes: Tensor, step: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: D102
