@@ -51,10 +51,16 @@ class TestIndices:
         z = torch.atanh(scaled) - torch.tan(offset / half)
         assert torch.equal(fsq(z).indices, from_digits(digits, levels))
 
-    @pytest.mark.parametrize("level", [2, 3, 8, 500, 501, 1000, 4097])
-    def test_no_input_leaves_the_levels_and_none_is_out_of_reach(self, level: int) -> None:
+    @pytest.mark.parametrize(
+        ("level", "bound"),
+        [
+            *((level, "tan") for level in (2, 3, 8, 500, 501, 1000, 4097)),
+            *((level, "artanh") for level in (3, 4, 1000)),
+        ],
+    )
+    def test_no_input_leaves_the_levels_and_none_is_out_of_reach(self, level: int, bound: str) -> None:
         z = torch.cat([torch.tensor([-1e30, 1e30]), torch.atanh(torch.linspace(-1, 1, 40 * level)[1:-1])])
-        indices = lexel.FiniteScalarQuantizer([level])(z.unsqueeze(1)).indices
+        indices = lexel.FiniteScalarQuantizer([level], bound=bound)(z.unsqueeze(1)).indices
         assert indices.min() == 0
         assert indices.max() == level - 1
         assert len(indices.unique()) == level
@@ -91,6 +97,15 @@ class TestIndices:
         for wrong in ([], [8, 1]):
             with pytest.raises(ValueError, match="levels must hold"):
                 family(wrong)
+
+    def test_bounds_that_are_none(self) -> None:
+        with pytest.raises(ValueError, match="bound must be 'tan' or 'artanh', got 'tanh'"):
+            lexel.FiniteScalarQuantizer([5], bound="tanh")
+        for level in (2, 1001):
+            with pytest.raises(
+                ValueError, match=rf"levels must be in \[3, 1000\] with bound='artanh', got \[{level}\]"
+            ):
+                lexel.FiniteScalarQuantizer([level], bound="artanh")
 
     def test_finite_scalar_codes_of_the_whole_grid_are_used_alike(self) -> None:
         """Uniform bounded inputs use every code, which the paper reports as its main gain over a learned table."""
@@ -212,6 +227,9 @@ class TestAgainstTheField:
         torch.testing.assert_close(output.quantized[same], quantized[same])
         steps = (to_digits(output.indices, levels) - to_digits(indices.long(), levels)).abs()
         assert steps.max() <= 1
+        output = lexel.FiniteScalarQuantizer(levels, bound="artanh", channel_dim=-1)(z)
+        assert torch.equal(output.indices, indices.long())
+        torch.testing.assert_close(output.quantized, quantized)
 
     @pytest.mark.parametrize("spherical", [False, True])
     def test_lookup_free(self, spherical: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,16 +31,19 @@ class FiniteScalarQuantizer(Quantizer):
     The gradient is that of f, straight through the rounding.
 
     vector-quantize-pytorch takes h = (L − 1)(1 + ε)/2 and shift = artanh(offset/h), which moves the thresholds between
-    levels by some thousandths, and refuses L = 2; its indices and codes have the same meaning. Lexel follows the paper.
+    levels by some thousandths, and refuses L = 2; its indices and codes have the same meaning. Lexel follows the paper,
+    and `bound="artanh"` the package, for encoders that were trained with it.
 
     Args:
         levels: L_i for each channel, at least 2; the paper recommends `[8, 6, 5]` for about 2^8 codes, `[8, 5, 5, 5]`
             for 2^10, `[7, 5, 5, 5, 5]` for 2^12, `[8, 8, 8, 6, 5]` for 2^14, `[8, 8, 8, 5, 5, 5]` for 2^16.
+        bound: `"tan"` for f as above, `"artanh"` for that of vector-quantize-pytorch.
         channel_dim: which axis of the input holds the channels, `len(levels)` of them.
 
     Raises:
         TypeError: `levels` is not a sequence of integers.
-        ValueError: a level is below 2, or K exceeds 2^62.
+        ValueError: a level is below 2 (or not in [3, 1000] with `bound="artanh"`), K exceeds 2^62, or `bound` is
+            neither.
 
     Example:
         >>> import torch, lexel
@@ -51,10 +55,16 @@ class FiniteScalarQuantizer(Quantizer):
         (tensor([[0., 0., 0., 0.]]), tensor([500]))
     """
 
-    def __init__(self, levels: Sequence[int], *, channel_dim: int = 1) -> None:
-        self_levels = check_levels(type(self).__name__, levels)
-        super().__init__(math.prod(self_levels), len(self_levels), channel_dim)
-        self.levels = self_levels
+    def __init__(self, levels: Sequence[int], *, bound: Literal["tan", "artanh"] = "tan", channel_dim: int = 1) -> None:
+        name = type(self).__name__
+        checked = check_levels(name, levels)
+        super().__init__(math.prod(checked), len(checked), channel_dim)
+        if bound not in ("tan", "artanh"):
+            raise ValueError(f"{name}: bound must be 'tan' or 'artanh', got {bound!r}")
+        if bound == "artanh" and not 3 <= min(checked) <= max(checked) <= 1000:
+            raise ValueError(f"{name}: levels must be in [3, 1000] with bound='artanh', got {list(checked)}")
+        self.levels = checked
+        self.bound = bound
 
     def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
         half_width = z.new_tensor([level // 2 for level in self.levels])
@@ -72,14 +82,16 @@ class FiniteScalarQuantizer(Quantizer):
 
     def _bound(self, z: Tensor) -> Tensor:
         """f(z): each channel squashed so that rounding gives exactly L levels."""
-        half = [(level - 1) * (1 - min(1e-3, 0.5 / level)) / 2 for level in self.levels]
+        margins = [min(1e-3, 0.5 / level) if self.bound == "tan" else -1e-3 for level in self.levels]
+        half = [(level - 1) * (1 - margin) / 2 for level, margin in zip(self.levels, margins, strict=True)]
         offset = [0.5 if level % 2 == 0 else 0.0 for level in self.levels]
-        shift = [math.tan(o / h) for o, h in zip(offset, half, strict=True)]
+        inverse = math.tan if self.bound == "tan" else math.atanh
+        shift = [inverse(o / h) for o, h in zip(offset, half, strict=True)]
         return torch.tanh(z + z.new_tensor(shift)) * z.new_tensor(half) - z.new_tensor(offset)
 
     def extra_repr(self) -> str:
         """Show the levels."""
-        return f"levels={list(self.levels)}"
+        return f"levels={list(self.levels)}, bound={self.bound!r}"
 
 
 class LatentQuantizer(Quantizer):
