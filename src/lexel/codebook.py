@@ -25,6 +25,7 @@ __all__ = [
     "SimVQ",
     "Table",
     "VQBridge",
+    "apply_layer",
 ]
 
 
@@ -180,16 +181,16 @@ class _FactorisedTable(Table, abstract=True):
         return codes
 
     def project(self, z: Tensor) -> Tensor:
-        return self.codes.project(_apply(self.down, z))
+        return self.codes.project(apply_layer(self.down, z))
 
     def expand(self, e: Tensor) -> Tensor:
-        return _apply(self.up, self.codes.expand(e))
+        return apply_layer(self.up, self.codes.expand(e))
 
     def place(self, codes: Tensor) -> Tensor:
         return self.codes.place(codes)
 
 
-def _apply(layer: nn.Linear, rows: Tensor) -> Tensor:
+def apply_layer(layer: nn.Linear, rows: Tensor) -> Tensor:
     """Apply a layer in its own dtype, so that a code that is looked up takes the same way as one that was quantized."""
     result: Tensor = layer(rows.to(layer.weight.dtype))
     return result.to(rows.dtype)

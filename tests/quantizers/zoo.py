@@ -52,11 +52,13 @@ def vector(prefix: str = "", weight: str = "codebook.weight") -> dict[str, set[s
 
 
 OWN = {"commitment": {"inputs"}}
+MAPS = tuple(f"{way}.{name}" for way in ("down", "up") for name in ("weight", "bias"))
 MOVED = {"task": {"inputs", "codebook.weight"}}
 
 ZOO: dict[str, Example] = {
     "vector": Example(spread, {**TASK, **vector()}),
     "vector, EMA": Example(lambda: spread(learning=lexel.EMA()), {**TASK, **OWN}),
+    "vector, by angle": Example(lambda: spread(estimator=lexel.StraightThrough(metric="cosine")), {**TASK, **vector()}),
     "vector, rotation": Example(lambda: spread(estimator=lexel.RotationTrick()), {**TASK, **vector()}),
     "vector, DiVeQ": Example(lambda: spread(estimator=lexel.DiVeQ()), {**MOVED, **OWN}),
     "vector, space-filling": Example(lambda: spread(estimator=lexel.SpaceFillingDiVeQ()), {**MOVED, **OWN}, noisy=True),
@@ -68,7 +70,7 @@ ZOO: dict[str, Example] = {
     "vector, factorised": Example(
         lambda: lexel.VectorQuantizer(32, 6, codebook=lexel.FactorisedCodebook(3)),
         {
-            "task": {"inputs", *(f"codebook.{way}.{name}" for way in ("down", "up") for name in ("weight", "bias"))},
+            "task": {"inputs", *(f"codebook.{name}" for name in MAPS)},
             "commitment": {"inputs", "codebook.down.weight", "codebook.down.bias"},
             "codebook": {"codebook.codes.weight"},
         },
@@ -134,6 +136,20 @@ ZOO: dict[str, Example] = {
             },
             **{f"{group}.{stage}.commitment": {"inputs"} for group in range(2) for stage in range(2)},
         },
+    ),
+    "projected": Example(
+        lambda: lexel.ProjectedQuantizer(lexel.ResidualQuantizer([spread(32, 3) for _ in range(2)]), 6),
+        {
+            "task": {"inputs", *MAPS},
+            **{f"{stage}.codebook": {f"quantizer.quantizers.{stage}.codebook.weight"} for stage in range(2)},
+            **{f"{stage}.commitment": {"inputs", "down.weight", "down.bias"} for stage in range(2)},
+        },
+    ),
+    "residual of projected": Example(
+        lambda: lexel.ResidualQuantizer(
+            [lexel.ProjectedQuantizer(lexel.FiniteScalarQuantizer([5, 5, 4]), 6) for _ in range(2)]
+        ),
+        {"task": {"inputs", *(f"quantizers.{stage}.{name}" for stage in range(2) for name in MAPS)}},
     ),
     "multi-scale": Example(
         lambda: lexel.MultiScaleResidualQuantizer(spread(), [1, 3, 4], convolutions=2),

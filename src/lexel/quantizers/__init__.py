@@ -5,6 +5,7 @@ from lexel.quantizers.finite_scalar import FiniteScalarQuantizer, LatentQuantize
 from lexel.quantizers.lookup_free import BinarySphericalQuantizer, LookupFreeQuantizer
 from lexel.quantizers.multi_scale import MultiScaleResidualQuantizer
 from lexel.quantizers.product import ProductQuantizer
+from lexel.quantizers.projected import ProjectedQuantizer
 from lexel.quantizers.random_projection import RandomProjectionQuantizer
 from lexel.quantizers.residual import ResidualQuantizer
 from lexel.quantizers.vector import VectorQuantizer
@@ -16,6 +17,7 @@ __all__ = [
     "LookupFreeQuantizer",
     "MultiScaleResidualQuantizer",
     "ProductQuantizer",
+    "ProjectedQuantizer",
     "Quantized",
     "Quantizer",
     "RandomProjectionQuantizer",

@@ -14,6 +14,7 @@ from lexel.distributed import uniform_of_rows
 from lexel.estimators import StraightThrough
 from lexel.quantizers.base import Quantized, Quantizer
 from lexel.quantizers.composite import Composite, check_parts
+from lexel.quantizers.projected import ProjectedQuantizer
 from lexel.quantizers.vector import VectorQuantizer
 
 __all__ = ["ResidualQuantizer"]
@@ -40,8 +41,8 @@ class ResidualQuantizer(Composite):
     the stages' own straight-through outputs would give the inputs Q times the gradient, or none from the later stages'
     commitment. The gradients of the stages' own outputs are therefore not used, neither their estimators' nor the slope
     of the bounds of a `FiniteScalarQuantizer`. Where a stage has something that the task loss must move, codes under
-    an estimator such as `DiVeQ` or the way out of a `FactorisedCodebook`, all stages are chained instead, as in DAC:
-    r_{q+1} = r_q − e_q, and in training each output keeps its own gradient.
+    an estimator such as `DiVeQ`, or the way out of a `FactorisedCodebook` or `ProjectedQuantizer`, all stages are
+    chained instead, as in DAC: r_{q+1} = r_q − e_q, and in training each output keeps its own gradient.
 
     Args:
         quantizers: the stages, each given once.
@@ -198,6 +199,6 @@ class ResidualQuantizer(Composite):
 
 def _learns_from_task(module: nn.Module) -> bool:
     """Whether the gradient of its output moves parameters of a quantizer that its own loss does not."""
-    return isinstance(module, VectorQuantizer) and (
-        module.estimator.moves_codes or isinstance(module.codebook.settings, FactorisedCodebook)
-    )
+    if isinstance(module, VectorQuantizer):
+        return module.estimator.moves_codes or isinstance(module.codebook.settings, FactorisedCodebook)
+    return isinstance(module, ProjectedQuantizer)

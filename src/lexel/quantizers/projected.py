@@ -1,0 +1,82 @@
+"""A quantizer between two linear maps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from lexel.codebook import apply_layer
+from lexel.quantizers.base import Quantized, Quantizer
+from lexel.quantizers.composite import check_parts
+
+__all__ = ["ProjectedQuantizer"]
+
+
+class ProjectedQuantizer(Quantizer):
+    """Quantizes a learned linear map of the input, and maps the result back by another.
+
+        quantized = up(quantizer(down(z)))
+
+    So a quantizer whose dimension its method decides, as with `FiniteScalarQuantizer`, meets features of any size, and
+    a whole `ResidualQuantizer` works in few dimensions. The losses are those of the quantizer, in its own space; the
+    task loss moves both maps. A table alone has the same in `FactorisedCodebook`.
+
+    Attributes:
+        quantizer: the quantizer that was given.
+        down: from D to the quantizer's channels.
+        up: back.
+
+    Args:
+        quantizer: any quantizer of single positions.
+        embedding_dim: D, the input's channels.
+        bias: whether the maps have one.
+        channel_dim: which axis of the input holds the channels.
+
+    Raises:
+        TypeError: `quantizer` is something else, or quantizes whole maps.
+
+    Example:
+        >>> import torch, lexel
+        >>> fsq = lexel.ProjectedQuantizer(lexel.FiniteScalarQuantizer([8, 5, 5, 5]), 256)
+        >>> output = fsq(torch.randn(2, 256, 7))
+        >>> output.quantized.shape, output.indices.shape, fsq.num_embeddings
+        (torch.Size([2, 256, 7]), torch.Size([2, 7]), 1000)
+    """
+
+    def __init__(self, quantizer: Quantizer, embedding_dim: int, *, bias: bool = True, channel_dim: int = 1) -> None:
+        check_parts(type(self).__name__, [quantizer], "use two of these")
+        super().__init__(quantizer.num_embeddings, embedding_dim, channel_dim)
+        self.bias = bias
+        self.quantizer = quantizer
+        self.down = nn.Linear(embedding_dim, quantizer.embedding_dim, bias)
+        self.up = nn.Linear(quantizer.embedding_dim, embedding_dim, bias)
+
+    @property
+    def bits(self) -> float:
+        """Bits that the indices of one position carry at most."""
+        return self.quantizer.bits
+
+    @property
+    def index_shape(self) -> tuple[int, ...]:
+        """As that of the quantizer."""
+        return self.quantizer.index_shape
+
+    def check_indices(self, indices: Tensor) -> None:  # noqa: D102
+        self.quantizer.check_indices(indices)
+
+    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
+        inner = apply_layer(self.down, z)
+        if valid is not None:
+            inner = torch.where(valid.unsqueeze(-1), inner, 0)
+        result = self.quantizer.quantize_positions(inner, valid)
+        return replace(result, quantized=apply_layer(self.up, result.quantized))
+
+    def lookup_positions(self, indices: Tensor) -> Tensor:  # noqa: D102
+        absent = (indices < 0).all(-1) if self.index_shape else indices < 0
+        return torch.where(absent.unsqueeze(-1), 0, apply_layer(self.up, self.quantizer.lookup_positions(indices)))
+
+    def extra_repr(self) -> str:
+        """Show D."""
+        return f"{self.embedding_dim}"
