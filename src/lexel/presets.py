@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lexel.codebook import FactorisedCodebook
+from lexel.codebook import CosineCodebook, FactorisedCodebook, SimVQ
 from lexel.estimators import StraightThrough
 from lexel.learning import EMA
 from lexel.quantizers import (
@@ -30,11 +30,74 @@ __all__ = [
     "dac",
     "encodec",
     "hificodec",
+    "llamagen",
     "magvit2",
     "rq_vae",
+    "simvq",
     "soundstream",
     "var",
+    "vit_vqgan",
+    "vqgan",
+    "vqvae",
 ]
+
+
+def vqvae(num_embeddings: int = 512, *, embedding_dim: int = 64, channel_dim: int = 1) -> VectorQuantizer:
+    """VQ-VAE (arXiv 1711.00937, §4.1): 512 codes for ImageNet, β = 0.25 in all experiments, codes by gradient.
+
+    The paper does not state D; 64 is what the authors' public example has.
+
+    Example:
+        >>> vqvae().bits
+        9.0
+    """
+    return VectorQuantizer(num_embeddings, embedding_dim, 0.25, channel_dim=channel_dim)
+
+
+def vqgan(num_embeddings: int = 16384, *, embedding_dim: int = 256, channel_dim: int = 1) -> VectorQuantizer:
+    """VQGAN (arXiv 2012.09841): 1,024 or 16,384 codes of 256 dimensions for ImageNet; β = 0.25 in its configurations.
+
+    The package weighs the codebook term instead of the commitment term by β, unless `legacy` is off; here it is β for
+    the commitment, as the paper's equations have it.
+
+    Example:
+        >>> vqgan().bits
+        14.0
+    """
+    return VectorQuantizer(num_embeddings, embedding_dim, 0.25, channel_dim=channel_dim)
+
+
+def vit_vqgan(num_embeddings: int = 8192, *, embedding_dim: int = 768, channel_dim: int = -1) -> VectorQuantizer:
+    """ViT-VQGAN (arXiv 2110.04627, §3.2): 8,192 factorised cosine codes, 768 dimensions in and 32 for the search.
+
+    Example:
+        >>> vit_vqgan().codebook().shape
+        torch.Size([8192, 32])
+    """
+    codebook = FactorisedCodebook(32, CosineCodebook())
+    return VectorQuantizer(num_embeddings, embedding_dim, 0.25, codebook=codebook, channel_dim=channel_dim)
+
+
+def llamagen(num_embeddings: int = 16384, *, embedding_dim: int = 8, channel_dim: int = 1) -> VectorQuantizer:
+    """LlamaGen's image tokenizer (arXiv 2406.06525): 16,384 cosine codes of 8 dimensions, β = 0.25, no entropy term.
+
+    Example:
+        >>> llamagen().bits
+        14.0
+    """
+    return VectorQuantizer(num_embeddings, embedding_dim, 0.25, codebook=CosineCodebook(), channel_dim=channel_dim)
+
+
+def simvq(num_embeddings: int = 65536, *, embedding_dim: int = 128, channel_dim: int = 1) -> VectorQuantizer:
+    """SimVQ (arXiv 2411.02038): a frozen table behind a linear map; the paper goes up to 262,144 codes.
+
+    128 dimensions and β = 0.25 are those of the authors' configuration for ImageNet.
+
+    Example:
+        >>> simvq().bits
+        16.0
+    """
+    return VectorQuantizer(num_embeddings, embedding_dim, 0.25, codebook=SimVQ(), channel_dim=channel_dim)
 
 
 def soundstream(num_quantizers: int = 8, *, embedding_dim: int = 256, channel_dim: int = 1) -> ResidualQuantizer:
