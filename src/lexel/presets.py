@@ -57,8 +57,8 @@ def vqvae(num_embeddings: int = 512, *, embedding_dim: int = 64, channel_dim: in
 def vqgan(num_embeddings: int = 16384, *, embedding_dim: int = 256, channel_dim: int = 1) -> VectorQuantizer:
     """VQGAN (arXiv 2012.09841): 1,024 or 16,384 codes of 256 dimensions for ImageNet; β = 0.25 in its configurations.
 
-    The package weighs the codebook term instead of the commitment term by β, unless `legacy` is off; here it is β for
-    the commitment, as the paper's equations have it.
+    Its package weighs the codebook term by β instead of the commitment term, unless `legacy` is off; here it is the
+    commitment, as in VQ-VAE.
 
     Example:
         >>> vqgan().bits

@@ -71,6 +71,21 @@ class TestResidual:
         assert z.grad.any()
         assert all(stage.codebook.weight.grad is not None and stage.codebook.weight.grad.any() for stage in stages)
 
+    def test_finite_scalar_stages_refine_each_other_once_they_are_scaled(self) -> None:
+        z = 0.5 * torch.randn(2, 4, 1000)
+        errors = {}
+        for scale in (1, 5):
+            stages = [lexel.ProjectedQuantizer(lexel.FiniteScalarQuantizer([5] * 4), 4, bias=False) for _ in range(3)]
+            for number, stage in enumerate(stages):
+                stage.down.weight.data = torch.eye(4) * scale**number
+                stage.up.weight.data = torch.eye(4) / scale**number
+            rvq = lexel.ResidualQuantizer(stages).eval()
+            indices = rvq(z).indices
+            errors[scale] = [float((rvq.lookup(indices[..., :q]) - z).square().mean()) for q in (1, 2, 3)]
+        assert errors[1][2] > 0.9 * errors[1][1]
+        assert errors[5][1] < 0.25 * errors[5][0]
+        assert errors[5][2] < 0.6 * errors[5][1]
+
     def test_agrees_with_vector_quantize_pytorch(self) -> None:
         ours = self.stages(1.0, 0.5, 0.25)
         theirs = field.ResidualVQ(dim=8, num_quantizers=3, codebook_size=32).eval()

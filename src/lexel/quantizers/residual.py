@@ -44,6 +44,11 @@ class ResidualQuantizer(Composite):
     an estimator such as `DiVeQ`, or the way out of a `FactorisedCodebook` or `ProjectedQuantizer`, all stages are
     chained instead, as in DAC: r_{q+1} = r_q − e_q, and in training each output keeps its own gradient.
 
+    The levels of a `FiniteScalarQuantizer` have a fixed width, and a remainder is narrower than a level: stages of it
+    refine each other when each sits in a `ProjectedQuantizer`, whose maps find the scale. The `ResidualFSQ` of
+    vector-quantize-pytorch squashes its input, divides stage q by L^−q, clamps it, and has levels symmetric about zero
+    for even L too; so its indices are others.
+
     Args:
         quantizers: the stages, each given once.
         depth: Q when the stages should take turns; by default each has one.
