@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,12 @@ class TestVectorQuantizePytorch:
 
 
 class TestClassicModule:
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+    def test_of_any_precision(self, dtype: torch.dtype) -> None:
+        codes = torch.randn(32, 8, dtype=dtype)
+        ours = migrate.load({"_embedding.weight": codes}, commitment_cost=0.25)
+        assert torch.equal(ours.codebook.weight, codes.float())
+
     def test_by_gradient(self) -> None:
         codes, z = torch.randn(32, 8), torch.randn(3, 8, 5, 5)
         for prefix in ("", "vq.", "model._vq_vae."):
@@ -278,6 +285,12 @@ class TestFiles:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=name):
             migrate.load(tmp_path / name, commitment_cost=1.0)
+
+    def test_without_safetensors_the_extra_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        safetensors.torch.save_file(IDENTITY, tmp_path / "model.safetensors")
+        monkeypatch.setitem(sys.modules, "safetensors", None)
+        with pytest.raises(ImportError, match=r"lexel\[models\]"):
+            migrate.load(tmp_path / "model.safetensors", commitment_cost=1.0)
 
     def test_absent(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"nothing.pt"):

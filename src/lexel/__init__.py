@@ -35,6 +35,7 @@ from lexel.parts import from_config, to_config
 from lexel.quantizers import (
     BinarySphericalQuantizer,
     FiniteScalarQuantizer,
+    ImplicitQuantizer,
     LatentQuantizer,
     LookupFreeQuantizer,
     MultiScaleResidualQuantizer,
@@ -66,6 +67,7 @@ __all__ = [
     "FreeCodebook",
     "Gradient",
     "GumbelSoftmax",
+    "ImplicitQuantizer",
     "IndexBackpropagation",
     "KMeansStart",
     "LatentQuantizer",

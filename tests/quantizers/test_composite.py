@@ -28,6 +28,9 @@ def table(num_embeddings: int = 32, embedding_dim: int = 8, **settings: object) 
     return vq
 
 
+SPIKE = torch.tensor([1.5, 1.5, 1.5, 0, 0, 0, 0, 0])  # eight sign patterns in three of eight directions
+
+
 class TestResidual:
     def stages(self, *scales: float) -> lexel.ResidualQuantizer:
         rvq = lexel.ResidualQuantizer([table() for _ in scales])
@@ -71,6 +74,44 @@ class TestResidual:
         assert z.grad.any()
         assert all(stage.codebook.weight.grad is not None and stage.codebook.weight.grad.any() for stage in stages)
 
+    def test_implicit_codes_are_the_papers_function_of_the_partial_sum(self) -> None:
+        stage = lexel.ImplicitQuantizer(16, 8, depth=2, width=12)
+        for parameter in stage.parameters():
+            nn.init.normal_(parameter, std=0.4)
+        rvq, z = lexel.ResidualQuantizer([table(), stage]).eval(), torch.randn(3, 8, 20)
+        output = rvq(z)
+        rows = z.movedim(1, -1).reshape(-1, 8)
+        partial = rvq.lookup(output.indices[..., :1]).movedim(1, -1).reshape(-1, 8)
+        for row, given, index in zip(rows, partial, output.indices[..., 1].flatten(), strict=True):
+            both = torch.cat([stage.codebook.weight, given.expand(16, 8)], 1)
+            codes = stage.codebook.weight + stage.mix(both)
+            for block in stage.blocks:
+                codes = codes + block(codes)
+            assert (codes - (row - given)).norm(dim=1).argmin() == index
+        with pytest.raises(ValueError, match="each stage must have one codebook"):
+            rvq.beam_search(z, 2)
+
+    def test_implicit_codes_fit_what_a_table_cannot(self) -> None:
+        means = 4 * torch.randn(8, 8)
+        maps = torch.randn(8, 8, 8) / 8**0.5  # the remainders of each cluster lie along directions of its own
+        errors = {}
+        for kind in (lexel.VectorQuantizer, lexel.ImplicitQuantizer):
+            torch.manual_seed(1)
+            first, second = lexel.VectorQuantizer(8, 8), kind(8, 8)
+            first.codebook.weight.data = means.clone()
+            nn.init.normal_(second.codebook.weight)
+            rvq = lexel.ResidualQuantizer([first, second])
+            optimizer = torch.optim.Adam(second.parameters(), lr=1e-2)
+            for _ in range(300):
+                cluster = torch.randint(8, (256,))
+                z = means[cluster] + torch.einsum("nde, ne -> nd", maps[cluster], torch.randn(256, 8).sign() * SPIKE)
+                loss = rvq(z).terms["1.codebook"]
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            errors[kind] = loss.detach()
+        assert errors[lexel.ImplicitQuantizer] < 0.6 * errors[lexel.VectorQuantizer]
+
     def test_finite_scalar_stages_refine_each_other_once_they_are_scaled(self) -> None:
         z = 0.5 * torch.randn(2, 4, 1000)
         errors = {}
@@ -81,7 +122,7 @@ class TestResidual:
                 stage.up.weight.data = torch.eye(4) / scale**number
             rvq = lexel.ResidualQuantizer(stages).eval()
             indices = rvq(z).indices
-            errors[scale] = [float((rvq.lookup(indices[..., :q]) - z).square().mean()) for q in (1, 2, 3)]
+            errors[scale] = [(rvq.lookup(indices[..., :q]) - z).square().mean() for q in (1, 2, 3)]
         assert errors[1][2] > 0.9 * errors[1][1]
         assert errors[5][1] < 0.25 * errors[5][0]
         assert errors[5][2] < 0.6 * errors[5][1]

@@ -41,6 +41,14 @@ def spread(num_embeddings: int = 32, embedding_dim: int = 6, **settings: object)
     return vq
 
 
+def implicit() -> lexel.ImplicitQuantizer:
+    """Build an implicit stage whose network has something to say."""
+    stage = lexel.ImplicitQuantizer(16, 6, depth=1, width=8)
+    for parameter in stage.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    return stage
+
+
 TASK = {"task": {"inputs"}}
 BITS = {**TASK, "entropy": {"inputs"}, "diversity": {"inputs"}, "commitment": {"inputs"}}
 
@@ -53,6 +61,7 @@ def vector(prefix: str = "", weight: str = "codebook.weight") -> dict[str, set[s
 
 OWN = {"commitment": {"inputs"}}
 MAPS = tuple(f"{way}.{name}" for way in ("down", "up") for name in ("weight", "bias"))
+IMPLICIT = ("codebook.weight", "mix.weight", "mix.bias", "blocks.0.0.weight", "blocks.0.2.weight")
 MOVED = {"task": {"inputs", "codebook.weight"}}
 
 ZOO: dict[str, Example] = {
@@ -116,6 +125,16 @@ ZOO: dict[str, Example] = {
             **TASK,
             **{f"{stage}.codebook": {"quantizers.0.codebook.weight"} for stage in range(3)},
             **{f"{stage}.commitment": {"inputs"} for stage in range(3)},
+        },
+    ),
+    "implicit": Example(implicit, {**TASK, "codebook": set(IMPLICIT), **OWN}),
+    "residual, implicit": Example(
+        lambda: lexel.ResidualQuantizer([spread(), implicit(), implicit()]),
+        {
+            **TASK,
+            **vector("0."),
+            **{f"{stage}.codebook": {f"quantizers.{stage}.{name}" for name in IMPLICIT} for stage in (1, 2)},
+            **{f"{stage}.commitment": {"inputs"} for stage in (1, 2)},
         },
     ),
     "residual of finite scalar": Example(

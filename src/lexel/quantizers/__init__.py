@@ -2,6 +2,7 @@
 
 from lexel.quantizers.base import Quantized, Quantizer
 from lexel.quantizers.finite_scalar import FiniteScalarQuantizer, LatentQuantizer
+from lexel.quantizers.implicit import ImplicitQuantizer
 from lexel.quantizers.lookup_free import BinarySphericalQuantizer, LookupFreeQuantizer
 from lexel.quantizers.multi_scale import MultiScaleResidualQuantizer
 from lexel.quantizers.product import ProductQuantizer
@@ -13,6 +14,7 @@ from lexel.quantizers.vector import VectorQuantizer
 __all__ = [
     "BinarySphericalQuantizer",
     "FiniteScalarQuantizer",
+    "ImplicitQuantizer",
     "LatentQuantizer",
     "LookupFreeQuantizer",
     "MultiScaleResidualQuantizer",

@@ -14,6 +14,7 @@ from lexel.distributed import uniform_of_rows
 from lexel.estimators import StraightThrough
 from lexel.quantizers.base import Quantized, Quantizer
 from lexel.quantizers.composite import Composite, check_parts
+from lexel.quantizers.implicit import ImplicitQuantizer
 from lexel.quantizers.projected import ProjectedQuantizer
 from lexel.quantizers.vector import VectorQuantizer
 
@@ -50,7 +51,7 @@ class ResidualQuantizer(Composite):
     for even L too; so its indices are others.
 
     Args:
-        quantizers: the stages, each given once.
+        quantizers: the stages, each given once; an `ImplicitQuantizer` is told the sum of those before it.
         depth: Q when the stages should take turns; by default each has one.
         dropout: the probability that a training example is cut, in [0, 1].
         channel_dim: which axis of the input holds the channels.
@@ -97,11 +98,11 @@ class ResidualQuantizer(Composite):
         results = []
         for stage, kept in zip(self.parts, self._kept(z, valid), strict=True):
             if kept is None:
-                result = stage.quantize_positions(residual, None)
+                result = _quantize(stage, residual, total, None)
                 e = result.quantized
             else:
                 present = kept.unsqueeze(-1)
-                result = stage.quantize_positions(torch.where(present, residual, 0), kept)
+                result = _quantize(stage, torch.where(present, residual, 0), total, kept)
                 e = torch.where(present, result.quantized, 0)
             if not self._chained:
                 e = e.detach()
@@ -116,11 +117,13 @@ class ResidualQuantizer(Composite):
 
     def lookup_positions(self, indices: Tensor) -> Tensor:  # noqa: D102
         indices = F.pad(indices, (0, self.index_shape[0] - indices.shape[-1]), value=-1)
-        split = zip(self.parts, self._split(indices), strict=True)
-        codes = [stage.lookup_positions(own).squeeze(-2) for stage, own in split]
-        total = codes[0]
-        for e in codes[1:]:
-            total = total + e
+        first, *others = zip(self.parts, self._split(indices), strict=True)
+        total = first[0].lookup_positions(first[1]).squeeze(-2)
+        for stage, own in others:
+            if isinstance(stage, ImplicitQuantizer):
+                total = total + stage.lookup_given(own.squeeze(-1), total)
+            else:
+                total = total + stage.lookup_positions(own).squeeze(-2)
         return total
 
     def check_indices(self, indices: Tensor) -> None:  # noqa: D102
@@ -144,7 +147,8 @@ class ResidualQuantizer(Composite):
             Indices as `forward` returns them.
 
         Raises:
-            ValueError: `beam_size` is below 1, or a stage has several codebooks or more than 65,536 codes.
+            ValueError: `beam_size` is below 1, or a stage has several codebooks, more than 65,536 codes or codes that
+                depend on the stages before.
 
         Example:
             >>> import torch, lexel
@@ -156,7 +160,7 @@ class ResidualQuantizer(Composite):
         if beam_size < 1:
             raise ValueError(f"{type(self).__name__}.beam_search: beam_size must be at least 1, got {beam_size}")
         for stage in self.parts:
-            if stage.index_shape or stage.num_embeddings > 1 << 16:
+            if stage.index_shape or stage.num_embeddings > 1 << 16 or isinstance(stage, ImplicitQuantizer):
                 raise ValueError(
                     f"{type(self).__name__}.beam_search: each stage must have one codebook of at most 65,536 codes, "
                     f"got {stage}"
@@ -200,6 +204,12 @@ class ResidualQuantizer(Composite):
     def extra_repr(self) -> str:
         """Show what the stages' own lines do not."""
         return f"depth={len(self.parts)}, dropout={self.dropout}"
+
+
+def _quantize(stage: Quantizer, residual: Tensor, partial: Tensor, valid: Tensor | None) -> Quantized:
+    if isinstance(stage, ImplicitQuantizer):
+        return stage.quantize_given(residual, partial, valid)
+    return stage.quantize_positions(residual, valid)
 
 
 def _learns_from_task(module: nn.Module) -> bool:

@@ -1,0 +1,152 @@
+"""Implicit codebooks: a network makes the codes of a residual stage out of what the stages before it have made."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lexel.codebook import FreeCodebook, Table
+from lexel.estimators import StraightThrough
+from lexel.quantizers.base import Quantized, Quantizer
+
+__all__ = ["ImplicitQuantizer"]
+
+# One tile of the search holds this many numbers: each input has codes of its own.
+TILE = 1 << 22
+
+
+class ImplicitQuantizer(Quantizer):
+    """A stage of a `ResidualQuantizer` with a codebook for every input: QINCo (Huijben et al. 2024, arXiv 2401.14732).
+
+    With c̄_k the rows of a table and x̂ the sum of the codes that the stages before have chosen for this input:
+
+        c = c̄_k + W [c̄_k; x̂] + b,    then `depth` times  c ← c + W₂ relu(W₁ c)
+
+    and the nearest of the K results to the remainder is chosen. The first stage, which has x̂ = 0, may as well be a
+    `VectorQuantizer`. The loss is that of the VQ-VAE, and its codebook term moves the table and the network; the paper
+    trains with that term alone, on fixed vectors. W and W₂ start at zero here, so that the codes start as the table.
+
+    The search makes N · K codes, a few inputs at a time; nothing of it is kept for the backward pass.
+
+    Attributes:
+        codebook: the table.
+
+    Args:
+        num_embeddings: K.
+        embedding_dim: D.
+        commitment_cost: β, the weight of the commitment term; not negative.
+        depth: how many residual blocks.
+        width: of their hidden layer; 256 in the paper.
+        channel_dim: which axis of the input holds the channels.
+
+    Raises:
+        TypeError: K or D is not an integer.
+        ValueError: a number is out of its range.
+
+    Example:
+        >>> import torch, lexel
+        >>> stages = [lexel.VectorQuantizer(256, 16), lexel.ImplicitQuantizer(256, 16)]
+        >>> rvq = lexel.ResidualQuantizer(stages).eval()
+        >>> output = rvq(torch.randn(2, 16, 10))
+        >>> torch.equal(rvq.lookup(output.indices), output.quantized)
+        True
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        commitment_cost: float = 0.25,
+        *,
+        depth: int = 2,
+        width: int = 256,
+        channel_dim: int = 1,
+    ) -> None:
+        super().__init__(num_embeddings, embedding_dim, channel_dim)
+        name = type(self).__name__
+        if not 0 <= commitment_cost < float("inf"):
+            raise ValueError(f"{name}: commitment_cost must be finite and not negative, got {commitment_cost}")
+        if depth < 0 or width < 1:
+            raise ValueError(f"{name}: depth must not be negative and width at least 1, got {depth} and {width}")
+        self.commitment_cost = float(commitment_cost)
+        self.depth = depth
+        self.width = width
+        self.codebook: Table = FreeCodebook().build(num_embeddings, embedding_dim)
+        self.mix = nn.Linear(2 * embedding_dim, embedding_dim)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(embedding_dim, width, bias=False), nn.ReLU(), nn.Linear(width, embedding_dim, bias=False)
+            )
+            for _ in range(depth)
+        )
+        for layer in (self.mix, *(cast(nn.Sequential, block)[-1] for block in self.blocks)):
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
+
+    def quantize_given(self, z: Tensor, partial: Tensor, valid: Tensor | None) -> Quantized:
+        """Quantize as `quantize_positions` does, given the partial sums x̂ `(*positions, D)`."""
+        rows, given = z.reshape(-1, self.embedding_dim), partial.reshape(-1, self.embedding_dim)
+        counted = None if valid is None else valid.reshape(-1)
+        indices = self._nearest(rows, given)
+        e = self._chosen(indices, given).to(z.dtype)
+        codebook, commitment = self._means(
+            (e - rows.detach()).square().mean(1), (rows - e.detach()).square().mean(1), valid=counted
+        )
+        perplexity = self._perplexity(indices, counted)
+        if counted is not None:
+            indices = torch.where(counted, indices, -1)
+        return Quantized(
+            codebook + self.commitment_cost * commitment,
+            StraightThrough()(rows, e).reshape(z.shape),
+            perplexity,
+            indices.reshape(z.shape[:-1]),
+            {"codebook": codebook, "commitment": commitment},
+            self.num_embeddings,
+        )
+
+    def lookup_given(self, indices: Tensor, partial: Tensor) -> Tensor:
+        """Look up as `lookup_positions` does, given the partial sums x̂ `(*positions, D)`."""
+        flat = indices.reshape(-1)
+        codes = self._chosen(flat.clamp_min(0), partial.reshape(-1, self.embedding_dim))
+        return torch.where(flat.unsqueeze(1) < 0, 0, codes).reshape(partial.shape)
+
+    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
+        return self.quantize_given(z, torch.zeros_like(z), valid)
+
+    def lookup_positions(self, indices: Tensor) -> Tensor:  # noqa: D102
+        weight = self.codebook.weight
+        return self.lookup_given(indices, weight.new_zeros(*indices.shape, self.embedding_dim))
+
+    def _chosen(self, indices: Tensor, partial: Tensor) -> Tensor:
+        """The code of each index `(N,)`, given the partial sums `(N, D)`."""
+        table, shift = self._table_and_shift(partial)
+        return self._codes(F.embedding(indices, table) + shift)
+
+    @torch.no_grad()
+    def _nearest(self, z: Tensor, partial: Tensor) -> Tensor:
+        """The index of the nearest code of each input's own codebook."""
+        table, shift = self._table_and_shift(partial)
+        height = max(1, TILE // (self.num_embeddings * max(self.embedding_dim, self.width)))
+        found = [
+            (self._codes(table + own.unsqueeze(1)) - rows.unsqueeze(1)).square().sum(2).argmin(1)
+            for rows, own in zip(torch.split(z, height), torch.split(shift, height), strict=True)
+        ]
+        return torch.cat(found)
+
+    def _table_and_shift(self, partial: Tensor) -> tuple[Tensor, Tensor]:
+        """The first affine map, split into what it does to the table `(K, D)` and to the partial sums `(N, D)`."""
+        table = self.codebook()
+        of_table, of_partial = torch.split(self.mix.weight, self.embedding_dim, 1)
+        return table + F.linear(table, of_table, self.mix.bias), F.linear(partial.to(table.dtype), of_partial)
+
+    def _codes(self, c: Tensor) -> Tensor:
+        for block in self.blocks:
+            c = c + block(c)
+        return c
+
+    def extra_repr(self) -> str:
+        """Show β."""
+        return f"commitment_cost={self.commitment_cost}"
