@@ -210,8 +210,10 @@ class TestCodecs:
         assert torch.equal(output.indices, torch.stack(indices, -1))
         torch.testing.assert_close(output.quantized.movedim(1, -1), quantized)
         for stage, part in enumerate(ours.parts):
+            assert part.learning == lexel.EMA(0.99)
             assert torch.equal(part.ema_count, counts[stage])
             torch.testing.assert_close(part.ema_sum, state["quantizer." + names.format(stage) + "embed_avg"])
+        assert migrate.load(state, learning=LEARNING).parts[0].learning == LEARNING
 
     @pytest.mark.parametrize("normalised", ["weight_g", "parametrizations.weight.original0", None])
     def test_dac(self, normalised: str | None) -> None:

@@ -73,9 +73,9 @@ def load(
       `commitment_cost`;
     - EnCodec and the Descript Audio Codec, from their own packages or from transformers: nothing.
 
-    What is given in square brackets may be given too: [`estimator`, `regularisers`, `upkeep`] for tables, as for
-    `VectorQuantizer`; [`dropout`] for residual quantizers; [`commitment_cost`] for the codecs, where it is the
-    published one by default; [`entropy_weight`, `diversity_gamma`, `temperature`] for `LFQ`.
+    Optional are `estimator`, `regularisers` and `upkeep` of every table, as for `VectorQuantizer`; `dropout` of
+    residual quantizers; `commitment_cost` of the codecs and EnCodec's `learning`, by default the published ones; and
+    `entropy_weight`, `diversity_gamma` and `temperature` of `LFQ`.
 
     `LFQ` numbers its bits from the other end than `LookupFreeQuantizer`. Where it has no projections of its own, the
     indices stay the same through a frozen `ProjectedQuantizer` that turns the channels around.
@@ -291,8 +291,10 @@ def _fsq(keys: _Keys, *, levels: Sequence[int], heads: int = 1) -> Quantizer:
     return _projected(keys, _in_heads(each, heads))
 
 
-def _encodec(keys: _Keys, *, commitment_cost: float = 1.0, dropout: float = 1.0, **parts: Any) -> Quantizer:
-    parts = {"learning": EMA(0.99), "upkeep": Revival(), **parts}
+def _encodec(
+    keys: _Keys, *, commitment_cost: float = 1.0, learning: Learning | None = None, dropout: float = 1.0, **parts: Any
+) -> Quantizer:
+    parts = {"learning": learning or EMA(0.99), "upkeep": Revival(), **parts}
     stages: list[Quantizer] = []
     name = "_codebook." if "layers.0._codebook.embed" in keys else "codebook."
     for stage in keys.stages("layers", f"{name}embed"):
