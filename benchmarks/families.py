@@ -118,8 +118,8 @@ if __name__ == "__main__":
     {" ".join(SETTINGS)}
 
 on ten photographs. The figures are of two others, mean ± standard deviation over {len(SEEDS)} seeds; codes in use are
-those that occur in these two. *Kept up*: `upkeep=(KMeansStart(), Revival())`. A few hundred steps tell that a family trains, and roughly how it compares; they do not
-tell which is best after a hundred thousand.
+those that occur in these two. *Kept up*: `upkeep=(KMeansStart(), Revival())`. A few hundred steps tell that a family
+trains, and roughly how it compares; they do not tell which is best after a hundred thousand.
 
 {table()}
 """
