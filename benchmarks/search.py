@@ -252,35 +252,53 @@ def mistakes() -> str:
 
 
 def doubt(runs: int) -> str:
-    """Data that leaves the first pass in doubt: time relative to well separated data of the same shape."""
+    """Data that leaves the first pass in doubt: time relative to the float32 level on well separated data."""
     k, d = 8192, 64
     generator = torch.Generator().manual_seed(0)
     x, plain = torch.randn(N, d, generator=generator), torch.randn(k, d, generator=generator)
+    which = torch.arange(k)[:, None]
+
+    def clusters(count: int, apart: float) -> Tensor:
+        return plain[which[:, 0] % count] + apart * plain
+
     kinds = {
         "normal": plain,
         "all codes equal": plain[:1].expand(k, d).contiguous(),
-        "half of the codes equal": torch.where(torch.arange(k)[:, None] % 2 == 0, plain, plain[0]),
-        "100 clusters, codes 1e-3 apart": plain[torch.arange(k) % 100] + 1e-3 * plain,
-        "100 clusters, codes 1e-6 apart": plain[torch.arange(k) % 100] + 1e-6 * plain,
+        "half of the codes equal": torch.where(which % 2 == 0, plain, plain[0]),
+        "100 clusters, codes 1e-3 apart": clusters(100, 1e-3),
+        "4096 pairs, codes 1e-6 apart": clusters(4096, 1e-6),
+        "100 clusters, codes 1e-6 apart": clusters(100, 1e-6),
+        "100 clusters on a sphere, codes 1e-6 apart": torch.nn.functional.normalize(clusters(100, 0), dim=1) * 8
+        + 1e-6 * plain,
+        "10 clusters, codes 1e-6 apart": clusters(10, 1e-6),
+        "2 clusters, codes 1e-6 apart": clusters(2, 1e-6),
         "codes in [-1/K, 1/K]": torch.rand(k, d, generator=generator) * 2 / k - 1 / k,
-        "1 code in 50 a thousand times longer": torch.where(torch.arange(k)[:, None] % 50 == 0, plain * 1000, plain),
+        "1 code in 50 a thousand times longer": torch.where(which % 50 == 0, plain * 1000, plain),
+        "10 codes 10,000 times longer": torch.where(which % 820 == 0, plain * 10000, plain),
+        "lengths spread by exp(3 normal)": plain * (3 * torch.randn(k, 1, generator=generator)).exp(),
     }
-    lower = [level for level in native.LEVELS if level in ("avx512", "avx2", "neon")][-1:]
+    lower = [level for level in native.LEVELS if level in ("avx512", "avx2", "neon")][-1:] or ["plain"]
     lines = [
-        f"Milliseconds at K = {k}, D = {d}, N = {N:,} for data that the first pass cannot decide; beside it the same "
-        "search with float32 only, on normal data.",
+        f"Milliseconds at K = {k}, D = {d}, N = {N:,} for data that the first pass cannot decide, and their ratio "
+        f"(within each of {runs} runs) to the float32 level ({lower[0]}) on normal data, *plain*; for the best level, "
+        "and for the float32 level itself.",
         "",
-        "| codes | lexel | float32 kernel, normal data |",
-        "|---|---|---|",
+        f"| codes | plain | lexel | lexel / plain | {lower[0]} | {lower[0]} / plain |",
+        "|---|---|---|---|---|---|",
     ]
     for name, codebook in kinds.items():
-        own, reference = [], []
+        times: list[list[float]] = [[], [], []]
         for _ in range(runs):
-            own.append(milliseconds(lambda codebook=codebook: nearest_code(x, codebook)))
-            if lower:
-                with path(lower[0]):
-                    reference.append(milliseconds(lambda: nearest_code(x, plain)))
-        lines.append(f"| {name} | {spread(own)} | {spread(reference) if reference else ''} |")
+            times[1].append(milliseconds(lambda codebook=codebook: nearest_code(x, codebook)))
+            with path(lower[0]):
+                times[0].append(milliseconds(lambda: nearest_code(x, plain)))
+                times[2].append(milliseconds(lambda codebook=codebook: nearest_code(x, codebook)))
+        reference, *hard = times
+        cells = [spread(reference)]
+        for own in hard:
+            cells += [spread(own), spread([a / b for a, b in zip(own, reference, strict=True)], 2)]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        print(lines[-1], flush=True)
     return "\n".join(lines)
 
 

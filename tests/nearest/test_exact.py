@@ -178,6 +178,49 @@ def test_worst_cases_of_the_bound(level: str, d: int) -> None:
         truth.assert_nearest(nearest_code(rows, codebook, metric=metric), rows, codebook, metric)
 
 
+def hard_codebooks() -> dict[str, Tensor]:
+    """Codes that a float32 pass leaves in doubt for most inputs, enough of them that they are put in another order."""
+    k, d = 1000, 24
+    generator = torch.Generator().manual_seed(5)
+    normal, which = torch.randn(k, d, generator=generator), torch.arange(k)
+    ulps = 2.0**-23 * torch.randint(-2, 3, (k, d), generator=generator)
+    return {
+        "100 clusters": normal[which % 100] + 1e-6 * normal,
+        "2 clusters": normal[which % 2] + 1e-6 * normal,
+        "clusters of codes an ulp apart": normal[which % 30] * (1 + ulps) + 1000,
+        "clusters on a sphere": torch.nn.functional.normalize(normal[which % 30], dim=1) * (1 + ulps),
+        "clusters with equal codes": normal[which % 20] + 1e-6 * normal[which % 701],
+        "outliers": normal * torch.where(which % 50 == 7, 1000, 1)[:, None],
+        "outliers among equal codes": normal[which % 300] * torch.where(which % 20 == 7, 1e6, 1)[:, None],
+        "lengths over many magnitudes": normal * (4 * torch.randn(k, 1, generator=generator)).exp(),
+    }
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("name", hard_codebooks())
+def test_codes_that_float32_cannot_tell_apart(level: str, metric: str, name: str) -> None:
+    codebook = hard_codebooks()[name]
+    x = torch.randn(800, 24, generator=torch.Generator().manual_seed(6)) + 1000 * name.endswith("an ulp apart")
+    x[::9] = codebook[::11][:89]
+    rows = torch.arange(0, 800, 13)
+    for k in (1, 3):
+        truth.assert_nearest(nearest_code(x, codebook, metric=metric, k=k)[rows], x[rows], codebook, metric)
+
+
+def test_differences_below_float32_within_a_cluster(level: str) -> None:
+    """Every code of a cluster is the same distance from an input but for 1e-12 of it, less than float32 sums round."""
+    generator = torch.Generator().manual_seed(8)
+    k, d = 1000, 24
+    offsets = torch.randint(-3, 4, (d,), generator=generator).float()
+    offsets = torch.stack([offsets[torch.randperm(d, generator=generator)] for _ in range(k)]) * 2.0**-20
+    centres = torch.randint(-2, 3, (2, d), generator=generator).float()
+    codebook = centres[torch.arange(k) % 2] + offsets
+    x = centres[torch.arange(800) % 2] + 3 + torch.randint(-2, 3, (800, d), generator=generator) * 2.0**-21
+    found, rows = nearest_code(x, codebook), torch.arange(0, 800, 7)
+    true = truth.scores(x[rows], codebook, "euclidean")
+    assert (true.gather(1, found[rows, None])[:, 0] >= true.amax(1) - 2e-13).all()
+
+
 def test_float_modes_of_the_caller_do_not_matter(level: str) -> None:
     """torch.set_flush_denormal changes what the processor does with tiny numbers; the answer stays."""
     x, codebook = torch.randn(50, 5) * 1e-40, torch.randn(60, 5) * 1e-40

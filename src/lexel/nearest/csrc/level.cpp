@@ -164,8 +164,10 @@ RowBound row_bound(const Problem& P, int mode, float norm2, float rest2) {
             P.metric == EUCLIDEAN ? PAD * 2 * eps * norm * norm : 0};
 }
 
+int64_t code_id(const Problem& P, int64_t i) { return P.ids ? P.ids[i] : i; }
+
 const float* code_row(const Problem& P, int64_t i, float* buffer) {
-    const float* e = P.codes + (P.ids ? P.ids[i] : i) * P.crow;
+    const float* e = P.codes + code_id(P, i) * P.crow;
     if (P.ccol == 1) return e;
     for (int t = 0; t < P.d; t++) buffer[t] = e[t * P.ccol];
     return buffer;
@@ -186,9 +188,13 @@ double ordered_sum(int d, Eight eight, One one) {
     return ((a[0] + a[1]) + (a[2] + a[3])) + ((a[4] + a[5]) + (a[6] + a[7]));
 }
 Double8 wide(const float* p) {
+#if LEXEL_LANES == 16
+    return _mm512_cvtps_pd(_mm256_loadu_ps(p));  // gcc converts by halves
+#else
     Float8 f;
     memcpy(&f, p, 32);
     return __builtin_convertvector(f, Double8);
+#endif
 }
 double dot_exactly(const float* a, const float* b, int d) {
     return ordered_sum(
@@ -217,11 +223,18 @@ double true_score(const Problem& P, const float* x, const float* e) {
     return norm > 0 ? dot / norm : 0.0;
 }
 
-bool pack(const Problem& P, int mode, int64_t g, char* panel, float* scratch) {
-    const int d = P.d;
+// P with the code `anchor` for its centre.
+Problem around(Problem P, int64_t anchor, float* buffer) {
+    P.centre = code_row(P, anchor, buffer);
+    return P;
+}
+
+bool pack(const Problem& whole, int mode, int64_t g, int64_t anchor, char* panel, float* scratch) {
+    const int d = whole.d;
     const int64_t words = words_of(mode, d);
-    float *v = scratch, *raw = v + d;
-    uint32_t* line = reinterpret_cast<uint32_t*>(raw + d);
+    float *v = scratch, *raw = v + d, *centre = raw + d;
+    const Problem P = anchor < 0 ? whole : around(whole, anchor, centre);
+    uint32_t* line = reinterpret_cast<uint32_t*>(centre + d);
     Head* head = reinterpret_cast<Head*>(panel);
     uint32_t* out = reinterpret_cast<uint32_t*>(panel + sizeof(Head));
     const float gamma = roundings(mode, d) * U, eps = float(d + 8) * 1.2e-16f;
@@ -625,14 +638,15 @@ struct Winners {  // the topk best so far, best first; the lower index on a tie
 };
 
 struct Desk {  // scratch of the decision
-    float *x, *code, *v, *heap;
+    float *x, *code, *v, *centre, *heap;
     Winners win;
+    int64_t offered;
 };
 Desk make_desk(const Problem& P, float* scratch) {
     double* score = reinterpret_cast<double*>(scratch);
     int64_t* index = reinterpret_cast<int64_t*>(score + P.topk);
     float* x = reinterpret_cast<float*>(index + P.topk);
-    return {x, x + P.d, x + 2 * P.d, x + 3 * P.d, {score, index, 0, P.topk}};
+    return {x, x + P.d, x + 2 * P.d, x + 3 * P.d, x + 4 * P.d, {score, index, 0, P.topk}, 0};
 }
 const float* raw_row(const Problem& P, int64_t row, float* buffer) {
     const float* x = P.x + row * P.xrow;
@@ -644,42 +658,140 @@ const float* raw_row(const Problem& P, int64_t row, float* buffer) {
 void write_out(const Problem& P, int64_t row, const float* x, const Winners& win) {
     double length = P.metric == COSINE && P.scores ? root(dot_exactly(x, x, P.d)) : 1;
     for (int j = 0; j < P.topk; j++) {
-        P.indices[row * P.topk + j] = P.ids ? P.ids[win.index[j]] : win.index[j];
+        P.indices[row * P.topk + j] = win.index[j];
         if (!P.scores) continue;
         double s = win.score[j];
         P.scores[row * P.topk + j] = float(P.metric == EUCLIDEAN ? -s : length > 0 ? s / length : 0.0);
     }
 }
 
+void offer_code(const Problem& P, Desk& desk, const float* x, int64_t i) {
+    desk.win.offer(true_score(P, x, code_row(P, i, desk.code)), code_id(P, i));
+    desk.offered++;
+}
+
 void brute(const Problem& P, int64_t row, float* scratch) {
     Desk desk = make_desk(P, scratch);
     const float* x = raw_row(P, row, desk.x);
-    for (int64_t i = 0; i < P.k; i++) desk.win.offer(true_score(P, x, code_row(P, i, desk.code)), i);
+    for (int64_t i = 0; i < P.k; i++) offer_code(P, desk, x, i);
     write_out(P, row, x, desk.win);
 }
 
-// The 16 scores of a group in float32, from an F32 panel.
-void group_scores(const float* codes, const float* bias, const float* v, int d, float* out) {
-    constexpr int NV = GROUP / LANES, WAYS = NV == 1 ? 4 : 2;
-    Vec acc[WAYS][NV];
-    for (int w = 0; w < WAYS; w++)
-        for (int n = 0; n < NV; n++) acc[w][n] = w ? broadcast(0) : load(bias + n * LANES);
+// The scores of COUNT groups in float32, from F32 panels: each broadcast of the row serves them all.
+template <int COUNT>
+void group_scores(const char* const* panels, const float* v, int d, float (*out)[GROUP]) {
+    constexpr int NV = GROUP / LANES, CHAINS = COUNT * NV, WAYS = CHAINS >= 8 ? 1 : CHAINS >= 4 ? 2 : 4;
+    Vec acc[WAYS][COUNT][NV];
+    const float* codes[COUNT];
+    for (int c = 0; c < COUNT; c++) {
+        codes[c] = reinterpret_cast<const float*>(panels[c] + sizeof(Head));
+        for (int n = 0; n < NV; n++) {
+            acc[0][c][n] = load(reinterpret_cast<const Head*>(panels[c])->bias + n * LANES);
+            for (int w = 1; w < WAYS; w++) acc[w][c][n] = broadcast(0);
+        }
+    }
     int t = 0;
     for (; t + WAYS <= d; t += WAYS)
-        for (int w = 0; w < WAYS; w++)
-            for (int n = 0; n < NV; n++)
-                acc[w][n] = fma(broadcast(v[t + w]), load(codes + (t + w) * GROUP + n * LANES), acc[w][n]);
+        for (int w = 0; w < WAYS; w++) {
+            Vec x = broadcast(v[t + w]);
+            keep(x);
+            for (int c = 0; c < COUNT; c++)
+                for (int n = 0; n < NV; n++)
+                    acc[w][c][n] = fma(x, load(codes[c] + (t + w) * GROUP + n * LANES), acc[w][c][n]);
+        }
     for (; t < d; t++)
-        for (int n = 0; n < NV; n++) acc[0][n] = fma(broadcast(v[t]), load(codes + t * GROUP + n * LANES), acc[0][n]);
-    for (int n = 0; n < NV; n++) {
-        for (int w = 1; w < WAYS; w++) acc[0][n] = add(acc[0][n], acc[w][n]);
-        store(out + n * LANES, acc[0][n]);
-    }
+        for (int c = 0; c < COUNT; c++)
+            for (int n = 0; n < NV; n++)
+                acc[0][c][n] = fma(broadcast(v[t]), load(codes[c] + t * GROUP + n * LANES), acc[0][c][n]);
+    for (int c = 0; c < COUNT; c++)
+        for (int n = 0; n < NV; n++) {
+            for (int w = 1; w < WAYS; w++) acc[0][c][n] = add(acc[0][c][n], acc[w][c][n]);
+            store(out[c] + n * LANES, acc[0][c][n]);
+        }
 }
+
+// What remains of a row's candidates, narrowed group by group. Around its own centre m a group's score is
+// -|x - m|^2 / 2, the base, in float64, and a small rest, in float32: their error is relative to the small.
+struct Narrowing {
+    static constexpr int HELD = 64, BATCH = 4;
+    const Problem& P;
+    const Panels& fine;
+    Desk& desk;
+    const float* x;
+    int64_t row;
+    RowBound bound = {0, 0, 0};
+    double base = 0, lower = -INFINITY, upper[HELD] = {};
+    int64_t anchor = -2, code[HELD] = {};
+    int held = 0, waiting = 0;
+    int64_t groups[BATCH] = {};
+
+    void add_group(int64_t g) {
+        const int64_t wanted = fine.anchors ? fine.anchors[g] : -1;
+        if (waiting == BATCH || anchor != wanted) look();
+        if (anchor != wanted) {
+            anchor = wanted;
+            float norm2;
+            prepare_row(anchor < 0 ? P : around(P, anchor, desk.centre), row, desk.v, &norm2);
+            bound = row_bound(P, F32, norm2, 0);
+            if (anchor >= 0) base = 0.5 * P.scale * P.scale * true_score(P, x, code_row(P, anchor, desk.code));
+        }
+        groups[waiting++] = g;
+    }
+
+    void look() {
+        const char* panels[BATCH];
+        alignas(64) float s[BATCH][GROUP];
+        for (int i = 0; i < BATCH && waiting; i++)
+            panels[i] = fine.data + (groups[i < waiting ? i : waiting - 1] - fine.begin) * fine.stride;
+        if (waiting > 2) group_scores<4>(panels, desk.v, P.d, s);
+        else if (waiting == 2) group_scores<2>(panels, desk.v, P.d, s);
+        else if (waiting) group_scores<1>(panels, desk.v, P.d, s);
+        for (int i = 0; i < waiting; i++) sift_group(groups[i], reinterpret_cast<const Head*>(panels[i]), s[i]);
+        waiting = 0;
+    }
+
+    void sift_group(int64_t g, const Head* head, const float* s) {
+        const float error = bound.p * head->norm + bound.q * head->residue + bound.r + head->constant;
+        float top = s[0];
+#pragma omp simd reduction(max : top)
+        for (int t = 0; t < GROUP; t++) top = s[t] > top ? s[t] : top;
+        if (base + top - error > lower) lower = base + top - error;
+        float reach = float(lower - base) - error;
+        reach -= 2 * U * (fabsf(reach) + error);
+        unsigned hits = 0;
+        for (int t = 0; t < GROUP; t += LANES) hits |= not_less(load(s + t), broadcast(reach)) << t;
+        const int64_t first = g * GROUP;
+        if (P.k - first < GROUP) hits &= (1u << (P.k - first)) - 1;
+        for (; hits; hits &= hits - 1) {
+            const int t = __builtin_ctz(hits);
+            const char* soon = reinterpret_cast<const char*>(P.codes + code_id(P, first + t) * P.crow);
+            for (int i = 0; i < P.d && i < 128; i += 16) __builtin_prefetch(soon + 4 * i * P.ccol);
+            if (held == HELD) sift();
+            if (held == HELD) offer_code(P, desk, x, first + t);
+            else upper[held] = base + double(s[t]) + error, code[held++] = first + t;
+        }
+    }
+
+    void sift() {
+        int kept = 0;
+        for (int h = 0; h < held; h++)
+            if (!(upper[h] < lower)) upper[kept] = upper[h], code[kept++] = code[h];
+        held = kept;
+    }
+
+    void finish() {
+        look();
+        sift();
+        if (held == 1 && desk.win.held == 0 && !P.scores) {
+            desk.win.held = 1, desk.win.index[0] = code_id(P, code[0]);
+        } else {
+            for (int h = 0; h < held; h++) offer_code(P, desk, x, code[h]);
+        }
+    }
+};
 
 void decide(const Problem& P, const Panels* fine, State* splits, int nsplits, int64_t s0, int64_t s1, float* scratch,
             Counts& counts) {
-    constexpr int HELD = 64;
     for (int64_t slot = s0; slot < s1; slot++) {
         Desk desk = make_desk(P, scratch);
         const State& S = splits[0];
@@ -701,63 +813,23 @@ void decide(const Problem& P, const Panels* fine, State* splits, int nsplits, in
                 if (a > best) best = a;
             }
         const float* x = raw_row(P, row, desk.x);
-        RowBound b = {0, 0, 0};
-        const bool narrow = fine && P.topk == 1;
-        if (narrow) {
-            float norm2;
-            prepare_row(P, row, desk.v, &norm2);
-            b = row_bound(P, F32, norm2, 0);
-        }
-        float lower = -NEVER, upper[HELD];
-        int64_t code[HELD];
-        int held = 0;
-        for (int i = 0; i < nsplits; i++) {
-            const Entry* list = splits[i].list + slot * S.capacity;
-            for (int j = 0; j < splits[i].count[slot]; j++) {
-                if (list[j].upper < best) continue;
-                counts.groups++;
-                const int64_t first = int64_t(list[j].group) * GROUP;
-                const int size = P.k - first < GROUP ? int(P.k - first) : GROUP;
-                if (!narrow) {
-                    for (int t = 0; t < size; t++)
-                        desk.win.offer(true_score(P, x, code_row(P, first + t, desk.code)), first + t);
-                    continue;
-                }
-                const char* panel = fine->data + (list[j].group - fine->begin) * fine->stride;
-                const Head* head = reinterpret_cast<const Head*>(panel);
-                alignas(64) float s[GROUP];
-                group_scores(reinterpret_cast<const float*>(panel + sizeof(Head)), head->bias, desk.v, P.d, s);
-                float error = b.p * head->norm + b.q * head->residue + b.r + head->constant, top = s[0];
-                for (int t = 1; t < GROUP; t++) top = s[t] > top ? s[t] : top;
-                if (top - error > lower) lower = top - error;
-                const float reach = lower - error;
-                unsigned hits = 0;
-                for (int t = 0; t < GROUP; t += LANES) hits |= not_less(load(s + t), broadcast(reach)) << t;
-                for (hits &= (1u << size) - 1; hits; hits &= hits - 1) {
-                    int t = __builtin_ctz(hits);
-                    if (held == HELD) {
-                        int kept = 0;
-                        for (int h = 0; h < held; h++)
-                            if (!(upper[h] < lower)) upper[kept] = upper[h], code[kept++] = code[h];
-                        held = kept;
-                    }
-                    if (held == HELD)
-                        desk.win.offer(true_score(P, x, code_row(P, first + t, desk.code)), first + t);
-                    else
-                        upper[held] = s[t] + error, code[held++] = first + t;
-                }
+        auto every_listed = [&](auto&& visit) {
+            for (int i = 0; i < nsplits; i++) {
+                const Entry* list = splits[i].list + slot * S.capacity;
+                for (int j = 0; j < splits[i].count[slot]; j++)
+                    if (!(list[j].upper < best)) counts.groups++, visit(int64_t(list[j].group));
             }
+        };
+        if (fine && P.topk == 1) {
+            Narrowing narrowing{P, *fine, desk, x, row};
+            every_listed([&](int64_t g) { narrowing.add_group(g); });
+            narrowing.finish();
+        } else {
+            every_listed([&](int64_t g) {
+                for (int64_t i = g * GROUP; i < (g + 1) * GROUP && i < P.k; i++) offer_code(P, desk, x, i);
+            });
         }
-        if (narrow) {
-            int kept = 0;
-            for (int h = 0; h < held; h++)
-                if (!(upper[h] < lower)) code[kept++] = code[h];
-            if (kept == 1 && desk.win.held == 0 && !P.scores) {
-                desk.win.held = 1, desk.win.index[0] = code[0];
-            } else {
-                for (int h = 0; h < kept; h++) desk.win.offer(true_score(P, x, code_row(P, code[h], desk.code)), code[h]);
-            }
-        }
+        counts.codes += desk.offered;
         write_out(P, row, x, desk.win);
     }
 }

@@ -12,7 +12,6 @@
 #include <new>
 #include <string>
 #include <thread>
-#include <unordered_map>
 #include <vector>
 
 #if defined(__x86_64__)
@@ -198,6 +197,7 @@ private:
 constexpr int64_t BLOCK_BYTES = 16 << 20;  // packed codes of the first pass held at a time
 constexpr int64_t FINE_BYTES = 24 << 20;   // float32 panels of the whole codebook, if they fit
 constexpr int64_t LIST_BYTES = 12 << 20;   // lists of the rows of one chunk
+constexpr int LONG_LIST = 1024;            // groups listed for a row where most data are in doubt
 constexpr int64_t TILE_BYTES = 384 << 10;  // packed rows of one thread: they stay in its L2 cache
 constexpr int CODES_BAD = 1, ROWS_BAD = 2;
 
@@ -214,8 +214,8 @@ public:
         groups = (P.k + GROUP - 1) / GROUP;
         capacity = std::max(32, 4 * P.topk);
         int mode = first_mode();
+        if (P.n >= 4 * SAMPLE) mode = probe(mode);
         const int64_t chunk = std::max<int64_t>(1024, LIST_BYTES / (capacity * int64_t(sizeof(Entry))));
-        if (P.n >= 4 * SAMPLE && mode != F32) mode = probe(mode);
         for (int64_t first = 0; first < P.n; first += chunk) {
             left.clear();
             search(mode, nullptr, first, std::min(chunk, P.n - first), true);
@@ -237,7 +237,7 @@ private:
     int64_t groups = 0;
     int capacity = 0;
     std::vector<float> centre;
-    std::vector<int32_t> left, unique;
+    std::vector<int32_t> left, order, anchors;
     Buffer<char> block, finepanels;
     Buffer<float> best;
     Buffer<int32_t> count;
@@ -246,25 +246,40 @@ private:
     bool held_fine = false;
     std::atomic<int> bad{0};
 
-    // Any centre and any scale give a right answer; a sample of the codes gives good ones.
+    // Any centre and any scale give a right answer; a sample of the codes gives good ones. A few codes far away from
+    // the others would draw the mean out of their midst: then it is that of the nearer half.
     void find_centre() {
         const int64_t step = std::max<int64_t>(1, P.k / 2048), d = P.d;
-        std::vector<double> sum(size_t(d), 0.0);
-        int64_t seen = 0;
-        if (P.metric != COSINE)
-            for (int64_t i = 0; i < P.k; i += step, seen++)
-                for (int64_t t = 0; t < d; t++) sum[t] += P.codes[i * P.crow + t * P.ccol];
         centre.assign(size_t(d), 0.0f);
         P.scale = 1;
         P.centre = centre.data();
         if (P.metric == COSINE) return;
-        for (int64_t t = 0; t < d; t++) centre[t] = float(sum[t] / double(seen));
+        std::vector<double> far(size_t((P.k + step - 1) / step), 0.0);
+        auto average = [&](double within) {
+            std::vector<double> sum(size_t(d), 0.0);
+            int64_t seen = 0;
+            for (int64_t i = 0; i < P.k; i += step) {
+                if (!(far[i / step] <= within)) continue;
+                for (int64_t t = 0; t < d; t++) sum[t] += P.codes[i * P.crow + t * P.ccol];
+                seen++;
+            }
+            for (int64_t t = 0; t < d; t++) centre[t] = float(sum[t] / double(seen));
+        };
+        average(0);
         double top = 0;
-        for (int64_t i = 0; i < P.k; i += step)
+        for (int64_t i = 0; i < P.k; i += step) {
+            double here = 0;
             for (int64_t t = 0; t < d; t++)
-                top = std::max(top, std::fabs(double(P.codes[i * P.crow + t * P.ccol]) - centre[t]));
+                here = std::max(here, std::fabs(double(P.codes[i * P.crow + t * P.ccol]) - centre[t]));
+            far[i / step] = here;
+            top = std::max(top, here);
+        }
         if (!(top < 1e39)) throw Bad{CODES_BAD};
         if (top > 0) P.scale = std::ldexp(1.0f, std::clamp(-std::ilogb(top), -126, 126));
+        std::vector<double> sorted = far;
+        std::nth_element(sorted.begin(), sorted.begin() + sorted.size() / 2, sorted.end());
+        const double middle = sorted[sorted.size() / 2];
+        if (top > 8 * middle) average(middle);
     }
 
     int first_mode() const {
@@ -272,17 +287,25 @@ private:
         return how.pairs && P.d > 3 ? PAIRS : F32;
     }
 
-    // Tries modes on a sample of the rows: the cheapest that leaves few enough groups in doubt.
+    // Tries modes on a sample of the rows: the cheapest that leaves few enough groups in doubt. Where lists overflow,
+    // the codes are put in a better order first, and the lists made longer.
     int probe(int mode) {
+        const int64_t sample = mode == F32 ? SAMPLE / 4 : SAMPLE;
         std::vector<int32_t> rows;
-        for (int64_t i = 0; i < SAMPLE; i++) rows.push_back(int32_t(i * (P.n - 1) / (SAMPLE - 1)));
-        bool merged = false;
+        for (int64_t i = 0; i < sample; i++) rows.push_back(int32_t(i * (P.n - 1) / (sample - 1)));
+        bool tried = false;
         for (;;) {
-            Counts c = search(mode, rows.data(), 0, SAMPLE, false);
-            const double full = double(c.full) / SAMPLE, rest = double(c.groups) / SAMPLE;
-            if (full > 0.25 && !merged && P.topk == 1) {
-                merged = true;
-                if (merge_duplicates()) continue;
+            Counts c = search(mode, rows.data(), 0, sample, false);
+            const double full = double(c.full) / double(sample), rest = double(c.groups) / double(sample);
+            if ((full > 0.02 || rest > 4) && !tried) {
+                tried = true;
+                regroup();
+                capacity = std::max(capacity, int(std::min<int64_t>(groups + 1, LONG_LIST)));
+                continue;
+            }
+            if (tried && anchors.empty() && P.metric == EUCLIDEAN && c.codes > 4 * sample) {
+                find_anchors();
+                held_fine = false;
             }
             if (mode == F32) return F32;
             // cycles for a row
@@ -299,36 +322,78 @@ private:
         }
     }
 
-    // Equal codes cannot be told apart by any bound: keep the first of each.
-    bool merge_duplicates() {
-        std::unordered_map<uint64_t, std::vector<int32_t>> seen;
-        std::vector<int32_t> kept;
-        const int64_t d = P.d;
-        auto at = [&](int64_t i, int64_t t) {
-            float a = P.codes[i * P.crow + t * P.ccol] + 0.0f;  // -0 is 0
-            uint32_t u;
-            std::memcpy(&u, &a, 4);
-            return u;
+    // Sorts the codes, by length (to a factor of two) and then along an arbitrary direction. A long code spoils the
+    // bound of its group: now they share theirs. Codes too close together to be told apart fill a few groups then,
+    // not a place in each of many. Equal codes meet, and the first of them stands for all.
+    void regroup() {
+        struct Key {
+            int length;
+            double place;
+            int32_t id;
         };
-        for (int64_t i = 0; i < P.k; i++) {
-            uint64_t h = 0x9e3779b97f4a7c15u;
-            for (int64_t t = 0; t < d; t++) h = (h ^ at(i, t)) * 0xff51afd7ed558ccdu, h ^= h >> 32;
-            auto& same = seen[h];
-            bool found = false;
-            for (int32_t j : same) {
-                int64_t t = 0;
-                while (t < d && at(i, t) == at(j, t)) t++;
-                if ((found = t == d)) break;
-            }
-            if (!found) same.push_back(int32_t(i)), kept.push_back(int32_t(i));
+        std::vector<Key> keys(static_cast<size_t>(P.k));
+        std::vector<double> direction(static_cast<size_t>(P.d));
+        uint64_t state = 1;
+        for (double& a : direction) {
+            state = state * 6364136223846793005u + 1442695040888963407u;
+            a = double(state >> 40) - double(1 << 23);
         }
-        if (int64_t(kept.size()) * 10 > P.k * 9) return false;
-        unique = std::move(kept);
-        P.ids = unique.data();
-        P.k = int64_t(unique.size());
+        for (int64_t i = 0; i < P.k; i++) {
+            const int32_t id = P.ids ? P.ids[i] : int32_t(i);
+            const float* e = P.codes + id * P.crow;
+            double square = 0, place = 0;
+            for (int64_t t = 0; t < P.d; t++) {
+                const double a = (double(e[t * P.ccol]) - centre[t]) * P.scale;
+                square += a * a;
+                place += a * direction[t];
+            }
+            if (P.metric == COSINE) place /= square > 0 ? std::sqrt(square) : 1, square = 1;
+            keys[i] = {square > 0 ? std::ilogb(square) / 2 : -9999, place, id};
+        }
+        std::sort(keys.begin(), keys.end(), [](const Key& a, const Key& b) {
+            return a.length != b.length ? a.length < b.length : a.place != b.place ? a.place < b.place : a.id < b.id;
+        });
+        order.clear();
+        for (size_t i = 0, first = 0; i < keys.size(); i++) {
+            if (P.topk > 1 || order.empty() || !equal_codes(order.back(), keys[i].id)) order.push_back(keys[i].id);
+            if (i + 1 < keys.size() && keys[i].length == keys[i + 1].length) continue;
+            if (P.topk == 1 && i - first >= 4 * GROUP)  // a group of its own: copies of a code fill it
+                while (order.size() % GROUP) order.push_back(order.back());
+            first = i + 1;
+        }
+        P.ids = order.data();
+        P.k = int64_t(order.size());
         groups = (P.k + GROUP - 1) / GROUP;
         held_mode = -1, held_fine = false;
-        return true;
+    }
+
+    bool equal_codes(int64_t i, int64_t j) const {
+        int64_t t = 0;
+        while (t < P.d && P.codes[i * P.crow + t * P.ccol] == P.codes[j * P.crow + t * P.ccol]) t++;
+        return t == P.d;
+    }
+
+    // What serves each group as a centre of its own in the decision: its first code, or the anchor of the group before
+    // where that is about as near, since a row is prepared anew for every anchor.
+    void find_anchors() {
+        auto radius = [&](int64_t first, int64_t anchor) {
+            double most = 0;
+            for (int64_t i = first; i < std::min(first + GROUP, P.k); i++) {
+                double sum = 0;
+                for (int64_t t = 0; t < P.d; t++) {
+                    const double a = double(P.codes[P.ids[i] * P.crow + t * P.ccol]) -
+                                     P.codes[P.ids[anchor] * P.crow + t * P.ccol];
+                    sum += a * a;
+                }
+                most = std::max(most, sum);
+            }
+            return most;
+        };
+        anchors.clear();
+        for (int64_t i = 0; i < P.k; i += GROUP) {
+            const bool shared = i > 0 && radius(i, anchors.back()) <= 4 * radius(i, i);
+            anchors.push_back(shared ? anchors.back() : int32_t(i));
+        }
     }
 
     // Runs job(i, thread) for 0 <= i < count on the team.
@@ -346,15 +411,15 @@ private:
         if (bad) throw Bad{bad};
     }
 
-    Panels pack(int mode, int64_t g0, int64_t g1, Buffer<char>& into) {
+    Panels pack(int mode, int64_t g0, int64_t g1, Buffer<char>& into, bool own = false) {
         const int64_t stride = L.panel_bytes(mode, P.d), piece = std::max<int64_t>(1, 65536 / stride);
         char* data = into.reserve((g1 - g0) * stride);
         spread((g1 - g0 + piece - 1) / piece, [&](int64_t i, int) {
             std::vector<float> scratch(size_t(scratch_floats(P.d, 1)));
             for (int64_t g = g0 + i * piece; g < std::min(g1, g0 + (i + 1) * piece); g++)
-                if (!L.pack(P, mode, g, data + (g - g0) * stride, scratch.data())) bad = CODES_BAD;
+                if (!L.pack(P, mode, g, own ? anchors[g] : -1, data + (g - g0) * stride, scratch.data())) bad = CODES_BAD;
         });
-        return {data, g0, g1, stride, mode};
+        return {data, g0, g1, stride, mode, own ? anchors.data() : nullptr};
     }
 
     // One first pass over all codes for `rows` rows, and their decision. Rows left undecided go to `left`.
@@ -392,20 +457,20 @@ private:
         }
         const bool affordable = groups * L.panel_bytes(F32, P.d) <= FINE_BYTES && rows * 2 >= P.k / GROUP;
         const Panels* fine = nullptr;
-        if (mode == F32 && per_block >= groups) {
+        if (mode == F32 && per_block >= groups && anchors.empty()) {
             fine = &panels;
         } else if (affordable || held_fine) {
-            if (!held_fine) fines = pack(F32, 0, groups, finepanels);
+            if (!held_fine) fines = pack(F32, 0, groups, finepanels, !anchors.empty());
             held_fine = true;
             fine = &fines;
         }
-        std::vector<Counts> counts(size_t(team.size()), Counts{0, 0});
+        std::vector<Counts> counts(size_t(team.size()), Counts{0, 0, 0});
         spread(tiles, [&](int64_t i, int thread) {
             std::vector<float> desk(size_t(scratch_floats(P.d, P.topk)));
             L.decide(P, fine, S.data(), splits, i * tile, std::min(rows, (i + 1) * tile), desk.data(), counts[thread]);
         });
-        Counts total{0, 0};
-        for (auto& c : counts) total.groups += c.groups, total.full += c.full;
+        Counts total{0, 0, 0};
+        for (auto& c : counts) total.groups += c.groups, total.codes += c.codes, total.full += c.full;
         if (keep && total.full)
             for (int64_t s = 0; s < rows; s++)
                 if (S[0].count[s] == FULL) left.push_back(int32_t(which ? which[s] : first + s));

@@ -24,7 +24,7 @@ struct Problem {
     int d, metric, topk;
     const float* centre;         // d floats, subtracted from the codes (and from the rows if euclidean)
     float scale;                 // a power of two; brings the centred codes near 1
-    const int32_t* ids;          // the codes searched, ascending; null means 0 .. k-1
+    const int32_t* ids;          // the codes searched, in any order; null means 0 .. k-1
     int64_t* indices;            // out: n * topk
     float* scores;               // out: n * topk, or null
 };
@@ -59,10 +59,11 @@ struct Panels {
     int64_t begin, end;  // groups held
     int64_t stride;      // bytes from panel to panel
     int mode;
+    const int32_t* anchors;  // the code that is each group's centre, or null: all have the problem's
 };
 
 struct Counts {
-    int64_t groups, full;
+    int64_t groups, codes, full;  // looked at again in float32; in float64; rows left undecided
 };
 
 struct Level {
@@ -72,8 +73,8 @@ struct Level {
     void (*end)(int mode);
     int64_t (*panel_bytes)(int mode, int d);
     int64_t (*row_bytes)(int mode, int d);
-    // Packs group g; false if a code is not finite.
-    bool (*pack)(const Problem&, int mode, int64_t g, char* panel, float* scratch);
+    // Packs group g, around the problem's centre or, if not negative, code `anchor`; false if a code is not finite.
+    bool (*pack)(const Problem&, int mode, int64_t g, int64_t anchor, char* panel, float* scratch);
     // Runs slots [s0, s1) against the groups [g0, g1) of the panels; false if a row is not finite.
     bool (*pass)(const Problem&, const Panels&, State&, int64_t s0, int64_t s1, int64_t g0, int64_t g1, char* scratch);
     // Decides slots [s0, s1) from the lists of all splits; `fine` are F32 panels of every code, or null.
