@@ -198,7 +198,8 @@ constexpr int64_t BLOCK_BYTES = 16 << 20;  // packed codes of the first pass hel
 constexpr int64_t FINE_BYTES = 24 << 20;   // float32 panels of the whole codebook, if they fit
 constexpr int64_t LIST_BYTES = 12 << 20;   // lists of the rows of one chunk
 constexpr int LONG_LIST = 1024;            // groups listed for a row where most data are in doubt
-constexpr int64_t TILE_BYTES = 384 << 10;  // packed rows of one thread: they stay in its L2 cache
+constexpr int64_t TILE_BYTES = 384 << 10;  // packed rows of one thread: they stay in its L2 cache,
+constexpr int64_t STRIP_BYTES = 36 << 10;  // or in its L1 cache where AMX does not multiply
 constexpr int CODES_BAD = 1, ROWS_BAD = 2;
 
 struct Bad {
@@ -425,7 +426,8 @@ private:
     // One first pass over all codes for `rows` rows, and their decision. Rows left undecided go to `left`.
     Counts search(int mode, const int32_t* which, int64_t first, int64_t rows, bool keep) {
         const int64_t row_bytes = L.row_bytes(mode, P.d), lanes = L.lanes;
-        int64_t tile = std::clamp<int64_t>(TILE_BYTES / row_bytes / 48 * 48, 48, 192);
+        const int64_t tile_bytes = mode < SINGLE ? STRIP_BYTES : TILE_BYTES;
+        int64_t tile = std::clamp<int64_t>(tile_bytes / row_bytes / 48 * 48, 48, 192);
         tile = std::min(tile, (rows + lanes - 1) / lanes * lanes);
         const int64_t tiles = (rows + tile - 1) / tile, slots = tiles * tile;
         const int64_t stride = L.panel_bytes(mode, P.d);
