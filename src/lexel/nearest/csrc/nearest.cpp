@@ -301,7 +301,11 @@ private:
             if ((full > 0.02 || rest > 4) && !tried) {
                 tried = true;
                 regroup();
-                capacity = std::max(capacity, int(std::min<int64_t>(groups + 1, LONG_LIST)));
+                continue;
+            }
+            const int longest = int(std::min<int64_t>(groups + 1, LONG_LIST));
+            if (full > 0.02 && capacity < longest) {  // fewer rows fit in a chunk then
+                capacity = longest;
                 continue;
             }
             if (tried && anchors.empty() && P.metric == EUCLIDEAN && c.codes > 4 * sample) {
