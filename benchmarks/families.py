@@ -10,8 +10,12 @@ import json
 import statistics
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import lexel
 from lexel.cli import main
@@ -66,13 +70,15 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-def trained(quantizer: dict[str, Any], photographs: Path, folder: Path, seed: int) -> Evaluation:
+def trained(quantizer: dict[str, Any], photographs: Path, seed: int) -> Evaluation:
     """Train one on the command line, and evaluate it on the photographs that were held out."""
-    out = folder / "run"
-    words = ["train", photographs / "trained-on", "--out", out, "--overwrite", "--seed", seed, *SETTINGS]
-    if main([*map(str, words), "--quantizer", json.dumps(quantizer)]):
-        raise RuntimeError(f"lexel train failed with {quantizer}")
-    return evaluate(load_model(out), photographs / "held-out")
+    torch.set_num_threads(1)  # a process for each core instead
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary) / "run"
+        words = ["train", photographs / "trained-on", "--out", out, "--seed", seed, *SETTINGS]
+        if main([*map(str, words), "--quantizer", json.dumps(quantizer)]):
+            raise RuntimeError(f"lexel train failed with {quantizer}")
+        return evaluate(load_model(out), photographs / "held-out")
 
 
 def mean(values: Sequence[float], digits: int) -> str:
@@ -102,12 +108,14 @@ def table() -> str:
         "| quantizer | bits per code | PSNR, dB | SSIM | perplexity | codes in use | bits per pixel |",
         "|---|---|---|---|---|---|---|",
     ]
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        copy_photographs(folder)
-        for name, quantizer in FAMILIES.items():
-            found = [trained(quantizer, folder, folder, seed) for seed in SEEDS]
-            lines.append(row(name, quantizer, found))
+    with tempfile.TemporaryDirectory() as temporary, ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        copy_photographs(Path(temporary))
+        runs = {
+            name: [pool.submit(trained, quantizer, Path(temporary), seed) for seed in SEEDS]
+            for name, quantizer in FAMILIES.items()
+        }
+        for name, found in runs.items():
+            lines.append(row(name, FAMILIES[name], [one.result() for one in found]))
             print(lines[-1], flush=True)
     return "\n".join(lines)
 
