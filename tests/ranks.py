@@ -1,14 +1,18 @@
 """One training run of a few steps, on all the data or on one rank's share of it.
 
-Run as a program by `test_distributed`, once for each rank: `python -m tests.ranks RANK WORLD RENDEZVOUS RESULT`.
+Run as a program by `on_two_ranks`, once for each rank: `python -m tests.ranks RANK FOLDER MODULE FUNCTION`.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -28,6 +32,7 @@ UPKEEP = {
 }
 QUIET = [name for name, example in ZOO.items() if not example.noisy]
 STEPS, BATCH, DIM = 5, 24, 4
+WATCHDOG_SECONDS = 100
 SHARES = {"equal": [12] * STEPS, "unequal": [5, 20, 12, 23, 1], "empty": [0, 24, 0, 12, 0]}
 """How much of each batch the first of two ranks holds."""
 
@@ -111,13 +116,41 @@ def poisoned(rank: int) -> str:
     return "nothing"
 
 
-def main(rank: str, world: str, rendezvous: str, result: str) -> None:
-    """Take part as one rank, and write what it saw."""
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=int(rank), world_size=int(world))
-    seen: dict[object, object] = {case: train(case, int(rank), int(world)) for case in cases()}
-    seen |= {name: every(name, int(rank), int(world)) for name in QUIET}
-    seen["poisoned"] = poisoned(int(rank))
-    torch.save(seen, Path(result))
+def everything(rank: int) -> dict[object, object]:
+    """All of the above as one of two ranks."""
+    seen: dict[object, object] = {case: train(case, rank, 2) for case in cases()}
+    seen |= {name: every(name, rank, 2) for name in QUIET}
+    seen["poisoned"] = poisoned(rank)
+    return seen
+
+
+def on_two_ranks(function: Callable[[int], object], folder: Path) -> list[Any]:
+    """Call a function of a test module with its rank in each of two processes, and return what it returned.
+
+    A hang is killed and fails.
+    """
+    command = [sys.executable, "-m", "tests.ranks"]
+    words = [str(folder), function.__module__, function.__name__]
+    workers = [
+        subprocess.Popen(
+            [*command, str(rank), *words],
+            cwd=Path(__file__).parents[1],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(2)
+    ]
+    try:
+        assert [worker.wait(WATCHDOG_SECONDS) for worker in workers] == [0, 0]
+    finally:
+        for worker in workers:
+            worker.kill()
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def main(rank: str, folder: str, module: str, function: str) -> None:
+    """Take part as one rank, and write what the function returned."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=int(rank), world_size=2)
+    torch.save(getattr(import_module(module), function)(int(rank)), Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
 

@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from tests import ranks
 
-WATCHDOG_SECONDS = 100
-
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[object, object]]:
-    """What each of two ranks saw, for every case; a hang is killed and fails."""
-    folder = tmp_path_factory.mktemp("ranks")
-    results = [folder / f"{rank}.pt" for rank in range(2)]
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.ranks", str(rank), "2", str(folder / "rendezvous"), str(result)],
-            cwd=Path(__file__).parents[1],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        for rank, result in enumerate(results)
-    ]
-    try:
-        assert [worker.wait(WATCHDOG_SECONDS) for worker in workers] == [0, 0]
-    finally:
-        for worker in workers:
-            worker.kill()
-    return [torch.load(result, weights_only=True) for result in results]
+    """What each of two ranks saw, for every case."""
+    return ranks.on_two_ranks(ranks.everything, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("case", list(ranks.cases()), ids=str)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from lexel.distributed import all_sum, gather_rows
 
-__all__ = ["perplexity", "usage_counts", "usage_perplexity"]
+__all__ = ["CodeUsage", "Usage", "perplexity", "usage_counts", "usage_perplexity"]
 
 # Above this many codes their usage is counted by sorting the indices rather than in a vector of K numbers.
 MOST_COUNTED = 1 << 16
@@ -80,3 +84,146 @@ def usage_perplexity(indices: Tensor, num_embeddings: int, *, over_ranks: bool =
     run = torch.searchsorted(indices, indices, right=True) - torch.searchsorted(indices, indices)
     total = counted.sum().clamp_min(1)
     return torch.exp(-torch.sum(counted * torch.log(run / total + 1e-10)) / total)
+
+
+@dataclass(frozen=True)
+class CodeUsage:
+    """How a set of inputs uses the codes.
+
+    Attributes:
+        num_embeddings: K, how many codes there are.
+        total: how many indices were counted.
+        used: how many different codes occur.
+        entropy: −Σ p_k ln p_k of the usage frequencies, in nats; 0 when nothing was counted.
+        distortion: mean squared error of an element of the inputs; NaN when no vectors were given.
+    """
+
+    num_embeddings: int
+    total: int
+    used: int
+    entropy: float
+    distortion: float
+
+    @property
+    def usage(self) -> float:
+        """Share of the codes that occur, in [0, 1]."""
+        return self.used / self.num_embeddings
+
+    @property
+    def dead(self) -> int:
+        """How many codes do not occur."""
+        return self.num_embeddings - self.used
+
+    @property
+    def perplexity(self) -> float:
+        """exp(entropy): K when all codes are used alike, 1 when one code takes everything."""
+        return math.exp(self.entropy)
+
+    @property
+    def bits_per_code(self) -> float:
+        """The entropy in bits: what an ideal entropy coder needs for an index."""
+        return self.entropy / math.log(2)
+
+
+class _Output(Protocol):
+    @property
+    def quantized(self) -> Tensor: ...
+    @property
+    def indices(self) -> Tensor: ...
+
+
+class Usage:
+    """Usage of the codes over everything that it is shown, over all ranks: exact, however it is batched and shared.
+
+    Kept are the codes that occurred and how often: memory grows with the codes in use, not with K. The indices of
+    several codebooks are counted together; for one of them, show it `indices[..., q]`.
+
+    Args:
+        num_embeddings: K, at least 1.
+        channel_dim: which axis of the inputs holds the channels.
+        device: where the counts are kept; one over which the ranks can talk.
+
+    Raises:
+        ValueError: `num_embeddings` is below 1.
+
+    Example:
+        >>> import lexel
+        >>> vq, usage = lexel.VectorQuantizer(512, 64).eval(), Usage(512)
+        >>> for batch in torch.randn(3, 8, 64, 4, 4):
+        ...     usage.update(vq(batch), batch)
+        >>> found = usage.compute()
+        >>> found.total, found.used + found.dead, 1 <= found.perplexity <= found.used
+        (384, 512, True)
+    """
+
+    def __init__(self, num_embeddings: int, *, channel_dim: int = 1, device: torch.device | str = "cpu") -> None:
+        if num_embeddings < 1:
+            raise ValueError(f"Usage: num_embeddings must be at least 1, got {num_embeddings}")
+        self.num_embeddings = num_embeddings
+        self.channel_dim = channel_dim
+        self.device = torch.device(device)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._counted = torch.empty(0, 2, dtype=torch.int64, device=self.device)  # codes and how often they occurred
+        self._error = torch.zeros(2, dtype=torch.float64, device=self.device)  # sum of squares, number of elements
+
+    @torch.no_grad()
+    def update(self, output: _Output | Tensor, inputs: Tensor | None = None) -> None:
+        """Count the codes of a batch, and with `inputs` its distortion.
+
+        Args:
+            output: what a quantizer returned, or indices alone, integers of any shape; −1 (masked) does not count.
+            inputs: what the quantizer was given; only with its whole output.
+
+        Raises:
+            TypeError: the indices are not integers, or `inputs` come with indices alone.
+            ValueError: an index is not in [−1, K), or `inputs` have another shape than `output.quantized`.
+        """
+        indices = output if isinstance(output, Tensor) else output.indices
+        if indices.dtype.is_floating_point or indices.dtype.is_complex or indices.dtype == torch.bool:
+            raise TypeError(f"Usage.update: indices must be integers, got {indices.dtype}")
+        codes, counts = torch.unique(indices.to(self.device, torch.int64), return_counts=True)
+        if len(codes) and (codes[0] < -1 or codes[-1] >= self.num_embeddings):
+            raise ValueError(
+                f"Usage.update: indices must be in [-1, {self.num_embeddings}), got {int(codes[0])} to {int(codes[-1])}"
+            )
+        if inputs is not None:
+            if isinstance(output, Tensor):
+                raise TypeError("Usage.update: inputs need the quantizer's whole output, got its indices alone")
+            self._error += self._distortion(output, inputs)
+        self._counted = _merged(torch.cat([self._counted, torch.stack([codes, counts], 1)]))
+
+    def compute(self) -> CodeUsage:
+        """Return the figures over all that was shown to all ranks since the last reset. Every rank must call it."""
+        counts = _merged(gather_rows(self._counted, absent=-1))[:, 1]
+        squares, elements = all_sum(self._error)[0].tolist()
+        total = int(counts.sum())
+        return CodeUsage(
+            num_embeddings=self.num_embeddings,
+            total=total,
+            used=len(counts),
+            entropy=max(0.0, float(torch.special.entr(counts.double() / max(total, 1)).sum())),
+            distortion=squares / elements if elements else math.nan,
+        )
+
+    def _distortion(self, output: _Output, inputs: Tensor) -> Tensor:
+        """Sum of squared errors and number of elements, over the positions that are not masked."""
+        if inputs.shape != output.quantized.shape:
+            raise ValueError(
+                f"Usage.update: inputs have shape {tuple(inputs.shape)}, quantized {tuple(output.quantized.shape)}"
+            )
+        difference = output.quantized.to(self.device, torch.float64) - inputs.to(self.device, torch.float64)
+        difference = difference.movedim(self.channel_dim, -1)
+        positions = difference.shape[:-1]
+        if output.indices.shape[: len(positions)] == positions:  # not so for indices of several resolutions
+            difference = difference[(output.indices.to(self.device) >= 0).reshape(*positions, -1).any(-1)]
+        return torch.stack([difference.square().sum(), difference.new_tensor(difference.numel())])
+
+
+def _merged(counted: Tensor) -> Tensor:
+    """Codes and counts `(n, 2)`, each code once; without negative codes."""
+    codes, counts = counted[counted[:, 0] >= 0].unbind(1)
+    codes, group = torch.unique(codes, return_inverse=True)
+    return torch.stack([codes, torch.zeros_like(codes).index_add_(0, group, counts)], 1)

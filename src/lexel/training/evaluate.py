@@ -11,7 +11,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lexel.console import track
 from lexel.images import open_images, to_pixels
-from lexel.metrics import perplexity
+from lexel.metrics import Usage
 from lexel.models import VQVAE
 
 __all__ = ["Evaluation", "evaluate"]
@@ -60,7 +60,8 @@ def evaluate(model: VQVAE, data: str | Path, *, strict: bool = False) -> Evaluat
         ValueError: there is no readable image in `data`.
     """
     images = open_images(data, model.image_channels)
-    psnr, ssim, l1, codes = [], [], [], []
+    psnr, ssim, l1 = [], [], []
+    usage = Usage(model.quantizer.num_embeddings)
     pixels = positions = 0
     for _, image in images.readable(track(range(len(images)), "evaluating"), strict=strict):
         original = image[None].float() / 255
@@ -71,23 +72,21 @@ def evaluate(model: VQVAE, data: str | Path, *, strict: bool = False) -> Evaluat
         l1.append(float((decoded - original).abs().mean()))
         if min(height, width) >= 11:  # the size of the window
             ssim.append(float(structural_similarity_index_measure(decoded, original, data_range=1.0)))  # type: ignore[arg-type]
-        codes.append(indices.flatten())
+        usage.update(indices)
         pixels += height * width
         positions += -(-height // model.downsampling) * -(-width // model.downsampling)
 
-    chosen = torch.cat(codes)
-    counts = torch.unique(chosen, return_counts=True)[1].float()
-    alive = float(perplexity(counts))
+    codes = usage.compute()
     return Evaluation(
         images=len(psnr),
         psnr=_mean(psnr),
         ssim=_mean(ssim),
         l1=_mean(l1),
-        perplexity=alive,
-        used=len(counts),
-        num_embeddings=model.quantizer.num_embeddings,
+        perplexity=codes.perplexity,
+        used=codes.used,
+        num_embeddings=codes.num_embeddings,
         bits_per_pixel=positions * model.quantizer.bits / pixels,
-        entropy_bits_per_pixel=len(chosen) * math.log2(alive) / pixels,
+        entropy_bits_per_pixel=codes.total * codes.bits_per_code / pixels,
         skipped=images.skipped,
     )
 
