@@ -305,11 +305,27 @@ def _changed(
     return folder / "changed.safetensors"
 
 
+class TestAudit:
+    def test_tells_every_check_and_ends_with_0_only_when_all_is_well(
+        self, run: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["audit", str(run), str(photographs)]) == 0
+        assert "nearest codes " in capsys.readouterr().out
+        model = load_model(run)
+        with torch.no_grad():
+            model.quantizer.codebook.weight[1:] += 1e3
+        model.save_pretrained(tmp_path / "collapsed")
+        assert main(["audit", str(tmp_path / "collapsed"), str(photographs)]) == 1
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if "WRONG" in line)
+        assert line.startswith("usage ")
+        assert "1 of 16 codes" in line
+
+
 class TestRefusals:
     def test_data_without_images(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = tmp_path / "out"
-        for command in (["train"], ["evaluate", run], ["encode", run]):
-            options = [] if command[0] == "evaluate" else ["--out", out]
+        for command in (["train"], ["evaluate", run], ["audit", run], ["encode", run]):
+            options = [] if command[0] in ("evaluate", "audit") else ["--out", out]
             assert "no images found" in refused([*command, tmp_path, *options], capsys)
             assert "no such file or folder" in refused([*command, tmp_path / "nowhere", *options], capsys)
         assert not out.exists()
@@ -396,7 +412,7 @@ def test_help_is_quick_to_reach_and_names_every_command(capsys: pytest.CaptureFi
         main(["--help"])
     assert exit_.value.code == 0
     printed = capsys.readouterr().out
-    for command in ("train", "resume", "evaluate", "encode", "decode", "demo"):
+    for command in ("train", "resume", "evaluate", "audit", "encode", "decode", "demo"):
         assert command in printed
 
 

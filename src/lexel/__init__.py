@@ -9,6 +9,7 @@ loss, quantized, perplexity, encodings = vq(torch.randn(2, 64, 8, 8))
 from importlib.metadata import version as _version
 
 from lexel import presets
+from lexel.audit import audit
 from lexel.codebook import (
     AffineCodebook,
     Codebook,
@@ -92,6 +93,7 @@ __all__ = [
     "Upkeep",
     "VQBridge",
     "VectorQuantizer",
+    "audit",
     "from_config",
     "nearest_code",
     "presets",

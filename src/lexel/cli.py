@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,7 +57,7 @@ set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["lexel"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 2 for bad input, 130 when interrupted."""
+    """Run the command line; exit code 0, 1 when an audit finds a fault, 2 for bad input, 130 when interrupted."""
     parser, commands = _parsers()
     parsed = parser.parse_args([_underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)])
     settings = parsed[parsed.command]
@@ -115,6 +116,15 @@ def _evaluate(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
     return 0
 
 
+def _audit(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # else torch.profiler tells standard error when it starts
+    from lexel.training.evaluate import audit_model
+
+    found = audit_model(load_model(Path(settings.run)), settings.data, strict=settings.strict)
+    results.print(str(found), markup=False, soft_wrap=True)
+    return 0 if found.ok else 1
+
+
 def _encode(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
     out = Path(settings.out)
     refuse_existing(out, overwrite=settings.overwrite)
@@ -153,6 +163,7 @@ COMMANDS = {
     "train": _train,
     "resume": _resume,
     "evaluate": _evaluate,
+    "audit": _audit,
     "encode": _encode,
     "decode": _decode,
     "demo": _demo,
@@ -168,6 +179,7 @@ def _parsers() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         ("train", "Train a VQ-VAE on a set of images."),
         ("resume", "Go on with a run that was interrupted, from its last checkpoint to the same end."),
         ("evaluate", "Measure reconstructions and code usage over a whole set of images."),
+        ("audit", "Examine a model's quantizer: is it sound, in training and evaluation, on these images?"),
         ("encode", "Turn images into a file of codes."),
         ("decode", "Turn a file of codes back into images."),
         ("demo", "Train for about two minutes on photographs that packages carry, and draw what comes out."),
@@ -188,15 +200,15 @@ def _parsers() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
             lexel.Quantizer, "quantizer", help="what makes the codes; its settings follow it"
         )
         command.set_defaults(DEMO if name == "demo" else {"quantizer": QUANTIZER})
-    for name in ("resume", "evaluate", "encode", "decode"):
+    for name in ("resume", "evaluate", "audit", "encode", "decode"):
         commands[name].add_argument("run", type=str, help="folder of a run, or of a saved model")
-    for name in ("evaluate", "encode"):
+    for name in ("evaluate", "audit", "encode"):
         commands[name].add_argument("data", type=str, help=DATA)
     commands["evaluate"].add_argument("--json", action="store_true", help="print JSON instead of a table")
     commands["encode"].add_argument("--out", type=str, required=True, help="file to write, .safetensors")
     commands["decode"].add_argument("codes", type=str, help="file that lexel encode wrote")
     commands["decode"].add_argument("--out", type=str, required=True, help="folder to write the images into")
-    for name in ("train", "evaluate", "encode"):
+    for name in ("train", "evaluate", "audit", "encode"):
         commands[name].add_argument("--strict", action="store_true", help="refuse unreadable files, do not skip them")
     for name in ("train", "encode", "decode", "demo"):
         commands[name].add_argument("--overwrite", action="store_true", help="replace what is there")

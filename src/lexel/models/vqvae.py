@@ -146,7 +146,7 @@ class VQVAE(
             TypeError: `images` is not a floating tensor.
             ValueError: `images` has another number of dimensions or channels, or no pixels.
         """
-        output = self.quantizer(self._latents(images))
+        output = self.quantizer(self.latents(images))
         return self._images(output.quantized, images.shape[-2:]), output
 
     @torch.no_grad()
@@ -162,7 +162,7 @@ class VQVAE(
         """
         training = self.quantizer.training
         try:
-            indices: Tensor = self.quantizer.eval()(self._latents(images)).indices
+            indices: Tensor = self.quantizer.eval()(self.latents(images)).indices
         finally:
             self.quantizer.train(training)
         return indices
@@ -185,7 +185,13 @@ class VQVAE(
                 raise ValueError(f"VQVAE.decode: an image of size {size} has {expected} positions, the indices {grid}")
         return self._images(quantized, size).clamp(0, 1)
 
-    def _latents(self, images: Tensor) -> Tensor:
+    def latents(self, images: Tensor) -> Tensor:
+        """Return what the quantizer is given for images `(B, C, H, W)`: `(B, D, ⌈H/f⌉, ⌈W/f⌉)`.
+
+        Raises:
+            TypeError: `images` is not a floating tensor.
+            ValueError: `images` has another number of dimensions or channels, or no pixels.
+        """
         if not images.dtype.is_floating_point:
             raise TypeError(f"VQVAE: images must be floating, in [0, 1], got {images.dtype}")
         if images.ndim != 4 or images.shape[1] != self.image_channels or 0 in images.shape[-2:]:

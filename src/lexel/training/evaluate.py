@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from lexel.audit import Audit, audit
 from lexel.console import track
 from lexel.images import open_images, to_pixels
 from lexel.metrics import Usage
 from lexel.models import VQVAE
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "audit_model", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,31 @@ def evaluate(model: VQVAE, data: str | Path, *, strict: bool = False) -> Evaluat
         entropy_bits_per_pixel=codes.total * codes.bits_per_code / pixels,
         skipped=images.skipped,
     )
+
+
+@torch.no_grad()
+def audit_model(model: VQVAE, data: str | Path, *, strict: bool = False, positions: int = 1 << 14) -> Audit:
+    """Audit a model's quantizer on what its encoder makes of images, as `lexel.audit` does.
+
+    Args:
+        model: of any mode.
+        data: as `lexel.images.open_images` takes it.
+        strict: refuse data with unreadable files instead of skipping them.
+        positions: enough images are read for so many, if there are.
+
+    Raises:
+        FileNotFoundError: `data` does not exist.
+        ValueError: there is no readable image in `data`.
+    """
+    images = open_images(data, model.image_channels)
+    latents: list[Tensor] = []
+    for _, image in images.readable(range(len(images)), strict=strict):
+        latents.append(model.latents(image[None].float() / 255))
+        if sum(each[0, 0].numel() for each in latents) >= positions:
+            break
+    if model.quantizer.positionwise:  # images may differ in size
+        latents = [each.movedim(1, -1).flatten(0, -2) for each in latents]
+    return audit(model.quantizer, torch.cat(latents))
 
 
 def _mean(values: list[float]) -> float:
