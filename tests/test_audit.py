@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from vector_quantize_pytorch import FSQ, SimVQ, VectorQuantize
+from vector_quantize_pytorch import FSQ, ResidualVQ, SimVQ, VectorQuantize
 
 import lexel
 from lexel.audit import Audit
@@ -275,6 +275,16 @@ def test_the_classic_module_is_told_of_what_its_formulas_cannot_do() -> None:
     assert faults(lexel.audit(module, data())) == {"… under a shift", "… under bfloat16 autocast", "memory"}
 
 
+def test_memory_is_told_from_a_single_large_input() -> None:
+    z = data().repeat(1, 1, 20, 20)[:1]
+
+    class Both(Quadratic, Reviving):
+        pass
+
+    assert lexel.audit(Reviving(), z)["memory"].verdict == "ok"
+    assert lexel.audit(Both(), z)["memory"].verdict == "wrong"
+
+
 def test_of_codes_in_a_table_every_check_applies() -> None:
     found = lexel.audit(Reviving(), data())
     assert {one.check for one in found if one.verdict == "not applicable"} == {"ranks agree"}
@@ -293,6 +303,9 @@ def test_other_packages() -> None:
     z = data().flatten(2).movedim(1, -1)
     started = lexel.audit(VectorQuantize(D, K, kmeans_init=True), z)
     assert started["nearest codes"].verdict == "ok"
+    residual = lexel.audit(ResidualVQ(dim=D, codebook_size=K, num_quantizers=2), z)
+    assert residual["codebook learns"].verdict == "ok"
+    assert faults(residual) == {"NaN does not spread"}
     assert faults(lexel.audit(SimVQ(D, K), z)) == set()
     assert faults(lexel.audit(FSQ([3] * 4), z[..., :4])) == set()
 

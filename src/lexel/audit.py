@@ -352,7 +352,7 @@ NO_CODES = "no parameter or buffer holds the quantized vectors"
 def _learns(subject: _Subject) -> Finding:
     name = "codebook learns"
     model = subject.copy(training=True)
-    before = subject.codes(model).clone() if subject.has_codes else None
+    state, before = _cloned(model), subject.codes(model).clone() if subject.has_codes else None
     inputs = subject.inputs.clone().requires_grad_()
     output = subject.run(model, inputs)
     if before is not None:
@@ -369,7 +369,10 @@ def _learns(subject: _Subject) -> Finding:
         learned = sum(gradient is not None and bool(gradient.any()) for gradient in gradients)
         if learned:
             return Finding(name, "ok", f"{learned} of {len(parameters)} parameters get a gradient")
-        return Finding(name, "not applicable", "no parameter gets a gradient; " + NO_CODES)
+        tables = [key for key in _changed(state, _state(model)) if _as_table(state[key]) is not None]
+        if tables:
+            return Finding(name, "ok", f"a step in training moves {len(tables)} tables, {tables[0]} for one")
+        return Finding(name, "not applicable", "no parameter gets a gradient, no table moves; " + NO_CODES)
     assert subject._codes is not None
     address = subject.codes(model).data_ptr()
     for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -528,6 +531,8 @@ def _memory(subject: _Subject) -> Finding:
     each = len(subject.rows(subject.inputs)) / len(subject.inputs)
     sizes = [max(1, round(elements / K / each)) for elements in (1 << 22, 1 << 23)]
     if sizes[0] == sizes[1]:
+        sizes[1] = 2 * sizes[0]
+    if sizes[1] * each * K > 1 << 26:
         return Finding(name, "not applicable", f"one input has {each:.0f} vectors: too many for two small sizes")
     repeated = subject.inputs.repeat(-(-sizes[1] // len(subject.inputs)), *[1] * (subject.inputs.ndim - 1))
     (peak, largest), (more_peak, larger) = (_allocated(subject, repeated[:size]) for size in sizes)
