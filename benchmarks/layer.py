@@ -32,7 +32,7 @@ WHY = [
     "The search takes a few milliseconds; the rest is a dozen passes over 4 MB (to rows and back, gather, difference, "
     "norms, gradient, sums by index), bound by memory and by the page faults of fresh buffers; the small operations "
     "between them take 0.4 ms. The three transpositions of BCHW are more than half of the passes' time.",
-    "The search, which is bound by arithmetic, takes nearly all of the time; the passes are those of the shape above.",
+    "The search takes most of the time (see the table of the search); the passes are those of the shape above.",
     "The search takes nearly all of the time; D = 8 leaves it little arithmetic for each score that it looks at.",
 ]
 
