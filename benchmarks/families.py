@@ -129,6 +129,9 @@ on ten photographs. The figures are of two others, mean ± standard deviation ov
 those that occur in these two. *Kept up*: `upkeep=(KMeansStart(), Revival())`. A few hundred steps tell that a family
 trains, and roughly how it compares; they do not tell which is best after a hundred thousand.
 
+Left out are `MultiScaleResidualQuantizer`, which takes maps of one size, and `RandomProjectionQuantizer`, which makes
+targets to predict and not reconstructions.
+
 {table()}
 """
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
