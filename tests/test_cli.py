@@ -334,6 +334,9 @@ class TestRefusals:
         nowhere = tmp_path / "nowhere"
         assert "no model" in refused(["evaluate", nowhere, photographs], capsys)
         assert "not a run" in refused(["resume", nowhere], capsys)
+        nowhere.mkdir()
+        (nowhere / "config.yaml").write_text("steps: 3")  # as the demo leaves it, which has data of its own
+        assert "data in" in refused(["resume", nowhere], capsys)
 
     def test_what_exists_is_not_overwritten_unless_told_to(
         self, run: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

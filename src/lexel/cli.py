@@ -78,19 +78,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
     from lexel.training.run import train
 
-    for name, shown in (("data", "DATA"), ("out", "--out")):
-        if settings.get(name) is None:
-            raise ValueError(f"{shown} is missing; see lexel train --help")
+    data, out = _given(settings, "data", "DATA"), Path(_given(settings, "out", "--out"))
     finished = train(
         _model(settings),
-        settings.data,
-        Path(settings.out),
+        data,
+        out,
         _settings(settings),
         config=_kept(settings, commands["train"]),
         strict=settings.strict,
         overwrite=settings.overwrite,
     )
-    return _ended(Path(settings.out), finished)
+    return _ended(out, finished)
 
 
 def _resume(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
@@ -100,8 +98,8 @@ def _resume(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
     if not (run / CONFIG).is_file():
         raise FileNotFoundError(f"{run} is not a run: it has no {CONFIG}")
     kept = commands["train"].parse_path(run / CONFIG)
-    model = _model(kept)
-    finished = train(model, kept.data, run, _settings(kept), strict=kept.strict, resume=True)
+    data = _given(kept, "data", f"data in {run / CONFIG}")
+    finished = train(_model(kept), data, run, _settings(kept), resume=True)
     return _ended(run, finished)
 
 
@@ -241,6 +239,13 @@ def _kept(settings: Namespace, parser: ArgumentParser) -> str:
     for name in NOT_KEPT:
         kept.pop(name, None)
     return str(parser.dump(kept))
+
+
+def _given(settings: Namespace, name: str, shown: str) -> str:
+    """Return a setting that has no default."""
+    if settings.get(name) is None:
+        raise ValueError(f"{shown} is missing; see lexel train --help")
+    return str(settings[name])
 
 
 def _ended(run: Path, finished: bool) -> int:

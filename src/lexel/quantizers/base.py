@@ -14,7 +14,7 @@ from lexel.distributed import all_sum, mean_of_rows
 from lexel.metrics import usage_perplexity
 from lexel.parts import Configurable, from_config
 
-__all__ = ["Quantized", "Quantizer"]
+__all__ = ["Quantized", "Quantizer", "check_weight"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,20 @@ class Quantized:
 
 # `torch.export` and whatever else walks through nested outputs may look inside.
 torch.export.register_dataclass(Quantized, serialized_type_name="lexel.Quantized")
+
+
+def check_weight(owner: str, argument: str, value: float) -> float:
+    """Return a weight of the loss as a float, if it is one.
+
+    Raises:
+        TypeError: it is not a number.
+        ValueError: it is negative or not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{owner}: {argument} must be a number, got {value!r}")
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{owner}: {argument} must be finite and not negative, got {value}")
+    return float(value)
 
 
 class Quantizer(nn.Module, Configurable, abstract=True):

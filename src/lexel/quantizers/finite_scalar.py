@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lexel.estimators import StraightThrough
-from lexel.quantizers.base import Quantized, Quantizer
+from lexel.quantizers.base import Quantized, Quantizer, check_weight
 from lexel.quantizers.radix import check_levels, from_digits, to_digits
 
 __all__ = ["FiniteScalarQuantizer", "LatentQuantizer"]
@@ -130,10 +130,8 @@ class LatentQuantizer(Quantizer):
         name = type(self).__name__
         checked = check_levels(name, levels)
         super().__init__(math.prod(checked), len(checked), channel_dim)
-        if not 0 <= commitment_cost < float("inf"):
-            raise ValueError(f"{name}: commitment_cost must be finite and not negative, got {commitment_cost}")
         self.levels = checked
-        self.commitment_cost = float(commitment_cost)
+        self.commitment_cost = check_weight(name, "commitment_cost", commitment_cost)
         self.values = nn.Parameter(torch.empty(sum(checked)))
         self.reset_parameters()
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lexel.codebook import FreeCodebook, Table
 from lexel.estimators import StraightThrough
-from lexel.quantizers.base import Quantized, Quantizer
+from lexel.quantizers.base import Quantized, Quantizer, check_weight
 
 __all__ = ["ImplicitQuantizer"]
 
@@ -67,11 +67,9 @@ class ImplicitQuantizer(Quantizer):
     ) -> None:
         super().__init__(num_embeddings, embedding_dim, channel_dim)
         name = type(self).__name__
-        if not 0 <= commitment_cost < float("inf"):
-            raise ValueError(f"{name}: commitment_cost must be finite and not negative, got {commitment_cost}")
+        self.commitment_cost = check_weight(name, "commitment_cost", commitment_cost)
         if depth < 0 or width < 1:
             raise ValueError(f"{name}: depth must not be negative and width at least 1, got {depth} and {width}")
-        self.commitment_cost = float(commitment_cost)
         self.depth = depth
         self.width = width
         self.codebook: Table = FreeCodebook().build(num_embeddings, embedding_dim)

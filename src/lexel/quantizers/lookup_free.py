@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lexel.estimators import StraightThrough
-from lexel.quantizers.base import Quantized, Quantizer
+from lexel.quantizers.base import Quantized, Quantizer, check_weight
 from lexel.quantizers.radix import from_digits, to_digits
 
 __all__ = ["BinarySphericalQuantizer", "LookupFreeQuantizer"]
@@ -70,18 +70,11 @@ class LookupFreeQuantizer(Quantizer):
                 f"{name}: embedding_dim must be in [1, 62] so that an index fits int64, got {embedding_dim}"
             )
         super().__init__(2**embedding_dim, embedding_dim, channel_dim)
-        for argument, value in (
-            ("commitment_cost", commitment_cost),
-            ("entropy_weight", entropy_weight),
-            ("diversity_gamma", diversity_gamma),
-        ):
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name}: {argument} must be finite and not negative, got {value}")
+        self.commitment_cost = check_weight(name, "commitment_cost", commitment_cost)
+        self.entropy_weight = check_weight(name, "entropy_weight", entropy_weight)
+        self.diversity_gamma = check_weight(name, "diversity_gamma", diversity_gamma)
         if not 0 < temperature < float("inf"):
             raise ValueError(f"{name}: temperature must be finite and positive, got {temperature}")
-        self.commitment_cost = float(commitment_cost)
-        self.entropy_weight = float(entropy_weight)
-        self.diversity_gamma = float(diversity_gamma)
         self.temperature = float(temperature)
 
     @property

@@ -14,7 +14,7 @@ from lexel.distributed import AllRows, all_sum, mean_over_ranks
 from lexel.estimators import Estimator, StraightThrough
 from lexel.learning import EMA, Gradient, Learning
 from lexel.metrics import perplexity, usage_counts
-from lexel.quantizers.base import Quantized, Quantizer
+from lexel.quantizers.base import Quantized, Quantizer, check_weight
 from lexel.regularisers import Regulariser
 from lexel.step import quantization_step
 from lexel.upkeep import Kept, Upkeep
@@ -87,10 +87,7 @@ class VectorQuantizer(Quantizer):
         channel_dim: int = 1,
     ) -> None:
         super().__init__(num_embeddings, embedding_dim, channel_dim)
-        if isinstance(commitment_cost, bool) or not isinstance(commitment_cost, (int, float)):
-            raise TypeError(f"VectorQuantizer: commitment_cost must be a number, got {commitment_cost!r}")
-        if not 0 <= commitment_cost < float("inf"):
-            raise ValueError(f"VectorQuantizer: commitment_cost must be finite and not negative, got {commitment_cost}")
+        self.commitment_cost = check_weight("VectorQuantizer", "commitment_cost", commitment_cost)
         regularisers = (regularisers,) if isinstance(regularisers, Regulariser) else tuple(regularisers)
         upkeep = (upkeep,) if isinstance(upkeep, Upkeep) else tuple(upkeep)
         for argument, part, kind in [
@@ -103,7 +100,6 @@ class VectorQuantizer(Quantizer):
             if not isinstance(part, kind):
                 raise TypeError(f"VectorQuantizer: {argument} must be a lexel {kind.__name__}, got {part!r}")
         _refuse_what_has_no_meaning(codebook, learning, estimator, regularisers, upkeep)
-        self.commitment_cost = float(commitment_cost)
         self.learning = learning
         self.estimator = estimator
         self.regularisers = regularisers
