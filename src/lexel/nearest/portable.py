@@ -16,7 +16,7 @@ from torch import Tensor
 # One tile of scores holds this many numbers: large enough for the matrix product to be efficient, small enough for
 # the memory not to grow with N or K.
 TILE = 1 << 20
-WIDTH = 1 << 14  # codes in a tile, at most
+WIDTH = 1 << 13  # codes in a tile, at most
 SPARE = 15  # candidates beyond k that are kept when the first pass could not decide
 
 
@@ -81,17 +81,18 @@ class _FirstPass:
         self.codebook, self.metric = codebook, metric
         # Scores do not change in order when all codes move together; the rounding of their expanded form does.
         self.centre = codebook.mean(0) if metric != "cosine" else torch.zeros_like(codebook[0])
-        parts = torch.split(codebook, WIDTH)
-        top = torch.stack([(part - self.centre).abs().max() for part in parts]).max()
+        low, high = codebook.aminmax(dim=0)
+        top = torch.maximum(high - self.centre, self.centre - low).max()
         self.scale = _power_of_two(top) if metric != "cosine" else torch.ones_like(top)
         # A codebook of several tiles is moved and scaled anew for every tile: a second copy might not fit.
         self.only = self._packed(codebook) if len(codebook) <= WIDTH else None
-        squares = [codes.square().sum(1).max() for _, codes, _ in self.tiles()]
-        self.norm = torch.stack(squares).max().sqrt()
+        self.norm = codebook.new_zeros(())
+        for _, codes, _ in self.tiles():
+            self.norm = torch.maximum(self.norm, torch.linalg.vecdot(codes, codes).max().sqrt())
 
     def _packed(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         codes = _unit(codes) if self.metric == "cosine" else (codes - self.centre) * self.scale
-        bias = -codes.square().sum(1) / 2
+        bias = torch.linalg.vecdot(codes, codes) / -2
         return codes, bias if self.metric == "euclidean" else torch.zeros_like(bias)
 
     def tiles(self) -> Iterator[tuple[int, Tensor, Tensor]]:
