@@ -11,7 +11,7 @@ from torch import Tensor
 import lexel
 from lexel.upkeep import kmeans
 
-LEARNING = [lexel.Gradient(), lexel.EMA()]
+LEARNING = [lexel.Gradient(), lexel.EMA(), lexel.EMA(warmup=10)]
 UPKEEP = [
     lexel.KMeansStart(),
     lexel.Revival(threshold=0.5, decay=0.5),

@@ -36,9 +36,18 @@ class EMA(Learning):
     such a code far away in the first step, from where no input ever chooses it again; Sonnet's zero-debiased averages
     send it to the origin.
 
+    An average that reaches back a hundred steps is slow to leave where it started. With a warm-up of w it reaches back
+    over the last w-th of the steps t_i in which something chose code i, until that is as far as γ reaches:
+
+        1 − γ_i = max(1 − γ, w / (t_i + w)) for codes with n_i > 0
+
+    A code that upkeep replaces warms up again. So k-means learns from a stream (MacQueen 1967, with w = 1 the mean of
+    all inputs; a larger w forgets those that came when the codes lay elsewhere).
+
     Attributes:
         decay: γ, in [0, 1).
         epsilon: ε, the Laplace smoothing of the counts, positive.
+        warmup: w, not negative; 0 for none. A code has warmed up after w γ / (1 − γ) steps.
 
     Raises:
         ValueError: a value is out of its range.
@@ -46,15 +55,26 @@ class EMA(Learning):
 
     decay: float = 0.99
     epsilon: float = 1e-5
+    warmup: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay < 1:
             raise ValueError(f"EMA: decay must be in [0, 1), got {self.decay}")
         if not self.epsilon > 0:
             raise ValueError(f"EMA: epsilon must be positive, got {self.epsilon}")
+        if not 0 <= self.warmup < float("inf"):
+            raise ValueError(f"EMA: warmup must be finite and not negative, got {self.warmup}")
 
     @torch.no_grad()
-    def update(self, codes: Tensor, ema_count: Tensor, ema_sum: Tensor, counts: Tensor, sums: Tensor) -> None:
+    def update(
+        self,
+        codes: Tensor,
+        ema_count: Tensor,
+        ema_sum: Tensor,
+        counts: Tensor,
+        sums: Tensor,
+        age: Tensor | None = None,
+    ) -> None:
         """Move `codes`, `ema_count` and `ema_sum` in place by one step; no input at all (Σn = 0) moves nothing.
 
         Args:
@@ -63,11 +83,16 @@ class EMA(Learning):
             ema_sum: m, `(K, D)`.
             counts: n, `(K,)`: how many inputs of all ranks chose each code.
             sums: Σz, `(K, D)`: the sum of those inputs.
+            age: t, `(K,)`, moved too: in how many steps each code was chosen. Needed for a warm-up.
         """
         counts, sums = counts.to(ema_count.dtype), sums.to(ema_sum.dtype)
-        step = (1 - self.decay) * (counts.sum() > 0).to(counts.dtype)  # a tensor: an empty batch needs no branch
+        step = torch.full_like(counts, 1 - self.decay)
+        if age is not None:
+            age += counts > 0
+            step = torch.where(counts > 0, (self.warmup / (age + self.warmup)).clamp_min(1 - self.decay), step)
+        step = step * (counts.sum() > 0)  # a product: an empty batch needs no branch
         ema_count.lerp_(counts, step)
-        ema_sum.lerp_(sums, step)
+        ema_sum.lerp_(sums, step.unsqueeze(1))
         total = ema_count.sum()
         smoothed = (ema_count + self.epsilon) / (total + len(ema_count) * self.epsilon) * total
-        codes.copy_(torch.where(step > 0, ema_sum / smoothed.unsqueeze(1), codes))
+        codes.copy_(torch.where(step.unsqueeze(1) > 0, ema_sum / smoothed.unsqueeze(1), codes))

@@ -76,7 +76,7 @@ def to_config(value: Any) -> Any:
     Example:
         >>> import lexel
         >>> lexel.to_config(lexel.EMA(decay=0.9))
-        {'class_path': 'lexel.EMA', 'init_args': {'decay': 0.9, 'epsilon': 1e-05}}
+        {'class_path': 'lexel.EMA', 'init_args': {'decay': 0.9, 'epsilon': 1e-05, 'warmup': 0.0}}
     """
     if isinstance(value, Configurable):
         return value.config
@@ -98,7 +98,7 @@ def from_config(config: Any) -> Any:
     Example:
         >>> import lexel
         >>> lexel.from_config({"class_path": "lexel.EMA", "init_args": {"decay": 0.9}})
-        EMA(decay=0.9, epsilon=1e-05)
+        EMA(decay=0.9, epsilon=1e-05, warmup=0.0)
     """
     if isinstance(config, Mapping):
         if "class_path" not in config:

@@ -124,8 +124,8 @@ class Revival(Upkeep):
     cannot use every code, so it moves the average less: by γ to the power of N/K, the share of a whole step that it is.
 
     In the best codebook all codes have the same share of the error, not of the inputs (Gersho 1979): on image patches,
-    where most inputs are nearly flat, many of its codes have less than a tenth of the average usage. A threshold as high
-    as that takes them away again and again; `python -m benchmarks.static` shows the price.
+    where most inputs are nearly flat, many of its codes have less than a tenth of the average usage. A threshold as
+    high as that takes them away again and again.
 
     Attributes:
         threshold: usage below which a code is dead, in [0, 1).

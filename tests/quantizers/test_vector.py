@@ -131,7 +131,39 @@ class TestEMA:
             vq(torch.randn(16, 1))
         torch.testing.assert_close(vq.codebook.weight[1], torch.tensor([100.0]), rtol=1e-3, atol=0)
 
-    @pytest.mark.parametrize("wrong", [{"decay": 1.0}, {"decay": -0.1}, {"epsilon": 0.0}])
+    def test_warmed_up_by_one_it_is_the_mean_of_all_inputs(self) -> None:
+        """Of the code as it started too, however the inputs fall into batches, and whatever steps pass it by."""
+        vq = make(2, 1, learning=lexel.EMA(decay=0.9999, warmup=1, epsilon=1e-9))
+        vq.pull(torch.tensor([[0.0], [1000.0]]), torch.ones(2))
+        inputs = torch.randn(40, 1)
+        for batch in inputs.split([7, 1, 20, 12]):
+            vq(batch)
+        expected = torch.cat([torch.zeros(1, 1), inputs]).mean(0)
+        torch.testing.assert_close(vq.codebook.weight[0], expected, rtol=1e-3, atol=1e-3)
+        assert vq.ema_age.tolist() == [4, 0]
+        vq(torch.full((5, 1), 1003.0))
+        torch.testing.assert_close(vq.codebook.weight[1], torch.tensor([(1000 + 5 * 1003) / 6]), rtol=1e-3, atol=0)
+        torch.testing.assert_close(vq.codebook.weight[0], expected, rtol=1e-3, atol=1e-3)
+
+    def test_once_warm_it_is_the_average_without_warm_up(self) -> None:
+        warm, plain = (make(4, 2, learning=lexel.EMA(decay=0.9, warmup=warmup)) for warmup in (2, 0))
+        codes = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+        warm.pull(codes, torch.ones(4))
+        for _ in range(18):  # w γ / (1 − γ) steps
+            warm(torch.randn(64, 2))
+        plain.load_state_dict({name: value for name, value in warm.state_dict().items() if name != "ema_age"})
+        for _ in range(3):
+            z = torch.randn(64, 2)
+            torch.testing.assert_close(warm(z).quantized, plain(z).quantized, rtol=0, atol=0)
+
+    def test_a_replaced_code_warms_up_again(self) -> None:
+        vq = make(2, 1, learning=lexel.EMA(warmup=10))
+        vq(torch.linspace(-1, 1, 20).unsqueeze(1))
+        assert vq.ema_age.tolist() == [1, 1]
+        vq.pull(torch.zeros(2, 1), torch.tensor([0.0, 1.0]))
+        assert vq.ema_age.tolist() == [1, 0]
+
+    @pytest.mark.parametrize("wrong", [{"decay": 1.0}, {"decay": -0.1}, {"epsilon": 0.0}, {"warmup": -1.0}])
     def test_refuses_settings_out_of_range(self, wrong: dict[str, float]) -> None:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             lexel.EMA(**wrong)

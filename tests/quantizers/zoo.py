@@ -67,6 +67,7 @@ MOVED = {"task": {"inputs", "codebook.weight"}}
 ZOO: dict[str, Example] = {
     "vector": Example(spread, {**TASK, **vector()}),
     "vector, EMA": Example(lambda: spread(learning=lexel.EMA()), {**TASK, **OWN}),
+    "vector, EMA that warms up": Example(lambda: spread(learning=lexel.EMA(warmup=10)), {**TASK, **OWN}),
     "vector, by angle": Example(lambda: spread(estimator=lexel.StraightThrough(metric="cosine")), {**TASK, **vector()}),
     "vector, rotation": Example(lambda: spread(estimator=lexel.RotationTrick()), {**TASK, **vector()}),
     "vector, DiVeQ": Example(lambda: spread(estimator=lexel.DiVeQ()), {**MOVED, **OWN}),

@@ -40,6 +40,7 @@ class VectorQuantizer(Quantizer):
             that they are a function of.
         ema_count: with EMA, the running count N of inputs for each code, `(K,)`.
         ema_sum: with EMA, the running sum m of inputs for each code, `(K, D)`.
+        ema_age: with EMA that warms up, in how many steps t each code was chosen, `(K,)`; else None.
         upkeep: the parts of upkeep, each with its state.
 
     Args:
@@ -70,6 +71,7 @@ class VectorQuantizer(Quantizer):
 
     ema_count: Tensor
     ema_sum: Tensor
+    ema_age: Tensor | None
     step: Tensor
     upkeep: Sequence[Kept]
 
@@ -107,6 +109,7 @@ class VectorQuantizer(Quantizer):
         if isinstance(learning, EMA):
             self.register_buffer("ema_count", torch.ones(num_embeddings))
             self.register_buffer("ema_sum", self.codebook.weight.clone())
+            self.register_buffer("ema_age", torch.zeros(num_embeddings) if learning.warmup else None)
         if estimator.annealed:
             self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self._has_codebook_loss = isinstance(learning, Gradient) and not estimator.replaces_codebook_loss
@@ -144,7 +147,7 @@ class VectorQuantizer(Quantizer):
             terms[regulariser.name] = regulariser(z, codes.clone() if isinstance(self.learning, EMA) else codes, valid)
             loss = loss + regulariser.weight * terms[regulariser.name]
         if isinstance(self.learning, EMA) and self.training:
-            self.learning.update(self.codebook.weight, self.ema_count, self.ema_sum, counts, sums[0])
+            self.learning.update(self.codebook.weight, self.ema_count, self.ema_sum, counts, sums[0], self.ema_age)
         if self.training:
             if self.estimator.annealed:
                 self.step += counts.sum() > 0
@@ -174,6 +177,8 @@ class VectorQuantizer(Quantizer):
         if isinstance(self.learning, EMA):
             self.ema_count.lerp_(torch.ones_like(self.ema_count), strength)
             self.ema_sum.copy_(torch.where(moved, table * self.ema_count.unsqueeze(1), self.ema_sum))
+            if self.ema_age is not None:
+                self.ema_age.mul_(1 - strength)
 
     def _estimate(self, z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor | None]:
         """Indices and the estimator's quantized rows; None for the code itself, straight through."""
