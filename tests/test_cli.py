@@ -29,6 +29,8 @@ TINY = [
     *("--quantizer.num-embeddings", "16", "--quantizer.embedding_dim", "4"),
 ]
 
+USAGE = ("usage", "perplexity", "dead_codes", "bits_per_code", "distortion")
+
 
 def train(data: Path, out: Path, *options: str, steps: int = 6) -> int:
     return main(["train", str(data), "--out", str(out), "--steps", str(steps), *TINY, *options])
@@ -56,12 +58,12 @@ def refused(arguments: Sequence[object], capsys: pytest.CaptureFixture[str]) -> 
 class TestARun:
     def test_leaves_everything_that_it_promises(self, run: Path) -> None:
         assert {path.name for path in run.iterdir()} == {
-            *("config.yaml", "last.ckpt", "metrics.csv", "model", "samples", "tensorboard"),
+            *("config.yaml", "environment.json", "last.ckpt", "metrics.csv", "model", "samples", "tensorboard"),
         }
         with (run / "metrics.csv").open() as file:
             rows = list(csv.DictReader(file))
         assert [int(row["step"]) for row in rows] == [1, 3, 5]
-        assert all(float(row[name]) > 0 for row in rows for name in ("loss", "psnr", "perplexity", "codes_in_batch"))
+        assert all(float(row[name]) >= 0 for row in rows for name in ("loss", "psnr", *USAGE))
         assert any((run / "tensorboard").iterdir())
         with Image.open(run / "samples/step-0000006.png") as sample:
             assert len(sample.getcolors(1 << 24)) > 100
@@ -95,6 +97,11 @@ class TestARun:
             assert ran.returncode == 0
         weights = [load_file(tmp_path / name / "model/model.safetensors") for name in ("1", "2")]
         torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-4)
+        metrics = []
+        for name in ("1", "2"):
+            with (tmp_path / name / "metrics.csv").open() as file:
+                metrics.append([[float(row[name]) for name in USAGE] for row in csv.DictReader(file)])
+        np.testing.assert_allclose(*metrics, rtol=1e-2)
 
 
 class TestInterruption:

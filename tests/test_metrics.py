@@ -118,6 +118,16 @@ def epochs(rank: int | None) -> list[CodeUsage]:
     return found
 
 
+def test_what_was_shown_can_be_kept_and_gone_on_from() -> None:
+    vq, whole, one, two = lexel.VectorQuantizer(16, 2).eval(), Usage(16), Usage(16), Usage(16)
+    for batch, half in zip(torch.randn(2, 10, 2), (one, two), strict=True):
+        if half is two:
+            two.load_state_dict(one.state_dict())
+        for usage in (whole, half):
+            usage.update(vq(batch), batch)
+    assert vars(two.compute()) == pytest.approx(vars(whole.compute()))
+
+
 def test_two_ranks_are_one_process(tmp_path: Path) -> None:
     alone = [vars(figures) for figures in epochs(None)]
     for found in on_two_ranks(as_one_rank, tmp_path):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from lexel.distributed import all_sum, gather_rows
+from lexel.distributed import all_sum, gather_rows, rank
 
 __all__ = ["CodeUsage", "Usage", "perplexity", "usage_counts", "usage_perplexity"]
 
@@ -197,7 +198,7 @@ class Usage:
 
     def compute(self) -> CodeUsage:
         """Return the figures over all that was shown to all ranks since the last reset. Every rank must call it."""
-        counts = _merged(gather_rows(self._counted, absent=-1))[:, 1]
+        _, counts = self.counts()
         squares, elements = all_sum(self._error)[0].tolist()
         total = int(counts.sum())
         return CodeUsage(
@@ -207,6 +208,28 @@ class Usage:
             entropy=max(0.0, float(torch.special.entr(counts.double() / max(total, 1)).sum())),
             distortion=squares / elements if elements else math.nan,
         )
+
+    def counts(self) -> tuple[Tensor, Tensor]:
+        """Return the codes that occurred on any rank, ascending, and how often each did. Every rank must call it.
+
+        Example:
+            >>> usage = Usage(2**40)
+            >>> usage.update(torch.tensor([[7, 2**39], [7, -1]]))
+            >>> usage.counts()
+            (tensor([           7, 549755813888]), tensor([2, 1]))
+        """
+        codes, counts = _merged(gather_rows(self._counted, absent=-1)).unbind(1)
+        return codes, counts
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what all ranks were shown, to go on from on any number of ranks. Every rank must call it."""
+        return {"counted": torch.stack(self.counts(), 1), "error": all_sum(self._error)[0]}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_dict` returned; the first rank takes it over for all."""
+        self.reset()
+        if rank() == 0:
+            self._counted, self._error = state["counted"].to(self.device), state["error"].to(self.device)
 
     def _distortion(self, output: _Output, inputs: Tensor) -> Tensor:
         """Sum of squared errors and number of elements, over the positions that are not masked."""

@@ -147,7 +147,7 @@ class VQVAE(
             ValueError: `images` has another number of dimensions or channels, or no pixels.
         """
         output = self.quantizer(self.latents(images))
-        return self._images(output.quantized, images.shape[-2:]), output
+        return self.images(output.quantized, images.shape[-2:]), output
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ class VQVAE(
             grid, expected = tuple(quantized.shape[-2:]), tuple(-(-side // self.downsampling) for side in size)
             if grid != expected:
                 raise ValueError(f"VQVAE.decode: an image of size {size} has {expected} positions, the indices {grid}")
-        return self._images(quantized, size).clamp(0, 1)
+        return self.images(quantized, size).clamp(0, 1)
 
     def latents(self, images: Tensor) -> Tensor:
         """Return what the quantizer is given for images `(B, C, H, W)`: `(B, D, ⌈H/f⌉, ⌈W/f⌉)`.
@@ -204,7 +204,8 @@ class VQVAE(
         latents: Tensor = self.encoder(2 * padded - 1)
         return latents
 
-    def _images(self, quantized: Tensor, size: tuple[int, int] | torch.Size | None) -> Tensor:
+    def images(self, quantized: Tensor, size: tuple[int, int] | torch.Size | None = None) -> Tensor:
+        """Return what the decoder makes of `(B, D, h, w)`: images `(B, C, H, W)`, not clamped, cropped to `size`."""
         images: Tensor = (self.decoder(quantized) + 1) / 2
         return images if size is None else images[..., : size[0], : size[1]]
 

@@ -122,6 +122,11 @@ class Quantizer(nn.Module, Configurable, abstract=True):
         """Shape of the indices of one position: `()`, or `(Q,)` with several codebooks."""
         return ()
 
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """How many different values each index of a position takes, in their order."""
+        return (self.num_embeddings,)
+
     def reset_parameters(self) -> None:
         """Start afresh, with the state of a new quantizer of the same settings: what follows a module's `to_empty`."""
         self.load_state_dict(from_config(self.config).state_dict())

@@ -63,6 +63,11 @@ class Composite(Quantizer, abstract=True):
         """Bits that the indices of one position carry at most: the sum over all codebooks."""
         return self.heads * sum(part.bits for part in self.parts)
 
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """How many different values each index of a position takes, in their order."""
+        return tuple(size for part in self.parts for size in self.heads * part.codebook_sizes)
+
     def check_indices(self, indices: Tensor) -> None:  # noqa: D102
         if indices.ndim < 1 or indices.shape[-1] != self.index_shape[0]:
             raise ValueError(

@@ -63,6 +63,11 @@ class ProjectedQuantizer(Quantizer):
         """As that of the quantizer."""
         return self.quantizer.index_shape
 
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """As those of the quantizer."""
+        return self.quantizer.codebook_sizes
+
     def check_indices(self, indices: Tensor) -> None:  # noqa: D102
         self.quantizer.check_indices(indices)
 

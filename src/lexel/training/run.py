@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import os
+import platform
 import shutil
 import signal
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +34,12 @@ from lexel.files import refuse_existing, written_beside
 from lexel.images import Images, listed, open_images, save_image, to_pixels
 from lexel.models import MODEL, VQVAE
 from lexel.report.pictures import centre, columns
-from lexel.training.settings import Settings
+from lexel.training.settings import CONFIG, ENVIRONMENT, METRICS, Settings
 from lexel.training.task import TrainingTask
 
 __all__ = ["CONFIG", "train"]
 
-CONFIG, METRICS, CHECKPOINT = "config.yaml", "metrics.csv", "last.ckpt"
+CHECKPOINT = "last.ckpt"
 SAMPLES, TENSORBOARD = "samples", "tensorboard"
 
 
@@ -52,7 +56,7 @@ def train(
 ) -> bool:
     """Train a model on random crops of images.
 
-    Writes into `out`: config.yaml, metrics.csv, tensorboard/, samples/, last.ckpt and at the end model/. The first
+    Writes into `out`: config.yaml, environment.json, metrics.csv, tensorboard/, samples/, last.ckpt and at the end model/. The first
     Ctrl-C ends the run after the current step with everything written. `resume` goes on from last.ckpt and comes to the
     same end as a run that was never stopped.
 
@@ -90,6 +94,7 @@ def train(
             _clear(out)
             out.mkdir(parents=True, exist_ok=True)
             (out / CONFIG).write_text(config, encoding="utf-8")
+            (out / ENVIRONMENT).write_text(json.dumps(_environment()), encoding="utf-8")
 
     torch.manual_seed(settings.seed)
     # Lightning's advice is for those who write training scripts; errors still come through.
@@ -104,7 +109,6 @@ def train(
             CSVMetrics(out / METRICS, from_step=0 if state is None else int(state["global_step"])),
             TensorBoardLogger(out, name="", version=TENSORBOARD),
         ],
-        log_every_n_steps=min(settings.log_every, settings.steps),
         callbacks=[ProgressBar(), KeepUpToDate(out, images, settings.save_every)],
         plugins=[WholeCheckpoints()],
         enable_checkpointing=False,
@@ -134,7 +138,9 @@ class ProgressBar(L.Callback):
         """Advance the bar by a step."""
         if trainer.is_global_zero:
             metrics = trainer.callback_metrics
-            note = f"PSNR {metrics['psnr']:.1f} dB · perplexity {metrics['perplexity']:.0f}"
+            note = f"PSNR {metrics['psnr']:.1f} dB"
+            if "usage" in metrics:  # from the first row on
+                note += f" · {metrics['usage']:.0%} of the codes"
             self.bar.update(self.task, completed=trainer.global_step, note=note)
 
     def on_train_end(self, *_: Any) -> None:
@@ -201,7 +207,7 @@ class CSVMetrics(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append a row."""
-        row = {"step": step, **{name: value for name, value in metrics.items() if name != "epoch"}}
+        row = {"step": step, **metrics}
         if not self.columns:
             self._start(list(row))
         with self.path.open("a", newline="", encoding="utf-8") as file:
@@ -260,9 +266,20 @@ def _save_model(model: VQVAE, folder: Path) -> None:
     new.rmdir()
 
 
+def _environment() -> dict[str, str]:
+    return {
+        "Lexel": version("lexel"),
+        "PyTorch": torch.__version__,
+        "Lightning": L.__version__,
+        "Python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
 def _clear(out: Path) -> None:
     """Remove what an earlier run wrote, and nothing else."""
-    for name in (CONFIG, METRICS, CHECKPOINT):
+    for name in (CONFIG, ENVIRONMENT, METRICS, CHECKPOINT):
         (out / name).unlink(missing_ok=True)
     for name in (MODEL, SAMPLES, TENSORBOARD):
         shutil.rmtree(out / name, ignore_errors=True)

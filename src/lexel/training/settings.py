@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Settings"]
+__all__ = ["CONFIG", "ENVIRONMENT", "METRICS", "Settings"]
+
+# What a run keeps of itself beside its model.
+CONFIG, METRICS, ENVIRONMENT = "config.yaml", "metrics.csv", "environment.json"
 
 
 @dataclass(frozen=True)
