@@ -123,6 +123,15 @@ def _audit(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
     return 0 if found.ok else 1
 
 
+def _report(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
+    from lexel.report.page import write_report
+
+    out = None if settings.out is None else Path(settings.out)
+    written = write_report(Path(settings.run), out, settings.data, overwrite=settings.overwrite)
+    results.print(f"report: {written}", soft_wrap=True)
+    return 0
+
+
 def _encode(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
     out = Path(settings.out)
     refuse_existing(out, overwrite=settings.overwrite)
@@ -154,6 +163,7 @@ def _demo(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
     _print(demo.held_out)
     results.print(f"Originals above reconstructions: {demo.reconstructions}", soft_wrap=True)
     results.print(f"A photograph and its tokens:     {demo.tokens}", soft_wrap=True)
+    results.print(f"Everything, to open in a browser: {demo.report}", soft_wrap=True)
     return 0 if demo.finished else 130
 
 
@@ -162,6 +172,7 @@ COMMANDS = {
     "resume": _resume,
     "evaluate": _evaluate,
     "audit": _audit,
+    "report": _report,
     "encode": _encode,
     "decode": _decode,
     "demo": _demo,
@@ -178,6 +189,7 @@ def _parsers() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         ("resume", "Go on with a run that was interrupted, from its last checkpoint to the same end."),
         ("evaluate", "Measure reconstructions and code usage over a whole set of images."),
         ("audit", "Examine a model's quantizer: is it sound, in training and evaluation, on these images?"),
+        ("report", "Draw a page about a run: reconstructions, every code, and how training went."),
         ("encode", "Turn images into a file of codes."),
         ("decode", "Turn a file of codes back into images."),
         ("demo", "Train for about two minutes on photographs that packages carry, and draw what comes out."),
@@ -198,17 +210,19 @@ def _parsers() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
             lexel.Quantizer, "quantizer", help="what makes the codes; its settings follow it"
         )
         command.set_defaults(DEMO if name == "demo" else {"quantizer": QUANTIZER})
-    for name in ("resume", "evaluate", "audit", "encode", "decode"):
+    for name in ("resume", "evaluate", "audit", "report", "encode", "decode"):
         commands[name].add_argument("run", type=str, help="folder of a run, or of a saved model")
     for name in ("evaluate", "audit", "encode"):
         commands[name].add_argument("data", type=str, help=DATA)
     commands["evaluate"].add_argument("--json", action="store_true", help="print JSON instead of a table")
+    commands["report"].add_argument("--data", type=str, help=f"{DATA}; what the run was trained on by default")
+    commands["report"].add_argument("--out", type=str, help="file to write, report.html in the run's folder by default")
     commands["encode"].add_argument("--out", type=str, required=True, help="file to write, .safetensors")
     commands["decode"].add_argument("codes", type=str, help="file that lexel encode wrote")
     commands["decode"].add_argument("--out", type=str, required=True, help="folder to write the images into")
     for name in ("train", "evaluate", "audit", "encode"):
         commands[name].add_argument("--strict", action="store_true", help="refuse unreadable files, do not skip them")
-    for name in ("train", "encode", "decode", "demo"):
+    for name in ("train", "report", "encode", "decode", "demo"):
         commands[name].add_argument("--overwrite", action="store_true", help="replace what is there")
     for command in commands.values():
         command.add_argument("--debug", action="store_true", help="show where an error came from")

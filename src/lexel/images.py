@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ try:
 except ImportError as error:
     raise ImportError("lexel.images needs Pillow and numpy: pip install 'lexel[train]'") from error
 
-__all__ = ["Images", "listed", "open_images", "save_image", "to_pixels"]
+__all__ = ["Images", "listed", "open_images", "psnr", "save_image", "to_pixels"]
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 # Decoded pixels are kept up to this many bytes: a small set is decoded once, a large one does not fill the memory.
@@ -122,6 +123,11 @@ def open_images(data: str | os.PathLike[str], channels: int | None = None) -> Im
 def to_pixels(images: Tensor) -> Tensor:
     """Turn floating images in [0, 1], of any shape, into uint8, rounded."""
     return (images.detach().clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def psnr(image: Tensor, copy: Tensor) -> float:
+    """Return the peak signal-to-noise ratio of two images in [0, 1], in dB; at most 100, for equal ones."""
+    return -10 * math.log10(max(float((copy - image).square().mean()), 1e-10))
 
 
 def save_image(pixels: Tensor, path: Path) -> None:

@@ -8,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["centre", "columns", "token_colours", "token_picture"]
+__all__ = ["centre", "coloured", "columns", "heat_map", "token_colours", "token_picture"]
+
+# Black, violet, red, orange, pale yellow: darkness falls evenly, so that it reads the same without colours.
+HEAT = ((4, 4, 12), (76, 20, 104), (178, 44, 88), (244, 126, 50), (252, 250, 190))
 
 
 def centre(image: Tensor, height: int, width: int) -> Tensor:
@@ -27,7 +30,7 @@ def columns(pictures: Sequence[Sequence[Tensor]], gap: int = 6) -> Tensor:
     Returns:
         `(3, H, W)`.
     """
-    return _row([_row([_coloured(picture).mT for picture in column], gap).mT for column in pictures], gap)
+    return _row([_row([coloured(picture).mT for picture in column], gap).mT for column in pictures], gap)
 
 
 def token_colours(vectors: Tensor) -> Tensor:
@@ -65,6 +68,22 @@ def token_picture(colours: Tensor, side: int) -> Tensor:
     return picture
 
 
+def heat_map(errors: Tensor, highest: float) -> Tensor:
+    """Draw errors as heat, from black for none to pale yellow for `highest` and above.
+
+    Args:
+        errors: not negative, `(H, W)`.
+        highest: above 0.
+
+    Returns:
+        uint8 `(3, H, W)`.
+    """
+    stops = torch.tensor(HEAT, dtype=torch.float32)
+    level = (errors / highest).clamp(0, 1) * (len(stops) - 1)
+    below = level.long().clamp_max(len(stops) - 2)
+    return torch.lerp(stops[below], stops[below + 1], (level - below).unsqueeze(-1)).round().byte().movedim(-1, 0)
+
+
 def _row(pictures: Sequence[Tensor], gap: int) -> Tensor:
     height = max(picture.shape[1] for picture in pictures)
     padded = [F.pad(picture, (0, gap, 0, height - picture.shape[1]), value=1.0) for picture in pictures]
@@ -72,5 +91,6 @@ def _row(pictures: Sequence[Tensor], gap: int) -> Tensor:
     return row[..., : row.shape[2] - gap]
 
 
-def _coloured(image: Tensor) -> Tensor:
+def coloured(image: Tensor) -> Tensor:
+    """Give `(C, H, W)` the three channels of a picture: its first three, or its first one three times."""
     return image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)

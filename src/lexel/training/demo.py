@@ -12,6 +12,7 @@ import torch
 from lexel.files import refuse_existing
 from lexel.images import open_images, save_image, to_pixels
 from lexel.models import VQVAE
+from lexel.report.page import write_report
 from lexel.report.pictures import centre, columns, token_colours, token_picture
 from lexel.training.evaluate import Evaluation, evaluate
 from lexel.training.run import train
@@ -37,12 +38,14 @@ class Demo:
         held_out: figures on the photographs that were not trained on.
         reconstructions: picture of those photographs above their reconstructions.
         tokens: picture of a photograph beside its grid of tokens.
+        report: page about the run, on those photographs.
         finished: False when it was interrupted.
     """
 
     held_out: Evaluation
     reconstructions: Path
     tokens: Path
+    report: Path
     finished: bool
 
 
@@ -77,7 +80,8 @@ def run_demo(model: VQVAE, out: Path, settings: Settings, *, config: str = "", o
     ]
     save_image(to_pixels(columns(shown)), reconstructions)
     save_image(to_pixels(_token_page(model, images[0], grids[0])), tokens)
-    return Demo(evaluate(model, held_out), reconstructions, tokens, finished)
+    report = write_report(out, data=held_out)
+    return Demo(evaluate(model, held_out), reconstructions, tokens, report, finished)
 
 
 def copy_photographs(folder: Path) -> tuple[Path, Path]:

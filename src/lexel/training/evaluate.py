@@ -12,7 +12,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lexel.audit import Audit, audit
 from lexel.console import track
-from lexel.images import open_images, to_pixels
+from lexel.images import open_images, psnr, to_pixels
 from lexel.metrics import Usage
 from lexel.models import VQVAE
 
@@ -62,7 +62,7 @@ def evaluate(model: VQVAE, data: str | Path, *, strict: bool = False) -> Evaluat
         ValueError: there is no readable image in `data`.
     """
     images = open_images(data, model.image_channels)
-    psnr, ssim, l1 = [], [], []
+    ratios, ssim, l1 = [], [], []
     usage = Usage(model.quantizer.num_embeddings)
     pixels = positions = 0
     for _, image in images.readable(track(range(len(images)), "evaluating"), strict=strict):
@@ -70,7 +70,7 @@ def evaluate(model: VQVAE, data: str | Path, *, strict: bool = False) -> Evaluat
         height, width = image.shape[1:]
         indices = model.encode(original)
         decoded = to_pixels(model.decode(indices, (height, width))).float() / 255
-        psnr.append(-10 * math.log10(max(float((decoded - original).square().mean()), 1e-10)))
+        ratios.append(psnr(original, decoded))
         l1.append(float((decoded - original).abs().mean()))
         if min(height, width) >= 11:  # the size of the window
             ssim.append(float(structural_similarity_index_measure(decoded, original, data_range=1.0)))  # type: ignore[arg-type]
@@ -80,8 +80,8 @@ def evaluate(model: VQVAE, data: str | Path, *, strict: bool = False) -> Evaluat
 
     codes = usage.compute()
     return Evaluation(
-        images=len(psnr),
-        psnr=_mean(psnr),
+        images=len(ratios),
+        psnr=_mean(ratios),
         ssim=_mean(ssim),
         l1=_mean(l1),
         perplexity=codes.perplexity,

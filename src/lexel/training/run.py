@@ -34,7 +34,7 @@ from lexel.files import refuse_existing, written_beside
 from lexel.images import Images, listed, open_images, save_image, to_pixels
 from lexel.models import MODEL, VQVAE
 from lexel.report.pictures import centre, columns
-from lexel.training.settings import CONFIG, ENVIRONMENT, METRICS, Settings
+from lexel.training.settings import CONFIG, ENVIRONMENT, METRICS, REPORT, Settings
 from lexel.training.task import TrainingTask
 
 __all__ = ["CONFIG", "train"]
@@ -56,9 +56,9 @@ def train(
 ) -> bool:
     """Train a model on random crops of images.
 
-    Writes into `out`: config.yaml, environment.json, metrics.csv, tensorboard/, samples/, last.ckpt and at the end model/. The first
-    Ctrl-C ends the run after the current step with everything written. `resume` goes on from last.ckpt and comes to the
-    same end as a run that was never stopped.
+    Writes into `out`: config.yaml, environment.json, metrics.csv, tensorboard/, samples/, last.ckpt and at the end
+    model/. The first Ctrl-C ends the run after the current step with everything written. `resume` goes on from
+    last.ckpt and comes to the same end as a run that was never stopped.
 
     Args:
         model: what to train, in place.
@@ -273,13 +273,13 @@ def _environment() -> dict[str, str]:
         "Lightning": L.__version__,
         "Python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "started": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
     }
 
 
 def _clear(out: Path) -> None:
     """Remove what an earlier run wrote, and nothing else."""
-    for name in (CONFIG, ENVIRONMENT, METRICS, CHECKPOINT):
+    for name in (CONFIG, ENVIRONMENT, METRICS, CHECKPOINT, REPORT):
         (out / name).unlink(missing_ok=True)
     for name in (MODEL, SAMPLES, TENSORBOARD):
         shutil.rmtree(out / name, ignore_errors=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["CONFIG", "ENVIRONMENT", "METRICS", "Settings"]
+__all__ = ["CONFIG", "ENVIRONMENT", "METRICS", "REPORT", "Settings"]
 
-# What a run keeps of itself beside its model.
-CONFIG, METRICS, ENVIRONMENT = "config.yaml", "metrics.csv", "environment.json"
+# What stands in a run's folder beside its model.
+CONFIG, METRICS, ENVIRONMENT, REPORT = "config.yaml", "metrics.csv", "environment.json", "report.html"
 
 
 @dataclass(frozen=True)
