@@ -422,7 +422,7 @@ def test_help_is_quick_to_reach_and_names_every_command(capsys: pytest.CaptureFi
         main(["--help"])
     assert exit_.value.code == 0
     printed = capsys.readouterr().out
-    for command in ("train", "resume", "evaluate", "audit", "encode", "decode", "demo"):
+    for command in ("train", "resume", "evaluate", "audit", "report", "encode", "decode", "demo"):
         assert command in printed
 
 
@@ -443,6 +443,8 @@ def test_demo_draws_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[s
     held_out = {path.name for path in (out / "photographs/held-out").iterdir()}
     assert len(held_out) == 2
     assert held_out.isdisjoint(path.name for path in (out / "photographs/trained-on").iterdir())
+    assert str(out / "report.html") in printed.replace("\n", "")
+    assert "from “held-out”" in (out / "report.html").read_text()
     for picture in ("reconstructions.png", "tokens.png"):
         assert str(out / picture) in printed.replace("\n", "")
         with Image.open(out / picture) as image:

@@ -163,7 +163,7 @@ def _demo(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
     _print(demo.held_out)
     results.print(f"Originals above reconstructions: {demo.reconstructions}", soft_wrap=True)
     results.print(f"A photograph and its tokens:     {demo.tokens}", soft_wrap=True)
-    results.print(f"Everything, to open in a browser: {demo.report}", soft_wrap=True)
+    results.print(f"A page to explore all of it:     {demo.report}", soft_wrap=True)
     return 0 if demo.finished else 130
 
 

@@ -89,19 +89,10 @@ def run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run on photographs, with a few codes put where nothing is near them."""
     out = tmp_path_factory.mktemp("report") / "run"
     options = [
-        "--steps",
-        "30",
-        "--batch-size",
-        "8",
-        "--crop",
-        "32",
-        "--log-every",
-        "5",
-        "--model.hidden-channels",
-        "16",
+        *("--steps", "60", "--batch-size", "8", "--crop", "32", "--log-every", "5", "--learning-rate", "0.005"),
+        *("--model.hidden-channels", "16", "--quantizer.num_embeddings", "64", "--quantizer.embedding_dim", "8"),
     ]
-    sizes = ["--model.hidden-channels", "16", "--quantizer.num_embeddings", "64", "--quantizer.embedding_dim", "8"]
-    assert main(["train", str(photographs), "--out", str(out), *options, *sizes]) == 0
+    assert main(["train", str(photographs), "--out", str(out), *options]) == 0
     model = load_model(out)
     with torch.no_grad():
         model.quantizer.codebook.weight[50:] += 1e3
@@ -291,9 +282,9 @@ class TestCodes:
         shown.page.locator("#curves svg").first.focus()
         shown.page.keyboard.press("ArrowLeft")
         readings = shown.page.locator("#curves output").all_inner_texts()
-        assert all(reading.startswith("step 30: ") for reading in readings)
+        assert all(reading.startswith("step 60: ") for reading in readings)
         shown.page.keyboard.press("ArrowLeft")
-        assert shown.page.locator("#curves output").first.inner_text().startswith("step 25: ")
+        assert shown.page.locator("#curves output").first.inner_text().startswith("step 55: ")
 
 
 @pytest.mark.parametrize(

@@ -293,7 +293,7 @@ function showCodes({ codes, atlas, grids, board }) {
   function mark(canvas, grid, code) {
     const context = canvas.getContext("2d");
     const [high, wide] = [canvas.height / grid.length, canvas.width / grid[0].length];
-    context.fillStyle = "rgb(0 0 0 / 0.5)";
+    context.fillStyle = "rgb(0 0 0 / 0.65)";
     context.fillRect(0, 0, canvas.width, canvas.height);
     const found = grid.flat().filter((other) => other === code).length;
     const least = found < 20 ? 12 : 5; // of small squares only the place can be seen
@@ -303,6 +303,7 @@ function showCodes({ codes, atlas, grids, board }) {
       const [left, top] = [(x + 0.5) * wide - w / 2, (y + 0.5) * high - h / 2];
       context.strokeStyle = context.fillStyle = "#ffd21f";
       context.lineWidth = 2;
+      if (found > 200) return context.clearRect(x * wide, y * high, wide, high);
       if (wide < least) return context.fillRect(left, top, w, h);
       context.clearRect(left, top, w, h);
       context.strokeRect(left, top, w, h);

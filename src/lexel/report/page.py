@@ -24,7 +24,7 @@ from lexel.files import refuse_existing, written_beside
 from lexel.images import Images, open_images, psnr, to_pixels
 from lexel.metrics import CodeUsage, Usage
 from lexel.models import VQVAE, load_model
-from lexel.quantizers import MultiScaleResidualQuantizer
+from lexel.quantizers import MultiScaleResidualQuantizer, VectorQuantizer
 from lexel.report.codes import choices, code_table, on_a_plane, reach, swaps
 from lexel.report.pictures import centre, coloured, heat_map
 from lexel.training.settings import CONFIG, ENVIRONMENT, METRICS, REPORT
@@ -130,7 +130,7 @@ def write_report(
         model=model,
         single=single,
         codebooks=codes,
-        health=_health(codes, looked.positions, rows),
+        health=_health(model, codes, looked.positions, rows),
         tiles=_tiles(model, looked, codes, rows, config),
         source=source.name,
         trained_on_these=trained_on is not None and source.resolve() == Path(str(trained_on)).resolve(),
@@ -285,7 +285,9 @@ def _tiles(
     return tiles
 
 
-def _health(codes: list[CodeUsage], positions: int, rows: list[dict[str, float | None]]) -> tuple[str, str, str]:
+def _health(
+    model: VQVAE, codes: list[CodeUsage], positions: int, rows: list[dict[str, float | None]]
+) -> tuple[str, str, str]:
     """Return how the codebooks are: a word for the style, one to read, and a sentence or two."""
     several = len(codes) > 1
     collapsed = [
@@ -295,15 +297,14 @@ def _health(codes: list[CodeUsage], positions: int, rows: list[dict[str, float |
     ]
     if collapsed:
         worst = codes[collapsed[0]]
-        which = f"codebook {collapsed[0] + 1}" if several else "the codebook"
-        carried = max(1, round(worst.perplexity))
-        return (
-            "bad",
-            "Collapsed",
-            f"Only {worst.used:,} of {worst.num_embeddings:,} codes are in use, and they carry no more than "
-            f"{_counted(carried, 'code')} used alike would: {which} has collapsed. "
-            "Codes that start where the data is (KMeansStart) and come back to life (Revival) prevent that.",
-        )
+        which = f"Codebook {collapsed[0] + 1}" if several else "The codebook"
+        sentence = f"{which} has collapsed: only {worst.used:,} of {_many(worst.num_embeddings)} codes in use, "
+        sentence += f"worth no more than {math.ceil(worst.perplexity):,} used alike."
+        if any(isinstance(part, VectorQuantizer) for part in model.modules()):
+            sentence += (
+                " Codes that start where the data is (KMeansStart) and come back to life (Revival) prevent that."
+            )
+        return "bad", "Collapsed", sentence
     used, size = sum(each.used for each in codes), sum(each.num_embeddings for each in codes)
     whole = f"all {len(codes)} codebooks" if several else "the codebook"
     if used == size:
@@ -317,10 +318,8 @@ def _health(codes: list[CodeUsage], positions: int, rows: list[dict[str, float |
     sentence = f"{used:,} of {size:,} codes of {whole} are in use on these images ({_share(used / size)})."
     trained = rows[-1].get("usage") if rows else None
     if trained is not None:
-        since = (
-            int(rows[-1]["step"] or 0) - int(rows[-2]["step"] or 0) if len(rows) > 1 else int(rows[0]["step"] or 0) + 1
-        )
-        sentence += f" Over the last {_counted(since, 'step')} of training, {_share(trained)} were."
+        first, last = [-1, *(int(row["step"] or 0) for row in rows)][-2:]
+        sentence += f" Over the last {_counted(last - first, 'step')} of training, {_share(trained)} were."
     healthy = max(used / size, trained or 0) >= HEALTHY
     return ("good", "Healthy", sentence) if healthy else ("fair", "Worth a look", sentence)
 
