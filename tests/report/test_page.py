@@ -351,6 +351,23 @@ def test_text_stays_text(run: Path, photographs: Path, browser: Browser, tmp_pat
     assert not noise
 
 
+def test_collapse_is_called_by_its_name(run: Path, photographs: Path, tmp_path: Path) -> None:
+    model = load_model(run)
+    for where, used, verdict in ((slice(1, None), 1, "Collapsed"), (slice(0), 64, "Healthy")):
+        with torch.no_grad():
+            model.quantizer.codebook.weight[where] += 1e3
+        if used == 64:  # every code where something is encoded to it
+            images = [image[None].float() / 255 for _, image in open_images(photographs).readable(range(4))]
+            latents = torch.cat([model.latents(image).movedim(1, -1).reshape(-1, 8) for image in images])
+            with torch.no_grad():
+                model.quantizer.codebook.weight.copy_(torch.unique(latents, dim=0)[::20][:64])
+        model.save_pretrained(tmp_path / "model")
+        text = write_report(tmp_path, data=photographs).read_text()
+        health = re.sub(r"<[^>]*>|\s+", " ", text[text.index('<p class="health') : text.index("<dl")])
+        assert health.strip().startswith(verdict)
+        assert f"only {used} of 64 codes" in health if used == 1 else "All 64 codes are in use" in health
+
+
 class TestTheCommand:
     def test_replaces_its_own_page_and_nothing_else(
         self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -303,7 +303,7 @@ function showCodes({ codes, atlas, grids, board }) {
       const [left, top] = [(x + 0.5) * wide - w / 2, (y + 0.5) * high - h / 2];
       context.strokeStyle = context.fillStyle = "#ffd21f";
       context.lineWidth = 2;
-      if (found > 200) return context.clearRect(x * wide, y * high, wide, high);
+      if (found > 200) return context.fillRect(x * wide, y * high, wide, high);
       if (wide < least) return context.fillRect(left, top, w, h);
       context.clearRect(left, top, w, h);
       context.strokeRect(left, top, w, h);
@@ -334,19 +334,15 @@ function showCodes({ codes, atlas, grids, board }) {
   map.append(tip);
   const sheetOfPatches = new Image();
   sheetOfPatches.src = atlas.picture;
-  const [xs, ys] = [0, 1].map((axis) => codes.xy.map((point) => point[axis]));
+  const [across, upward] = [0, 1].map((axis) => {
+    const values = codes.xy.map((point) => point[axis]);
+    const [low, high] = [Math.min(...values), Math.max(...values)];
+    return values.map((value) => (value - low) / (high - low || 1));
+  });
   const largest = Math.max(...codes.count, 1);
   let hovered = null;
 
   const sizeOf = (code) => (isDead(code) ? 5 : 6 + 16 * Math.sqrt(codes.count[code] / largest));
-  function spot(code) {
-    const edge = 20;
-    const along = (values, length) => {
-      const [low, high] = [Math.min(...values), Math.max(...values)];
-      return edge + ((length - 2 * edge) * (values[code] - low)) / (high - low || 1);
-    };
-    return [along(xs, map.clientWidth), map.clientHeight - along(ys, map.clientHeight)];
-  }
   let spots = [];
 
   function drawMap() {
@@ -359,7 +355,10 @@ function showCodes({ codes, atlas, grids, board }) {
       canvas.style.height = `${height}px`;
       spots = [];
     }
-    if (!spots.length) spots = codes.index.map((_, code) => spot(code));
+    if (!spots.length) {
+      const along = (share, length) => 20 + share * (length - 40);
+      spots = codes.index.map((_, code) => [along(across[code], width), along(1 - upward[code], height)]);
+    }
     const context = canvas.getContext("2d");
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
