@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lexel.report.pictures import centre, columns, token_colours, token_picture
+from lexel.report.pictures import centre, columns, heat_map, token_colours, token_picture
 
 
 def test_columns_hold_every_picture_at_its_place() -> None:
@@ -44,3 +44,11 @@ def test_each_token_is_a_square_of_its_colour() -> None:
     assert picture.shape == (3, 8, 12)
     assert torch.equal(picture[:, 4:7, 8:11], colours[1, 2][:, None, None].expand(3, 3, 3))
     assert (picture[:, 3] == 1).all()
+
+
+def test_more_error_is_more_light() -> None:
+    heat = heat_map(torch.linspace(0, 1.2, 121).reshape(1, -1), 1.0)
+    assert heat.shape == (3, 1, 121)
+    light = (heat[:, 0].double() * torch.tensor([[0.2126], [0.7152], [0.0722]])).sum(0)
+    assert (light.diff()[:100] > 0).all()
+    assert (heat[..., 100:] == heat[..., -1:]).all()

@@ -23,7 +23,7 @@ from lexel.console import track
 from lexel.files import refuse_existing, written_beside
 from lexel.images import Images, open_images, psnr, to_pixels
 from lexel.metrics import CodeUsage, Usage
-from lexel.models import VQVAE, load_model
+from lexel.models import MODEL, VQVAE, load_model
 from lexel.quantizers import MultiScaleResidualQuantizer, VectorQuantizer
 from lexel.report.codes import choices, code_table, on_a_plane, reach, swaps
 from lexel.report.pictures import centre, coloured, heat_map
@@ -222,8 +222,8 @@ def _facts(run: Path) -> dict[str, str]:
             facts = {str(name): str(value) for name, value in json.loads(path.read_text(encoding="utf-8")).items()}
         except (AttributeError, ValueError) as error:
             raise ValueError(f"{path} cannot be read: {error}") from error
-    weights = next(run.rglob("model.safetensors")).stat().st_mtime
-    facts["model saved"] = f"{datetime.fromtimestamp(weights, timezone.utc):%Y-%m-%d %H:%M} UTC"
+    saved = (run / MODEL if (run / MODEL).is_dir() else run).stat().st_mtime
+    facts["model saved"] = f"{datetime.fromtimestamp(saved, timezone.utc):%Y-%m-%d %H:%M} UTC"
     here = f"{platform.python_version()}, {platform.system()} {platform.machine()}"
     facts["this page"] = f"Lexel {lexel.__version__}, PyTorch {torch.__version__}, Python {here}"
     return facts
