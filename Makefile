@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test sanitize lint format bench clean
+.PHONY: demo test sanitize lint format bench bench-quality clean
 
 demo: $(VENV)/demo
 	$(BIN)/lexel demo --out runs/demo --overwrite
@@ -28,6 +28,11 @@ format: $(VENV)/dev
 
 bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks
+
+# Goes on where it stopped. Fashion-MNIST comes from Debian.
+bench-quality: $(VENV)/dev
+	test -d /usr/share/datasets/fashion-mnist || (apt-get update && apt-get install --yes dataset-fashion-mnist)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.quality
 
 clean:
 	rm -rf $(VENV) build dist runs .mypy_cache .pytest_cache .ruff_cache .hypothesis

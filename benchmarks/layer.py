@@ -76,6 +76,8 @@ class SeedEMA(Seed):
 
     def quantize(self, z: Tensor) -> tuple[Tensor, Tensor]:
         e, encodings = super().quantize(z)
+        if not self.training:
+            return e, encodings
         with torch.no_grad():
             self.count = 0.99 * self.count + 0.01 * encodings.sum(0)
             n = self.count.sum()

@@ -82,9 +82,23 @@ class TestARun:
         assert load_model(out).quantizer.num_embeddings == 8
 
     def test_takes_any_part_of_a_quantizer_by_name(self, photographs: Path, tmp_path: Path) -> None:
-        options = ["--quantizer.learning", "lexel.EMA", "--quantizer.learning.decay", "0.5"]
+        options = [
+            "--quantizer",
+            "lexel.VectorQuantizer",
+            "--quantizer.num_embeddings=16",
+            "--quantizer.embedding_dim=4",
+        ]
+        options += ["--quantizer.learning", "lexel.EMA", "--quantizer.learning.decay", "0.5"]
         assert train(photographs, tmp_path / "run", *options, steps=1) == 0
         assert load_model(tmp_path / "run").quantizer.learning == lexel.EMA(decay=0.5)
+
+    def test_default_recipe_follows_the_size_of_the_codebook(self, run: Path) -> None:
+        assert load_model(run).quantizer.config == lexel.presets.default(16, 4).config
+
+    def test_takes_a_preset_by_name(self, photographs: Path, tmp_path: Path) -> None:
+        options = ["--quantizer", "lexel.presets.cosmos"]
+        assert train(photographs, tmp_path / "run", *options, steps=1) == 0
+        assert load_model(tmp_path / "run").quantizer.config == lexel.presets.cosmos().config
 
     def test_trains_on_arrays_with_their_own_channels(self, tmp_path: Path) -> None:
         np.save(tmp_path / "grey.npy", np.random.default_rng(0).integers(0, 256, (3, 20, 20)).astype(np.uint8))

@@ -14,6 +14,7 @@ def test_every_part_of_a_preset_learns_and_its_codes_come_back(name: str) -> Non
     torch.manual_seed(0)
     quantizer = getattr(presets, name)()
     assert lexel.from_config(quantizer.config).config == quantizer.config
+    assert lexel.from_config({"class_path": f"lexel.presets.{name}"}).config == quantizer.config
     side = 16 if name == "var" else 2
     z = torch.randn(2, quantizer.embedding_dim, side, side).movedim(1, quantizer.channel_dim).requires_grad_()
     output = quantizer(z)
@@ -23,3 +24,9 @@ def test_every_part_of_a_preset_learns_and_its_codes_come_back(name: str) -> Non
         assert parameter.grad.any(), parameter_name
     output = quantizer.eval()(z)
     assert torch.equal(quantizer.lookup(output.indices), output.quantized)
+
+
+@pytest.mark.parametrize("num_embeddings", [1, 64, 512, 16384, 262144])
+def test_the_default_remembers_longer_the_more_codes_there_are(num_embeddings: int) -> None:
+    decays = [presets.default(count, 1).learning.decay for count in (num_embeddings, 2 * num_embeddings)]
+    assert 0.8 <= decays[0] <= decays[1] < 1

@@ -29,15 +29,7 @@ if TYPE_CHECKING:
     from lexel.training.evaluate import Evaluation
 
 DATA = "folder of images at any depth, one image, a .npy or .npz array, or what datasets.load_dataset opens locally"
-QUANTIZER: dict[str, Any] = {
-    "class_path": "lexel.VectorQuantizer",
-    "init_args": {
-        "num_embeddings": 512,
-        "embedding_dim": 64,
-        "learning": {"class_path": "lexel.EMA"},
-        "upkeep": [{"class_path": "lexel.KMeansStart"}, {"class_path": "lexel.Revival"}],
-    },
-}
+QUANTIZER: dict[str, Any] = {"class_path": "lexel.presets.default"}
 # Chosen for what two CPU cores can learn in two minutes.
 DEMO = {
     "out": "runs/demo",
@@ -46,7 +38,7 @@ DEMO = {
     "learning_rate": 2e-3,
     "model.hidden_channels": 64,
     "model.upsampling": "resize",
-    "quantizer": {**QUANTIZER, "init_args": {**QUANTIZER["init_args"], "num_embeddings": 1024}},
+    "quantizer": {**QUANTIZER, "init_args": {"num_embeddings": 1024}},
 }
 # What says where and how a command runs, not what is trained: it stays out of config.yaml.
 NOT_KEPT = ("config", "overwrite", "strict", "debug")

@@ -2,6 +2,7 @@
 
 Each takes the sizes that users change and `channel_dim`; the rest is the system's. What a system has around its
 quantizer (encoder, decoder, other losses) is not here. To change more, build the composition that the function shows.
+The command line takes them as it takes classes: `lexel train DATA --quantizer lexel.presets.magvit2`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from lexel.codebook import CosineCodebook, FactorisedCodebook, SimVQ
 from lexel.estimators import StraightThrough
 from lexel.learning import EMA
+from lexel.parts import known
 from lexel.quantizers import (
     BinarySphericalQuantizer,
     FiniteScalarQuantizer,
@@ -28,6 +30,7 @@ __all__ = [
     "bsq_vit",
     "cosmos",
     "dac",
+    "default",
     "encodec",
     "hificodec",
     "llamagen",
@@ -42,6 +45,32 @@ __all__ = [
 ]
 
 
+@known
+def default(num_embeddings: int = 512, embedding_dim: int = 64, *, channel_dim: int = 1) -> VectorQuantizer:
+    """Lexel's own recipe, for any K: what came out best in `python -m benchmarks.quality`, without tuning.
+
+    Codes start by k-means, are moving averages of their inputs, and are revived when nothing chooses them; the gradient
+    goes straight through. The average must follow an encoder that moves, and yet hold enough inputs of each code to be
+    one: with few codes it can be short, with many it must be long, since each code gets fewer inputs in a step. The
+    decay is 1 − 0.1 · (512 / K)^⅓, at least 0.8: 0.9 for K = 512, 0.97 for 16,384, 0.99 for 262,144. β = 1 keeps the
+    encoder close to codes that follow it so fast.
+
+    Example:
+        >>> default(16384, 256).learning.decay
+        0.9685
+    """
+    decay = round(1 - min(0.1 * (512 / num_embeddings) ** (1 / 3), 0.2), 4)
+    return VectorQuantizer(
+        num_embeddings,
+        embedding_dim,
+        commitment_cost=1.0,
+        learning=EMA(decay),
+        upkeep=(KMeansStart(), Revival()),
+        channel_dim=channel_dim,
+    )
+
+
+@known
 def vqvae(num_embeddings: int = 512, *, embedding_dim: int = 64, channel_dim: int = 1) -> VectorQuantizer:
     """VQ-VAE (arXiv 1711.00937, §4.1): 512 codes for ImageNet, β = 0.25 in all experiments, codes by gradient.
 
@@ -54,6 +83,7 @@ def vqvae(num_embeddings: int = 512, *, embedding_dim: int = 64, channel_dim: in
     return VectorQuantizer(num_embeddings, embedding_dim, 0.25, channel_dim=channel_dim)
 
 
+@known
 def vqgan(num_embeddings: int = 16384, *, embedding_dim: int = 256, channel_dim: int = 1) -> VectorQuantizer:
     """VQGAN (arXiv 2012.09841): 1,024 or 16,384 codes of 256 dimensions for ImageNet; β = 0.25 in its configurations.
 
@@ -67,6 +97,7 @@ def vqgan(num_embeddings: int = 16384, *, embedding_dim: int = 256, channel_dim:
     return VectorQuantizer(num_embeddings, embedding_dim, 0.25, channel_dim=channel_dim)
 
 
+@known
 def vit_vqgan(num_embeddings: int = 8192, *, embedding_dim: int = 768, channel_dim: int = -1) -> VectorQuantizer:
     """ViT-VQGAN (arXiv 2110.04627, §3.2): 8,192 factorised cosine codes, 768 dimensions in and 32 for the search.
 
@@ -78,6 +109,7 @@ def vit_vqgan(num_embeddings: int = 8192, *, embedding_dim: int = 768, channel_d
     return VectorQuantizer(num_embeddings, embedding_dim, 0.25, codebook=codebook, channel_dim=channel_dim)
 
 
+@known
 def llamagen(num_embeddings: int = 16384, *, embedding_dim: int = 8, channel_dim: int = 1) -> VectorQuantizer:
     """LlamaGen's image tokenizer (arXiv 2406.06525): 16,384 cosine codes of 8 dimensions, β = 0.25, no entropy term.
 
@@ -88,6 +120,7 @@ def llamagen(num_embeddings: int = 16384, *, embedding_dim: int = 8, channel_dim
     return VectorQuantizer(num_embeddings, embedding_dim, 0.25, codebook=CosineCodebook(), channel_dim=channel_dim)
 
 
+@known
 def simvq(num_embeddings: int = 65536, *, embedding_dim: int = 128, channel_dim: int = 1) -> VectorQuantizer:
     """SimVQ (arXiv 2411.02038): a frozen table behind a linear map; the paper goes up to 262,144 codes.
 
@@ -100,6 +133,7 @@ def simvq(num_embeddings: int = 65536, *, embedding_dim: int = 128, channel_dim:
     return VectorQuantizer(num_embeddings, embedding_dim, 0.25, codebook=SimVQ(), channel_dim=channel_dim)
 
 
+@known
 def soundstream(num_quantizers: int = 8, *, embedding_dim: int = 256, channel_dim: int = 1) -> ResidualQuantizer:
     """SoundStream (arXiv 2107.03312): 1,024 codes a stage, k-means start, EMA, revival, dropout by example.
 
@@ -111,6 +145,7 @@ def soundstream(num_quantizers: int = 8, *, embedding_dim: int = 256, channel_di
     return ResidualQuantizer(stages, dropout=1.0, channel_dim=channel_dim)
 
 
+@known
 def encodec(num_quantizers: int = 8, *, embedding_dim: int = 128, channel_dim: int = 1) -> ResidualQuantizer:
     """EnCodec (arXiv 2210.13438): as SoundStream, 128 channels; 8 stages are 6 kbps at 75 frames a second.
 
@@ -123,6 +158,7 @@ def encodec(num_quantizers: int = 8, *, embedding_dim: int = 128, channel_dim: i
     return soundstream(num_quantizers, embedding_dim=embedding_dim, channel_dim=channel_dim)
 
 
+@known
 def dac(num_quantizers: int = 9, *, embedding_dim: int = 1024, channel_dim: int = 1) -> ResidualQuantizer:
     """DAC (arXiv 2306.06546): factorised codes of 8 dimensions, chosen by the angle alone; half the examples cut.
 
@@ -139,6 +175,7 @@ def dac(num_quantizers: int = 9, *, embedding_dim: int = 1024, channel_dim: int 
     return ResidualQuantizer(stages, dropout=0.5, channel_dim=channel_dim)
 
 
+@known
 def hificodec(
     groups: int = 2, num_quantizers: int = 2, *, embedding_dim: int = 512, channel_dim: int = 1
 ) -> ProductQuantizer:
@@ -154,6 +191,7 @@ def hificodec(
     return ProductQuantizer(parts, channel_dim=channel_dim)
 
 
+@known
 def rq_vae(depth: int = 4, *, embedding_dim: int = 256, channel_dim: int = 1) -> ResidualQuantizer:
     """RQ-VAE (arXiv 2203.01941): one table of 16,384 codes for all depths, by EMA, with revival.
 
@@ -165,6 +203,7 @@ def rq_vae(depth: int = 4, *, embedding_dim: int = 256, channel_dim: int = 1) ->
     return ResidualQuantizer([shared], depth=depth, channel_dim=channel_dim)
 
 
+@known
 def magvit2(bits: int = 18, *, channel_dim: int = 1) -> LookupFreeQuantizer:
     """MAGVIT-v2 (arXiv 2310.05737): lookup-free, 2^18 codes.
 
@@ -175,6 +214,7 @@ def magvit2(bits: int = 18, *, channel_dim: int = 1) -> LookupFreeQuantizer:
     return LookupFreeQuantizer(bits, 0.25, entropy_weight=0.1, channel_dim=channel_dim)
 
 
+@known
 def bsq_vit(bits: int = 36, *, channel_dim: int = 1) -> BinarySphericalQuantizer:
     """BSQ-ViT (arXiv 2406.07548): binary spherical, 36 bits for a patch; 18 in its smaller model.
 
@@ -185,6 +225,7 @@ def bsq_vit(bits: int = 36, *, channel_dim: int = 1) -> BinarySphericalQuantizer
     return BinarySphericalQuantizer(bits, channel_dim=channel_dim)
 
 
+@known
 def cosmos(levels: Sequence[int] = (8, 8, 8, 5, 5, 5), *, channel_dim: int = 1) -> FiniteScalarQuantizer:
     """Cosmos's discrete tokenizers (arXiv 2501.03575): finite scalar quantization of 6 channels, 64,000 codes.
 
@@ -195,6 +236,7 @@ def cosmos(levels: Sequence[int] = (8, 8, 8, 5, 5, 5), *, channel_dim: int = 1) 
     return FiniteScalarQuantizer(levels, channel_dim=channel_dim)
 
 
+@known
 def var(
     scales: Sequence[int] = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16), *, embedding_dim: int = 32, channel_dim: int = 1
 ) -> MultiScaleResidualQuantizer:
@@ -209,6 +251,7 @@ def var(
     )
 
 
+@known
 def best_rq(embedding_dim: int = 320, *, channel_dim: int = -1) -> RandomProjectionQuantizer:
     """BEST-RQ (arXiv 2202.01855): 8,192 random codes of 16 dimensions; 4 stacked frames of 80 log-mel features.
 

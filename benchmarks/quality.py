@@ -1,0 +1,423 @@
+"""Which quantizer gives the best codes for the same training: `python -m benchmarks.quality`.
+
+One autoencoder, one optimizer, the same data in the same order; only the quantizer changes. Every run is kept by a hash
+of its settings in `benchmarks/results/quality/`, so that an interrupted benchmark goes on where it stopped. The tables
+and the plot, `benchmarks/results/quality.md` and `.svg`, are written anew after every run.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import lexel
+from benchmarks.kept import kept
+from benchmarks.layer import Seed, SeedEMA
+from lexel.images import open_images
+from lexel.metrics import Usage
+from lexel.models import VQVAE
+from lexel.training.demo import copy_photographs
+
+RESULTS = Path(__file__).parent / "results" / "quality.md"
+KEPT = RESULTS.with_suffix("")
+FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist puts it
+SEEDS = (0, 1, 2)
+DIM, BATCH, SIDE = 64, 64, 32
+STEPS = {"Fashion-MNIST": 1000, "photographs": 500}
+SIZES = (64, 512, 4096, 16384, 262144)
+LEVELS = {64: [8, 8], 512: [8, 8, 8], 4096: [8] * 4, 16384: [8, 8, 8, 8, 4], 262144: [8] * 6}
+OURS, FLOOR = "Lexel, default", "no quantization"
+
+Settings = dict[str, Any]
+
+
+# What is trained on
+
+
+@dataclass(frozen=True)
+class Data:
+    """Pixels to train on and held-out pictures; `variance` is the error of a constant picture."""
+
+    train: list[Tensor]
+    held_out: Tensor
+    variance: float
+
+    def batch(self, generator: torch.Generator) -> Tensor:
+        """A batch of pictures, or of crops of 32 × 32."""
+        return crops(self.train, BATCH, generator).float() / 255
+
+
+def crops(images: list[Tensor], count: int, generator: torch.Generator) -> Tensor:
+    """Random crops of random images, at most 32 × 32, `(count, C, h, w)`."""
+
+    def draw(below: int) -> int:
+        return int(torch.randint(below, (), generator=generator))
+
+    found = []
+    for _ in range(count):
+        image = images[draw(len(images))]
+        top, left = (draw(max(size - SIDE, 0) + 1) for size in image.shape[1:])
+        found.append(image[:, top : top + SIDE, left : left + SIDE])
+    return torch.stack(found)
+
+
+@cache
+def data(name: str) -> Data:
+    """Fashion-MNIST and its test set; or twelve photographs, of which the right fifth is held out."""
+    if name == "Fashion-MNIST":
+        train, held_out = fashion("train"), fashion("t10k")
+        return Data(list(train), held_out, float((train.float() / 255).var()))
+    with tempfile.TemporaryDirectory() as folder:
+        copy_photographs(Path(folder))
+        images = [image for _, image in open_images(folder).readable(range(12))]
+    left, right = zip(*((image[..., : cut(image)], image[..., cut(image) :]) for image in images), strict=True)
+    pixels = torch.cat([image.flatten(1).float() / 255 for image in left], 1)
+    variance = float((pixels - pixels.mean(1, keepdim=True)).square().mean())
+    return Data(list(left), crops(list(right), 2000, torch.Generator().manual_seed(0)), variance)
+
+
+def fashion(part: str) -> Tensor:
+    """The images of a part of Fashion-MNIST, uint8 `(N, 1, 28, 28)`."""
+    with gzip.open(FASHION / f"{part}-images-idx3-ubyte.gz") as file:
+        return torch.from_numpy(np.frombuffer(file.read(), np.uint8, -1, 16).copy()).view(-1, 1, 28, 28)
+
+
+def cut(image: Tensor) -> int:
+    return image.shape[2] * 4 // 5
+
+
+# What is trained
+
+
+def ours(num_embeddings: int, **changed: Any) -> Settings:
+    """Lexel's default recipe, or a variation of it."""
+    config = lexel.to_config(lexel.presets.default(num_embeddings, DIM))
+    config["init_args"].update(lexel.to_config(changed))
+    return {"package": "lexel", **config}
+
+
+def theirs(name: str, **arguments: Any) -> Callable[[int], Settings]:
+    def settings(num_embeddings: int) -> Settings:
+        sizes = {"dim": DIM, "codebook_size": num_embeddings}
+        return {"package": "vector_quantize_pytorch", "class": name, "arguments": sizes | arguments}
+
+    return settings
+
+
+def theirs_scalar(num_embeddings: int) -> Settings:
+    arguments = {"dim": DIM, "levels": LEVELS[num_embeddings]}
+    return {"package": "vector_quantize_pytorch", "class": "FSQ", "arguments": arguments}
+
+
+RIVALS: dict[str, Callable[[int], Settings]] = {
+    "the classic module": lambda _: {"package": "seed", "class": "Seed"},
+    "its EMA sibling": lambda _: {"package": "seed", "class": "SeedEMA"},
+    "vqp, default (rotation trick)": theirs("VectorQuantize", accept_image_fmap=True),
+    "vqp, EMA 0.99": theirs("VectorQuantize", accept_image_fmap=True, decay=0.99),
+    "vqp, k-means start": theirs("VectorQuantize", accept_image_fmap=True, kmeans_init=True),
+    "vqp, cosine in 8 dimensions": theirs(
+        "VectorQuantize", accept_image_fmap=True, use_cosine_sim=True, codebook_dim=8
+    ),
+    "vqp, straight-through": theirs("VectorQuantize", accept_image_fmap=True, rotation_trick=False),
+    "vqp, DiVeQ": theirs("VectorQuantize", accept_image_fmap=True, directional_reparam=True, threshold_ema_dead_code=2),
+    "vqp, SimVQ": theirs("SimVQ", channel_first=True),
+    "vqp, FSQ": theirs_scalar,
+    "vqp, LFQ": theirs("LFQ"),
+}
+
+
+class Adapted(nn.Module):
+    """Any package's quantizer: latents to quantized latents, loss and indices."""
+
+    def __init__(self, settings: Settings, num_embeddings: int) -> None:
+        super().__init__()
+        self.package = settings["package"]
+        if self.package == "lexel":
+            self.quantizer = lexel.from_config({key: settings[key] for key in ("class_path", "init_args")})
+        elif self.package == "seed":
+            self.quantizer = {"Seed": Seed, "SeedEMA": SeedEMA}[settings["class"]](num_embeddings, DIM)
+        elif self.package == "vector_quantize_pytorch":
+            import vector_quantize_pytorch
+
+            self.quantizer = getattr(vector_quantize_pytorch, settings["class"])(**settings["arguments"])
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self.package == "none":
+            return z, z.new_zeros(()), torch.zeros(1, dtype=torch.int64)
+        output = self.quantizer(z)
+        if self.package == "lexel":
+            return output.quantized, output.loss, output.indices
+        if self.package == "seed":
+            loss, quantized, _, encodings = output
+            return quantized, loss, encodings.argmax(1)
+        quantized, indices, *loss = output
+        return quantized, loss[0].sum() if loss else z.new_zeros(()), indices
+
+
+def trained(settings: Settings) -> dict[str, Any]:
+    """Train with one thread, and measure on the held-out pictures."""
+    torch.set_num_threads(1)
+    pictures = data(settings["data"])
+    torch.manual_seed(settings["seed"])
+    channels = pictures.held_out.shape[1]
+    model = VQVAE(lexel.VectorQuantizer(2, DIM), image_channels=channels, hidden_channels=64)
+    encoder, decoder = (part.to(memory_format=torch.channels_last) for part in (model.encoder, model.decoder))
+    torch.manual_seed(settings["seed"])  # the quantizers draw as many numbers as they like
+    quantizer = Adapted(settings["quantizer"], settings["num_embeddings"])
+    network = nn.ModuleList([encoder, decoder, quantizer]).train()
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    generator = torch.Generator().manual_seed(settings["seed"])
+
+    def through(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):  # the network alone: quantizers get float32
+            latents = encoder(images)
+        quantized, loss, indices = quantizer(latents.float().contiguous())
+        with torch.autocast("cpu", torch.bfloat16):
+            copies = decoder(quantized)
+        return (copies.float() - images).square() / pictures.variance, loss, indices
+
+    begun = time.process_time()
+    for step in range(settings["steps"]):
+        optimizer.param_groups[0]["lr"] = 1e-3 * min(1, 5 * (1 - step / settings["steps"]))
+        error, loss, _ = through(pictures.batch(generator))
+        optimizer.zero_grad()
+        (error.mean() + loss).backward()
+        optimizer.step()
+    milliseconds = (time.process_time() - begun) / settings["steps"] * 1e3
+
+    network.eval()
+    usage, errors = Usage(max(settings["num_embeddings"], 1)), []
+    with torch.no_grad():
+        for images in pictures.held_out.split(500):
+            error, _, indices = through(images.float() / 255)
+            errors.append(error.mean((1, 2, 3)))
+            usage.update(indices)
+    codes = usage.compute()
+    return {
+        "error": float(torch.cat(errors).mean()),
+        "usage": codes.usage,
+        "perplexity": codes.perplexity,
+        "milliseconds": milliseconds,
+        "vectors": codes.total,
+    }
+
+
+# What is compared
+
+
+def settings_of(quantizer: Settings, dataset: str, num_embeddings: int, seed: int) -> Settings:
+    return {
+        "data": dataset,
+        "quantizer": quantizer,
+        "num_embeddings": num_embeddings,
+        "steps": STEPS[dataset],
+        "batch": BATCH,
+        "seed": seed,
+    }
+
+
+def variations() -> dict[str, Settings]:
+    """What the parts of the default bring, at K = 512: each is changed alone."""
+    return {
+        "the default": ours(512),
+        "no k-means start": ours(512, upkeep=[lexel.Revival()]),
+        "no revival": ours(512, upkeep=[lexel.KMeansStart()]),
+        "neither": ours(512, upkeep=[]),
+        "EMA with decay 0.99": ours(512, learning=lexel.EMA()),
+        "codes by gradient": ours(512, learning=lexel.Gradient()),
+        "rotation trick": ours(512, estimator=lexel.RotationTrick()),
+        "β = 0.25": ours(512, commitment_cost=0.25),
+    }
+
+
+@dataclass(frozen=True)
+class Found:
+    """The runs that there are: `(dataset, K, name)` to results, by seed."""
+
+    runs: dict[tuple[str, int, str], dict[int, dict[str, Any]]]
+
+    def values(self, what: str, *key: Any) -> list[float]:
+        """A figure of all runs of a quantizer, in the order of the seeds."""
+        return [run[what] for _, run in sorted(self.runs.get(key, {}).items())]
+
+    def errors(self, *key: Any) -> list[float]:
+        return self.values("error", *key)
+
+    def best_rivals(self, dataset: str, num_embeddings: int) -> list[str]:
+        """Rivals by their mean error, the best first."""
+        found = {name: self.errors(dataset, num_embeddings, name) for name in RIVALS}
+        return sorted((name for name in found if found[name]), key=lambda name: statistics.mean(found[name]))
+
+
+def without_matrix(num_embeddings: int) -> Iterator[tuple[tuple[str, int, str], Settings]]:
+    """What can be trained with any K: Lexel and FSQ."""
+    for seed in SEEDS:
+        for dataset in STEPS:
+            for name, settings in ((OURS, ours(num_embeddings)), ("vqp, FSQ", theirs_scalar(num_embeddings))):
+                yield (dataset, num_embeddings, name), settings_of(settings, dataset, num_embeddings, seed)
+
+
+def plan(found: Found) -> Iterator[tuple[tuple[str, int, str], Settings]]:
+    """All runs, those first that say most; what comes after the rivals at K = 512 depends on how they did."""
+    for dataset in STEPS:
+        for seed in SEEDS:
+            for name, settings in {
+                OURS: ours(512),
+                FLOOR: {"package": "none"},
+                **{rival: make(512) for rival, make in RIVALS.items()},
+            }.items():
+                yield (dataset, 512, name), settings_of(settings, dataset, 512, seed)
+    for size in (4096, 16384, 64, 262144):
+        yield from without_matrix(size)
+    for seed in SEEDS:
+        for name, settings in variations().items():
+            yield ("Fashion-MNIST", 512, name), settings_of(settings, "Fashion-MNIST", 512, seed)
+    for size in SIZES[:-1]:  # the other best rivals last: a matrix of N · K takes minutes to hours for each run
+        for dataset in STEPS:
+            for name in found.best_rivals(dataset, 512)[:3]:
+                for seed in SEEDS:
+                    if size != 512 and name != "vqp, FSQ":
+                        yield (dataset, size, name), settings_of(RIVALS[name](size), dataset, size, seed)
+
+
+# What is written
+
+
+def spread(values: list[float], digits: int, factor: float = 1.0, unit: str = "") -> str:
+    """Mean ± standard deviation over the seeds, or – where there are no runs."""
+    if not values:
+        return "–"
+    mean = f"{factor * statistics.mean(values):.{digits}f}"
+    deviation = f" ± {factor * statistics.stdev(values):.{digits}f}" if len(values) > 1 else " (one seed)"
+    return mean + deviation + unit
+
+
+def ratio(ours: list[float], theirs: list[float]) -> str:
+    """Ratio seed by seed: its mean and range. The seeds give both the same pictures in the same order."""
+    pairs = [a / b for a, b in zip(ours, theirs, strict=False)]
+    return f"{statistics.mean(pairs):.3f} ({min(pairs):.3f} to {max(pairs):.3f})" if pairs else "–"
+
+
+def rows_of(found: Found, dataset: str, num_embeddings: int, names: list[str]) -> list[str]:
+    lines = ["| quantizer | held-out error | codes in use | perplexity | ms per step |", "|---|---|---|---|---|"]
+    for name in names:
+        key = dataset, num_embeddings, name
+        usage, perplexity = (
+            spread(found.values("usage", *key), 1, 100, " %"),
+            spread(found.values("perplexity", *key), 0),
+        )
+        if name == FLOOR:
+            usage = perplexity = "–"
+        times = found.values("milliseconds", *key)
+        cells = (
+            name,
+            spread(found.errors(*key), 4),
+            usage,
+            perplexity,
+            f"{statistics.median(times):.0f}" if times else "–",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def page(found: Found) -> str:
+    """The results as Markdown."""
+    lines = ["# The best codes for the same training", "", INTRODUCTION, ""]
+    for dataset in STEPS:
+        ranked = found.best_rivals(dataset, 512)
+        lines += [f"## {dataset}, K = 512", "", *rows_of(found, dataset, 512, [OURS, *ranked, FLOOR]), ""]
+    lines += ["## As K grows", "", "| | K | Lexel, default | codes in use | best rival with runs | Lexel ÷ it |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for dataset in STEPS:
+        for size in SIZES:
+            errors, best = found.errors(dataset, size, OURS), found.best_rivals(dataset, size)[:1]
+            rival = f"{best[0]}: {spread(found.errors(dataset, size, best[0]), 4)}" if best else "–"
+            against = ratio(errors, found.errors(dataset, size, best[0])) if best else "–"
+            usage = spread(found.values("usage", dataset, size, OURS), 1, 100, " %")
+            lines.append(f"| {dataset} | {size:,} | {spread(errors, 4)} | {usage} | {rival} | {against} |")
+    lines += ["", "![error against K](quality.svg)", "", "## What each part brings, Fashion-MNIST, K = 512", ""]
+    lines += rows_of(found, "Fashion-MNIST", 512, list(variations()))
+    return "\n".join(lines) + "\n"
+
+
+INTRODUCTION = f"""`python -m benchmarks.quality` trains one autoencoder (convolutions down by 4, D = {DIM}, batches of
+{BATCH}, Adam with a learning rate of 1e-3 that falls to 0 in the last fifth) with each quantizer, on the same pictures
+in the same order: Fashion-MNIST, {STEPS["Fashion-MNIST"]:,} steps, held out is its test set; and crops of 32 × 32 of
+twelve photographs, {STEPS["photographs"]:,} steps, held out is the right fifth of each. The error is the mean squared
+error over the variance of the pictures. Mean ± standard deviation over {len(SEEDS)} seeds; codes in use and perplexity
+are of all held-out vectors. Time is that of one core for a whole training step, network included. *vqp* is
+vector-quantize-pytorch; its FSQ has K codes with levels
+{", ".join(f"{'·'.join(map(str, levels))} ({size:,})" for size, levels in LEVELS.items())}."""
+
+
+def draw(found: Found) -> None:
+    """Error against K."""
+    import matplotlib as mpl
+    from matplotlib import pyplot
+
+    mpl.rcParams["svg.hashsalt"] = "lexel"  # the same picture from the same figures
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for axis, dataset in zip(axes, STEPS, strict=True):
+        for name, marker in (
+            (OURS, "o"),
+            ("vqp, FSQ", "s"),
+            ("vqp, DiVeQ", "^"),
+            ("vqp, default (rotation trick)", "v"),
+        ):
+            sizes = [size for size in SIZES if found.errors(dataset, size, name)]
+            errors = [found.errors(dataset, size, name) for size in sizes]
+            deviation = [statistics.stdev(each) if len(each) > 1 else 0 for each in errors]
+            axis.errorbar(
+                sizes, [statistics.mean(each) for each in errors], deviation, marker=marker, label=name, capsize=3
+            )
+        if floor := found.errors(dataset, 512, FLOOR):
+            axis.axhline(statistics.mean(floor), color="grey", linestyle="--", label=FLOOR)
+        axis.set(xscale="log", yscale="log", xlabel="K", title=dataset, ylabel="held-out error")
+        axis.set_xticks(SIZES, [f"{size:,}" for size in SIZES], rotation=30)
+        axis.minorticks_off()
+    axes[0].legend(fontsize=8)
+    figure.savefig(RESULTS.with_suffix(".svg"), metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def write(found: Found) -> None:
+    RESULTS.write_text(page(found), encoding="utf-8")
+    draw(found)
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    return kept(settings, lambda: trained(settings), KEPT)
+
+
+def main() -> None:
+    """Run what is missing, two processes at a time or as many as there are cores."""
+    found, seen = Found({}), set[str]()
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        # The last part of the plan depends on the results of the first.
+        while missing := [(key, settings) for key, settings in plan(found) if str((key, settings)) not in seen]:
+            pending = {pool.submit(run, settings): (key, settings) for key, settings in missing}
+            for done in as_completed(pending):
+                key, settings = pending[done]
+                seen.add(str((key, settings)))
+                found.runs.setdefault(key, {})[settings["seed"]] = done.result()
+                print(f"{key[0]}, K = {key[1]:,}, seed {settings['seed']}: {key[2]}: {done.result()}", flush=True)
+                write(found)
+
+
+if __name__ == "__main__":
+    main()
