@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test sanitize lint format bench bench-quality clean
+.PHONY: demo test sanitize lint format bench bench-quality bench-static clean
 
 demo: $(VENV)/demo
 	$(BIN)/lexel demo --out runs/demo --overwrite
@@ -33,6 +33,10 @@ bench: $(VENV)/dev
 bench-quality: $(VENV)/dev
 	test -d /usr/share/datasets/fashion-mnist || (apt-get update && apt-get install --yes dataset-fashion-mnist)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.quality
+
+# Codebooks beside converged k-means; goes on where it stopped.
+bench-static: $(VENV)/dev
+	$(BIN)/python -m benchmarks.static
 
 clean:
 	rm -rf $(VENV) build dist runs .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,421 @@
+"""Online training on sources that stand still, beside converged k-means and the limits of rate-distortion theory.
+
+    python -m benchmarks.static
+
+writes `benchmarks/results/static.md` and `static.png`. Every run is kept, so that an interrupted one goes on.
+
+Distortion is the mean squared error for each component of held-out vectors; every source has a variance of 1 for each
+component. Online training sees STEPS batches of BATCH vectors: of the Gaussian and Laplacian sources new ones each
+time, of the patches random ones of those that k-means is given as a whole.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import faiss
+import torch
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+from vector_quantize_pytorch import VectorQuantize
+
+import lexel
+from benchmarks.kept import kept
+from lexel.images import open_images
+from lexel.training.demo import copy_photographs
+
+RESULTS = Path(__file__).parent / "results"
+STEPS, BATCH, SEEDS = 1000, 4096, (0, 1, 2)
+TRAINING, HELD_OUT = 1 << 20, 1 << 19
+SIZES = (64, 512, 4096)
+STARTS = {64: 5, 512: 3, 4096: 2}
+ITERATIONS = {64: 100, 512: 60, 4096: 40}
+COMPOSITES = ((2, 64), (4, 64))
+BEAM = 5
+
+EMA = lexel.EMA()
+WARM = lexel.EMA(warmup=10)
+ALIVE = (lexel.KMeansStart(), lexel.Revival())
+BEST = (lexel.KMeansStart(), lexel.Revival(decay=0.97))
+ONLINE: dict[str, dict[str, Any]] = {
+    "Lexel, defaults": {"learning": EMA, "upkeep": ALIVE},
+    "Lexel, best": {"learning": WARM, "upkeep": BEST},
+}
+PARTS: dict[str, dict[str, Any]] = {
+    **ONLINE,
+    "defaults, with a warm-up": {"learning": WARM, "upkeep": ALIVE},
+    "best, without a warm-up": {"learning": EMA, "upkeep": BEST},
+    "best, without revival": {"learning": WARM, "upkeep": ALIVE[:1]},
+    "best, dead below a tenth": {"learning": WARM, "upkeep": (ALIVE[0], lexel.Revival(threshold=0.1))},
+    "best, without k-means start": {"learning": WARM, "upkeep": BEST[1:]},
+}
+RIVALS: dict[str, dict[str, Any]] = {
+    "vector-quantize-pytorch, defaults": {},
+    "vector-quantize-pytorch, EMA 0.99, k-means start": {"decay": 0.99, "kmeans_init": True},
+}
+RIVAL_SEEDS = {64: SEEDS, 512: SEEDS[:1], 4096: ()}  # they are slow
+
+
+def gaussian(count: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(count, 8, generator=generator)
+
+
+def laplacian(count: int, generator: torch.Generator) -> Tensor:
+    """Independent components, of variance 1."""
+    signed = torch.empty(count, 8).exponential_(math.sqrt(2), generator=generator)
+    return torch.where(torch.rand(count, 8, generator=generator) < 0.5, signed, -signed)
+
+
+@cache
+def patches() -> tuple[Tensor, Tensor]:
+    """Training and held-out 4×4 patches of the luminance, less its mean.
+
+    They come from the ten photographs that the demo trains on, cut into squares of 64×64: one in five is held out, and
+    no patch crosses an edge, so that no pixel is in both.
+    """
+    weights, squares = torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1), []
+    with tempfile.TemporaryDirectory() as folder:
+        photographs, _ = copy_photographs(Path(folder))
+        for _, image in open_images(photographs).readable(range(10)):
+            luminance = (image * weights).sum(0)
+            tiles = luminance.unfold(0, 64, 64).unfold(1, 64, 64).reshape(-1, 64, 64)
+            squares += [tile.unfold(0, 4, 1).unfold(1, 4, 1).reshape(-1, 16) for tile in tiles]
+    generator = torch.Generator().manual_seed(0)
+    both = []
+    for chosen, count in ((lambda n: n % 5 != 4, TRAINING), (lambda n: n % 5 == 4, HELD_OUT)):
+        rows = torch.cat([square for number, square in enumerate(squares) if chosen(number)])
+        both.append(rows[torch.randperm(len(rows), generator=generator)[:count]])
+    training, held_out = both
+    return (training - training.mean()) / training.std(), (held_out - training.mean()) / training.std()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where vectors come from, and what theory says of it.
+
+    Attributes:
+        name: as shown.
+        dim: D.
+        draw: new vectors; None for the patches, which are finite.
+        limit: a distortion for a rate in bits per component, and how it is called.
+        bound: what the limit is.
+    """
+
+    name: str
+    dim: int
+    draw: Callable[[int, torch.Generator], Tensor] | None
+    limit: Callable[[float], float]
+    bound: str
+
+    def training(self) -> Tensor:
+        return self.draw(TRAINING, torch.Generator().manual_seed(10**6)) if self.draw else patches()[0]
+
+    def held_out(self) -> Tensor:
+        return self.draw(HELD_OUT, torch.Generator().manual_seed(10**6 + 1)) if self.draw else patches()[1]
+
+    def batches(self, seed: int, steps: int) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(steps):
+            if self.draw:
+                yield self.draw(BATCH, generator)
+            else:
+                yield patches()[0][torch.randint(TRAINING, (BATCH,), generator=generator)]
+
+
+def gaussian_of_the_same_covariance(rate: float) -> float:
+    """Distortion of a Gaussian source with the patches' covariance, by reverse water-filling (Cover and Thomas, 10.3).
+
+    Of all sources with a covariance the Gaussian has the largest distortion at each rate: for the patches it is an
+    upper bound of what codes of unlimited length can reach.
+    """
+    variances = torch.linalg.eigvalsh(torch.cov(patches()[0].T.double())).clamp_min(1e-12)
+    low, high = 0.0, float(variances.max())
+    for _ in range(100):
+        level = (low + high) / 2
+        bits = float((variances / level).clamp_min(1).log2().mean() / 2)
+        low, high = (level, high) if bits > rate else (low, level)
+    return float(variances.clamp_max(high).mean())
+
+
+SOURCES = (
+    Source("Gaussian", 8, gaussian, lambda rate: 2 ** (-2 * rate), "D(R)"),
+    # Differential entropy log2(2 e b) with b = 1/√2, in (1 / 2πe) 2^(2h) 2^(-2R).
+    Source("Laplacian", 8, laplacian, lambda rate: math.e / math.pi * 2 ** (-2 * rate), "Shannon's lower bound"),
+    Source("patches", 16, None, gaussian_of_the_same_covariance, "D(R) of a Gaussian"),
+)
+
+
+def distortion(rows: Tensor, codes: Tensor) -> float:
+    """Mean squared error for each component when each row takes its nearest code."""
+    return sum(
+        float((tile - codes[lexel.nearest_code(tile, codes)]).double().square().sum()) for tile in rows.split(1 << 16)
+    ) / float(rows.numel())
+
+
+def both_sets(source: Source, codes: Tensor) -> dict[str, float]:
+    return {"training": distortion(source.training(), codes), "held-out": distortion(source.held_out(), codes)}
+
+
+def by_faiss(source: Source, num_embeddings: int, seed: int) -> dict[str, Any]:
+    """One start of Lloyd's iterations from k-means++ seeds."""
+    settings = {"iterations": ITERATIONS[num_embeddings], "rows": min(TRAINING, 4096 * num_embeddings)}
+
+    def compute() -> dict[str, Any]:
+        kmeans = faiss.Kmeans(
+            source.dim, num_embeddings, niter=settings["iterations"], seed=seed, max_points_per_centroid=1 << 20
+        )
+        kmeans.cp.init_method = faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS
+        kmeans.train(source.training()[: settings["rows"]].numpy())
+        return both_sets(source, torch.from_numpy(kmeans.centroids))
+
+    return run(source, "faiss.Kmeans", compute, num_embeddings=num_embeddings, seed=seed, **settings)
+
+
+def by_sklearn(source: Source, num_embeddings: int, seed: int) -> dict[str, Any]:
+    rows = min(TRAINING, 4096 * num_embeddings)
+
+    def compute() -> dict[str, Any]:
+        kmeans = KMeans(num_embeddings, n_init=1, random_state=seed).fit(source.training()[:rows].numpy())
+        return both_sets(source, torch.from_numpy(kmeans.cluster_centers_))
+
+    return run(source, "sklearn", compute, num_embeddings=num_embeddings, seed=seed, rows=rows)
+
+
+def online(source: Source, quantizer: Callable[[], lexel.Quantizer], seed: int, steps: int = STEPS) -> dict[str, Any]:
+    """Train on the stream. A quantizer of one codebook is measured on both sets, a composite on the held-out one."""
+
+    def compute() -> dict[str, Any]:
+        vq = trained(quantizer(), source, seed, steps)
+        if isinstance(vq, lexel.VectorQuantizer):
+            return both_sets(source, vq.codebook().detach())
+        rows = source.held_out()
+        found = {"held-out": error(rows, vq.lookup(vq(rows).indices))}
+        if isinstance(vq, lexel.ResidualQuantizer):
+            found["beam"] = error(rows, vq.lookup(vq.beam_search(rows, BEAM)))
+        return found
+
+    torch.manual_seed(seed)
+    return run(source, "online", compute, quantizer=quantizer().config, seed=seed, steps=steps, batch=BATCH)
+
+
+def rival(source: Source, num_embeddings: int, arguments: dict[str, Any], seed: int) -> dict[str, Any]:
+    def compute() -> dict[str, Any]:
+        torch.manual_seed(seed)
+        vq = trained(VectorQuantize(dim=source.dim, codebook_size=num_embeddings, **arguments), source, seed, STEPS)
+        return both_sets(source, vq._codebook.embed[0])
+
+    settings = {"num_embeddings": num_embeddings, "arguments": arguments, "steps": STEPS, "batch": BATCH}
+    return run(source, "vector-quantize-pytorch", compute, seed=seed, **settings)
+
+
+def by_faiss_composite(source: Source, kind: str, count: int, num_embeddings: int) -> dict[str, Any]:
+    """Train faiss's own composite, with and without a beam, on an eighth of the training set."""
+    rows, held_out = source.training()[: TRAINING // 8].numpy(), source.held_out().numpy()
+    bits = int(math.log2(num_embeddings))
+
+    def measured(quantizer: Any) -> float:
+        quantizer.train(rows)
+        return error(source.held_out(), torch.from_numpy(quantizer.decode(quantizer.compute_codes(held_out))))
+
+    def compute() -> dict[str, Any]:
+        if kind == "product":
+            grouped = faiss.ProductQuantizer(source.dim, count, bits)
+            grouped.cp.niter, grouped.cp.max_points_per_centroid = 100, 1 << 20
+            return {"held-out": measured(grouped)}
+        found = {}
+        for name, beam in (("held-out", 1), ("beam", BEAM)):
+            residual = faiss.ResidualQuantizer(source.dim, count, bits)
+            residual.max_beam_size = beam
+            residual.cp.niter, residual.cp.max_points_per_centroid = 100, 1 << 20
+            found[name] = measured(residual)
+        return found
+
+    return run(source, f"faiss, {kind}", compute, count=count, num_embeddings=num_embeddings, rows=len(rows))
+
+
+def trained(vq: nn.Module, source: Source, seed: int, steps: int) -> Any:
+    with torch.no_grad():
+        for batch in source.batches(seed, steps):
+            vq(batch)
+    return vq.eval()
+
+
+def error(rows: Tensor, quantized: Tensor) -> float:
+    return float((rows - quantized).square().double().mean())
+
+
+def run(source: Source, method: str, compute: Callable[[], dict[str, Any]], **settings: Any) -> dict[str, Any]:
+    settings = {"benchmark": "static", "source": source.name, "method": method, **settings}
+
+    def told() -> dict[str, Any]:
+        found = compute()
+        print(settings, found, flush=True)
+        return found
+
+    return kept(settings, told)
+
+
+def composite(
+    source: Source, kind: str, count: int, num_embeddings: int, parts: dict[str, Any]
+) -> Callable[[], lexel.Quantizer]:
+    def make() -> lexel.Quantizer:
+        if kind == "residual":
+            stages = [lexel.VectorQuantizer(num_embeddings, source.dim, **parts) for _ in range(count)]
+            return lexel.ResidualQuantizer(stages, channel_dim=-1)
+        groups = [lexel.VectorQuantizer(num_embeddings, source.dim // count, **parts) for _ in range(count)]
+        return lexel.ProductQuantizer(groups, channel_dim=-1)
+
+    return make
+
+
+def vector(source: Source, num_embeddings: int, parts: dict[str, Any]) -> Callable[[], lexel.Quantizer]:
+    return lambda: lexel.VectorQuantizer(num_embeddings, source.dim, channel_dim=-1, **parts)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method at one source and size; distortions of each of its runs."""
+
+    held_out: list[float]
+    training: list[float]
+
+    @classmethod
+    def of(cls, found: Sequence[dict[str, Any]]) -> Line:
+        return cls([one["held-out"] for one in found], [one["training"] for one in found])
+
+    def cells(self, reference: Line, digits: int = 5) -> list[str]:
+        mean = statistics.mean(self.held_out)
+        spread = f" ± {statistics.stdev(self.held_out):.{digits}f}" if len(self.held_out) > 1 else ""
+        return [
+            f"{mean:.{digits}f}{spread}",
+            f"{mean / reference.held_out[0] - 1:+.1%}",
+            f"{statistics.mean(self.training):.{digits}f}",
+        ]
+
+
+def lines(source: Source, num_embeddings: int) -> dict[str, Line]:
+    """All methods at one source and size; the first is k-means."""
+    starts = [by_faiss(source, num_embeddings, seed) for seed in range(STARTS[num_embeddings])]
+    if num_embeddings == min(SIZES):
+        starts += [by_sklearn(source, num_embeddings, seed) for seed in range(STARTS[num_embeddings])]
+    best = min(starts, key=lambda start: float(start["training"]))
+    found = {"converged k-means": Line.of([best])}
+    for name, parts in ONLINE.items():
+        found[name] = Line.of([online(source, vector(source, num_embeddings, parts), seed) for seed in SEEDS])
+    for name, arguments in RIVALS.items():
+        found[name] = Line.of([rival(source, num_embeddings, arguments, seed) for seed in RIVAL_SEEDS[num_embeddings]])
+    return {name: line for name, line in found.items() if line.held_out}
+
+
+def table(source: Source, found: dict[int, dict[str, Line]]) -> list[str]:
+    text = ["| K | | held out | beside k-means | training set |", "|---|---|---|---|---|"]
+    for num_embeddings, methods in found.items():
+        reference = next(iter(methods.values()))
+        for name, line in methods.items():
+            text.append(f"| {num_embeddings:,} | {name} | {' | '.join(line.cells(reference))} |")
+        limit = source.limit(math.log2(num_embeddings) / source.dim)
+        text.append(
+            f"| {num_embeddings:,} | {source.bound} | {limit:.5f} | {limit / reference.held_out[0] - 1:+.1%} | |"
+        )
+    return text
+
+
+def parts_table(found: dict[str, dict[int, dict[str, Line]]]) -> list[str]:
+    """What each part does, where it does most."""
+    places = [(SOURCES[1], 512), (SOURCES[2], 512), (SOURCES[2], 4096)]
+    text = [f"| | {' | '.join(f'{source.name}, K = {size:,}' for source, size in places)} |", "|---|---|---|---|"]
+    for (name, parts), steps in [*product(PARTS.items(), [STEPS]), (("best", ONLINE["Lexel, best"]), 4 * STEPS)]:
+        cells = []
+        for source, size in places:
+            reference = found[source.name][size]["converged k-means"].held_out[0]
+            runs = [online(source, vector(source, size, parts), seed, steps)["held-out"] for seed in SEEDS[:2]]
+            cells.append(f"{statistics.mean(runs) / reference - 1:+.1%}")
+        text.append(f"| {name}{f', {steps:,} steps' if steps > STEPS else ''} | {' | '.join(cells)} |")
+    return text
+
+
+def composites_table() -> list[str]:
+    text = ["| | | Lexel, defaults | Lexel, best | faiss | best beside faiss |", "|---|---|---|---|---|---|"]
+    for source, kind, (count, size) in product((SOURCES[0], SOURCES[2]), ("residual", "product"), COMPOSITES):
+        theirs = by_faiss_composite(source, kind, count, size)
+        ours = [
+            [online(source, composite(source, kind, count, size, parts), seed) for seed in SEEDS]
+            for parts in ONLINE.values()
+        ]
+        for search, distortion_of_faiss in theirs.items():
+            values = [[one[search] for one in each] for each in ours]
+            cells = [f"{statistics.mean(each):.5f} ± {statistics.stdev(each):.5f}" for each in values]
+            cells += [f"{distortion_of_faiss:.5f}", f"{statistics.mean(values[1]) / distortion_of_faiss - 1:+.1%}"]
+            searched = f", beam of {BEAM}" if search == "beam" else ", greedy" if kind == "residual" else ""
+            text.append(f"| {source.name} | {kind}, {count} × {size}{searched} | {' | '.join(cells)} |")
+    return text
+
+
+def plot(found: dict[str, dict[int, dict[str, Line]]]) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, len(SOURCES), figsize=(11, 3.6), sharey=True, layout="constrained")
+    for axis, source in zip(axes, SOURCES, strict=True):
+        sizes = list(found[source.name])
+        for number, name in enumerate([*ONLINE, *RIVALS]):
+            values = {size: lines[name] for size, lines in found[source.name].items() if name in lines}
+            ratios = [
+                [100 * (one / found[source.name][size]["converged k-means"].held_out[0] - 1) for one in line.held_out]
+                for size, line in values.items()
+            ]
+            axis.errorbar(
+                [sizes.index(size) + 0.12 * (number - 1.5) for size in values],
+                [statistics.mean(each) for each in ratios],
+                [statistics.stdev(each) if len(each) > 1 else 0 for each in ratios],
+                fmt="osD^"[number],
+                capsize=3,
+                label=name,
+            )
+        axis.axhline(0, color="black", linewidth=0.8)
+        axis.axhline(1, color="grey", linewidth=0.8, linestyle="--")
+        axis.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
+        axis.set(title=f"{source.name}, D = {source.dim}", xlabel="K", yscale="symlog")
+        axis.set_yticks([-1, 0, 1, 10, 100], ["-1", "0", "1", "10", "100"])
+    axes[0].set_ylabel("held-out distortion beyond\nconverged k-means, %")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize="small")
+    figure.savefig(RESULTS / "static.png", dpi=110, metadata={"Software": None})
+
+
+HEAD = f"""# Static sources
+
+Written by `python -m benchmarks.static`. Online training sees {STEPS:,} batches of {BATCH:,} vectors; mean ± standard
+deviation over {len(SEEDS)} seeds, one for vector-quantize-pytorch at K = 512. K-means sees 2^20 vectors as a whole (at
+K = 64 2^18 of them): of {STARTS[64]}, {STARTS[512]} and {STARTS[4096]} starts with faiss, and at K = 64 as many with
+scikit-learn, the best on its training set. Distortion is the mean squared error for each component; the sources have
+variance 1. The 2^19 held-out vectors are the same for all. *Best* is one setting for all sources:
+
+`learning={WARM}, upkeep={BEST}`"""
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    found = {source.name: {size: lines(source, size) for size in SIZES} for source in SOURCES}
+    text = [HEAD]
+    for source in SOURCES:
+        text += ["", f"## {source.name}, D = {source.dim}", "", *table(source, found[source.name])]
+    text += ["", "## What each part does", "", "Held-out distortion beside converged k-means, two seeds.", ""]
+    text += [*parts_table(found), "", "## Several codebooks", "", *composites_table()]
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "static.md").write_text("\n".join(text) + "\n", encoding="utf-8")
+    plot(found)
+
+
+if __name__ == "__main__":
+    main()
