@@ -2,7 +2,8 @@
 
     python -m benchmarks.static
 
-writes `benchmarks/results/static.md` and `static.png`. Every run is kept, so that an interrupted one goes on.
+writes `benchmarks/results/static.md` and `static.png`, and the summary in `docs/quality.md`. Every run is kept, so that
+an interrupted one goes on.
 
 Distortion is the mean squared error for each component of held-out vectors; every source has a variance of 1 for each
 component. Online training sees STEPS batches of BATCH vectors: of the Gaussian and Laplacian sources new ones each
@@ -33,10 +34,12 @@ from lexel.images import open_images
 from lexel.training.demo import copy_photographs
 
 RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parent.parent / "docs" / "quality.md"
+BEGIN, END = "<!-- static sources -->\n", "<!-- end of static sources -->\n"
 STEPS, BATCH, SEEDS = 1000, 4096, (0, 1, 2)
 TRAINING, HELD_OUT = 1 << 20, 1 << 19
 SIZES = (64, 512, 4096)
-STARTS = {64: 5, 512: 3, 4096: 2}
+STARTS = {64: 5, 512: 3, 4096: 1}
 ITERATIONS = {64: 100, 512: 60, 4096: 40}
 COMPOSITES = ((2, 64), (4, 64))
 BEAM = 5
@@ -328,6 +331,21 @@ def table(source: Source, found: dict[int, dict[str, Line]]) -> list[str]:
     return text
 
 
+def summary(found: dict[str, dict[int, dict[str, Line]]]) -> list[str]:
+    """Held-out distortion beside converged k-means, at a glance."""
+    methods = [*ONLINE, *RIVALS]
+    text = [f"| source | K | k-means | {' | '.join(methods)} | bound |", f"|---|---|---|{'---|' * len(methods)}---|"]
+    for source in SOURCES:
+        for size, lines in found[source.name].items():
+            reference = lines["converged k-means"]
+            cells = [lines[name].cells(reference)[1] if name in lines else "–" for name in methods]
+            bound = source.limit(math.log2(size) / source.dim)
+            text.append(
+                f"| {source.name} | {size:,} | {reference.held_out[0]:.5f} | {' | '.join(cells)} | {bound:.5f} |"
+            )
+    return text
+
+
 def parts_table(found: dict[str, dict[int, dict[str, Line]]]) -> list[str]:
     """What each part does, where it does most."""
     places = [(SOURCES[1], 512), (SOURCES[2], 512), (SOURCES[2], 4096)]
@@ -392,29 +410,32 @@ def plot(found: dict[str, dict[int, dict[str, Line]]]) -> None:
     figure.savefig(RESULTS / "static.png", dpi=110, metadata={"Software": None})
 
 
-HEAD = f"""# Static sources
-
-Written by `python -m benchmarks.static`. Online training sees {STEPS:,} batches of {BATCH:,} vectors; mean ± standard
-deviation over {len(SEEDS)} seeds, one for vector-quantize-pytorch at K = 512. K-means sees 2^20 vectors as a whole (at
-K = 64 2^18 of them): of {STARTS[64]}, {STARTS[512]} and {STARTS[4096]} starts with faiss, and at K = 64 as many with
-scikit-learn, the best on its training set. Distortion is the mean squared error for each component; the sources have
-variance 1. The 2^19 held-out vectors are the same for all. *Best* is one setting for all sources:
-
-`learning={WARM}, upkeep={BEST}`"""
+HEAD = f"""`python -m benchmarks.static`: online training sees {STEPS:,} batches of {BATCH:,} vectors; mean over
+{len(SEEDS)} seeds, one for vector-quantize-pytorch at K = 512 and none at 4,096. K-means sees 2^20 vectors as a whole
+(2^18 of them at K = 64): the best on its training set of {STARTS[64]} starts with faiss and {STARTS[64]} with
+scikit-learn at K = 64, of {STARTS[512]} with faiss at K = 512, and one at K = 4,096. Distortion is the mean squared
+error for each component; the sources have variance 1. The 2^19 held-out vectors are the same for all. *Best* is one
+setting for all sources,
+`learning={WARM}, upkeep={BEST}`; *defaults*: `learning=EMA(), upkeep=(KMeansStart(), Revival())`.
+"""
 
 
 def main() -> None:
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
     found = {source.name: {size: lines(source, size) for size in SIZES} for source in SOURCES}
-    text = [HEAD]
+    overview = [HEAD, *summary(found)]
+    text = ["# Static sources", "", *overview]
     for source in SOURCES:
-        text += ["", f"## {source.name}, D = {source.dim}", "", *table(source, found[source.name])]
-    text += ["", "## What each part does", "", "Held-out distortion beside converged k-means, two seeds.", ""]
-    text += [*parts_table(found), "", "## Several codebooks", "", *composites_table()]
-    RESULTS.mkdir(exist_ok=True)
+        text += ["", f"## {source.name}, D = {source.dim}", "", "Mean ± standard deviation over seeds.", ""]
+        text += table(source, found[source.name])
+    parts = ["Held-out distortion beside converged k-means, two seeds.", "", *parts_table(found)]
+    text += ["", "## What each part does", "", *parts, "", "## Several codebooks", "", *composites_table()]
     (RESULTS / "static.md").write_text("\n".join(text) + "\n", encoding="utf-8")
     plot(found)
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    shown = "\n".join([*overview, "", *parts]) + "\n"
+    PAGE.write_text(before + BEGIN + shown + END + rest.partition(END)[2], encoding="utf-8")
 
 
 if __name__ == "__main__":
