@@ -16,6 +16,7 @@ CODEBOOKS = [
     lexel.FreeCodebook(),
     lexel.CosineCodebook(),
     lexel.FactorisedCodebook(dim=3),
+    lexel.NormalisedCodebook(),
     lexel.FactorisedCodebook(dim=3, codes=lexel.CosineCodebook()),
     lexel.FactorisedCodebook(dim=3, codes=lexel.SimVQ()),
     lexel.SimVQ(),
@@ -122,6 +123,28 @@ def test_every_composition_works_or_says_why_not() -> None:
             parts
         )
     assert 0 < refused < 440
+
+
+class TestNormalised:
+    def test_the_size_of_the_inputs_changes_nothing(self) -> None:
+        z, outputs = torch.randn(64, 8), []
+        for size in (1e-3, 1.0, 1e3):
+            torch.manual_seed(1)
+            vq = lexel.VectorQuantizer(16, 8, codebook=lexel.NormalisedCodebook(), upkeep=lexel.KMeansStart())
+            outputs.append(vq(z * size))
+        for output in outputs[1:]:
+            torch.testing.assert_close((output.quantized, output.loss), (outputs[0].quantized, outputs[0].loss))
+
+    def test_the_scale_is_found_once_by_inputs_that_count(self) -> None:
+        vq, z = make(lexel.NormalisedCodebook()), torch.randn(50, 8)
+        vq(torch.empty(0, 8))
+        vq.eval()(100 * z)
+        assert vq.codebook.scale == 1
+        vq.train()(torch.cat([4 * z, torch.full((3, 8), 1e6)]), mask=torch.arange(53) < 50)
+        torch.testing.assert_close(vq.codebook.scale, (4 * z).square().mean().rsqrt())
+        before = vq.codebook.scale.clone()
+        vq(z)
+        assert torch.equal(vq.codebook.scale, before)
 
 
 class TestCosine:

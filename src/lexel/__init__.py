@@ -16,6 +16,7 @@ from lexel.codebook import (
     CosineCodebook,
     FactorisedCodebook,
     FreeCodebook,
+    NormalisedCodebook,
     SimVQ,
     VQBridge,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "Learning",
     "LookupFreeQuantizer",
     "MultiScaleResidualQuantizer",
+    "NormalisedCodebook",
     "OnlineClustering",
     "Orthogonality",
     "ProductQuantizer",

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lexel.distributed import all_sum
 from lexel.parts import Configurable, Stateful
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "CosineCodebook",
     "FactorisedCodebook",
     "FreeCodebook",
+    "NormalisedCodebook",
     "SimVQ",
     "Table",
     "VQBridge",
@@ -73,6 +75,12 @@ class Table(Stateful[Codebook], abstract=True):
     def forward(self) -> Tensor:
         """Return the codes, `(K, d)`."""
         return self.weight
+
+    def begin(self, z: Tensor, valid: Tensor | None) -> None:
+        """Learn, at the beginning of a training step, what is to be known of the inputs `(N, D)`.
+
+        Every rank must call it. Rows for which `valid`, bool `(N,)`, is False do not count.
+        """
 
     def project(self, z: Tensor) -> Tensor:
         """Bring inputs `(N, D)` into the space of the codes, `(N, d)`."""
@@ -180,11 +188,83 @@ class _FactorisedTable(Table, abstract=True):
         codes: Tensor = self.codes()
         return codes
 
+    def begin(self, z: Tensor, valid: Tensor | None) -> None:
+        self.codes.begin(apply_layer(self.down, z), valid)
+
     def project(self, z: Tensor) -> Tensor:
         return self.codes.project(apply_layer(self.down, z))
 
     def expand(self, e: Tensor) -> Tensor:
         return apply_layer(self.up, self.codes.expand(e))
+
+    def place(self, codes: Tensor) -> Tensor:
+        return self.codes.place(codes)
+
+
+@dataclass(frozen=True)
+class NormalisedCodebook(Codebook):
+    """Inputs are multiplied by one number, so that their root mean square is 1 when training begins.
+
+    An encoder whose weights are fresh gives vectors of any size, often a tenth of that or less: then the decoder sees
+    next to nothing, and both learn slowly. The number is found in the first training step that has inputs, over all
+    ranks, and stays (a data-dependent start, as ActNorm's in Glow, arXiv 1807.03039, §3.1). Losses, estimator and codes
+    work with the scaled inputs, and the quantized output keeps their scale.
+
+    Attributes:
+        codes: the codebook of the scaled inputs.
+
+    Example:
+        >>> import lexel
+        >>> vq = lexel.VectorQuantizer(512, 64, codebook=NormalisedCodebook(), upkeep=lexel.KMeansStart())
+        >>> _ = vq(0.01 * torch.randn(8, 64, 16, 16))
+        >>> vq.codebook.scale.round(decimals=-1)
+        tensor(100.)
+    """
+
+    codes: Codebook = FreeCodebook()
+
+    def __post_init__(self) -> None:
+        for name in ("averages", "places", "unit"):
+            object.__setattr__(self, name, getattr(self.codes, name))
+
+    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> Table:  # noqa: D102
+        return _NormalisedTable(self, self.codes.build(num_embeddings, embedding_dim, trainable=trainable))
+
+
+class _NormalisedTable(Table, abstract=True):
+    scale: Tensor
+    begun: Tensor
+
+    def __init__(self, settings: NormalisedCodebook, codes: Table) -> None:
+        Stateful.__init__(self, settings)
+        self.codes = codes
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        return self.codes.weight
+
+    def forward(self) -> Tensor:
+        codes: Tensor = self.codes()
+        return codes
+
+    @torch.no_grad()
+    def begin(self, z: Tensor, valid: Tensor | None) -> None:
+        if torch.compiler.is_compiling() or not bool(self.begun):
+            counted = torch.ones_like(z) if valid is None else valid.unsqueeze(1).expand_as(z).to(z.dtype)
+            squares, total = all_sum(torch.where(counted > 0, z, 0).square().sum(), counted.sum())
+            scale = torch.rsqrt(squares / total.clamp_min(1))
+            now = ~self.begun & (squares > 0)
+            self.scale.copy_(torch.where(now, scale, self.scale))
+            self.begun |= now
+        self.codes.begin(z * self.scale.to(z.dtype), valid)
+
+    def project(self, z: Tensor) -> Tensor:
+        return self.codes.project(z * self.scale.to(z.dtype))
+
+    def expand(self, e: Tensor) -> Tensor:
+        return self.codes.expand(e)
 
     def place(self, codes: Tensor) -> Tensor:
         return self.codes.place(codes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lexel.codebook import CosineCodebook, FactorisedCodebook, SimVQ
+from lexel.codebook import CosineCodebook, FactorisedCodebook, NormalisedCodebook, SimVQ
 from lexel.estimators import StraightThrough
 from lexel.learning import EMA
 from lexel.parts import known
@@ -49,11 +49,11 @@ __all__ = [
 def default(num_embeddings: int = 512, embedding_dim: int = 64, *, channel_dim: int = 1) -> VectorQuantizer:
     """Lexel's own recipe, for any K: what came out best in `python -m benchmarks.quality`, without tuning.
 
-    Codes start by k-means, are moving averages of their inputs, and are revived when nothing chooses them; the gradient
-    goes straight through. The average must follow an encoder that moves, and yet hold enough inputs of each code to be
-    one: with few codes it can be short, with many it must be long, since each code gets fewer inputs in a step. The
-    decay is 1 − 0.1 · (512 / K)^⅓, at least 0.8: 0.9 for K = 512, 0.97 for 16,384, 0.99 for 262,144. β = 1 keeps the
-    encoder close to codes that follow it so fast.
+    The inputs are brought to a size at which encoder and decoder learn well; codes start by k-means, are moving
+    averages of their inputs, and are revived when nothing chooses them; the gradient goes straight through. The average
+    must follow an encoder that moves, and yet hold enough inputs of each code to be one: with few codes it can be
+    short, with many it must be long, since each code gets fewer inputs in a step. The decay is
+    1 − 0.1 · (512 / K)^⅓, at least 0.8: 0.9 for K = 512, 0.97 for 16,384, 0.99 for 262,144.
 
     Example:
         >>> default(16384, 256).learning.decay
@@ -63,7 +63,8 @@ def default(num_embeddings: int = 512, embedding_dim: int = 64, *, channel_dim: 
     return VectorQuantizer(
         num_embeddings,
         embedding_dim,
-        commitment_cost=1.0,
+        commitment_cost=0.1,
+        codebook=NormalisedCodebook(),
         learning=EMA(decay),
         upkeep=(KMeansStart(), Revival()),
         channel_dim=channel_dim,

@@ -85,6 +85,10 @@ ZOO: dict[str, Example] = {
             "codebook": {"codebook.codes.weight"},
         },
     ),
+    "vector, normalised": Example(
+        lambda: spread(codebook=lexel.NormalisedCodebook(), learning=lexel.EMA(), upkeep=lexel.KMeansStart()),
+        {**TASK, **OWN},
+    ),
     "vector, SimVQ": Example(
         lambda: lexel.VectorQuantizer(32, 6, codebook=lexel.SimVQ()), {**TASK, **vector(weight="codebook.map.weight")}
     ),

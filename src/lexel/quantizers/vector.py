@@ -116,6 +116,8 @@ class VectorQuantizer(Quantizer):
         self.upkeep = cast("Sequence[Kept]", nn.ModuleList(Kept(part, num_embeddings) for part in upkeep))
 
     def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
+        if self.training:
+            self.codebook.begin(z, valid)
         z = self.codebook.project(z)
         if self.training:
             self._keep_up(z, valid)
