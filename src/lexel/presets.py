@@ -66,7 +66,7 @@ def default(num_embeddings: int = 512, embedding_dim: int = 64, *, channel_dim: 
         commitment_cost=0.1,
         codebook=NormalisedCodebook(),
         learning=EMA(decay),
-        upkeep=(KMeansStart(), Revival()),
+        upkeep=(KMeansStart(), Revival(decay=0.8)),
         channel_dim=channel_dim,
     )
 
