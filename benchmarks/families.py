@@ -46,9 +46,10 @@ def vector(num_embeddings: int = 512, embedding_dim: int = 64, **arguments: Any)
 ALIVE = {"learning": part("EMA"), "upkeep": [part("KMeansStart"), part("Revival")]}
 KEPT = {"upkeep": ALIVE["upkeep"]}
 FAMILIES: dict[str, dict[str, Any]] = {
+    "the default recipe": part("presets.default"),
     "the classic module": vector(),
     "EMA": vector(learning=part("EMA")),
-    "EMA, kept up (the default)": vector(**ALIVE),
+    "EMA, kept up": vector(**ALIVE),
     "online clustering": vector(upkeep=[part("OnlineClustering")]),
     "rotation trick, kept up": vector(estimator=part("RotationTrick"), **KEPT),
     "DiVeQ, kept up": vector(estimator=part("DiVeQ"), **KEPT),
