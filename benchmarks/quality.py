@@ -377,8 +377,8 @@ INTRODUCTION = f"""`python -m benchmarks.quality` trains one autoencoder (convol
 in the same order: Fashion-MNIST, {STEPS["Fashion-MNIST"]:,} steps, held out is its test set; and crops of 32 × 32 of
 twelve photographs, {STEPS["photographs"]:,} steps, held out is the right fifth of each. The error is the mean squared
 error over the variance of the pictures. Mean ± standard deviation over the seeds that were run, {len(SEEDS)} when all
-is done; – where nothing was run yet. Codes in use and perplexity are of all held-out vectors. Time is that of one core for a whole training step, network included. *vqp* is
-vector-quantize-pytorch; its FSQ has K codes with levels
+is done; – where nothing was run yet. Codes in use and perplexity are of all held-out vectors. Time is that of one core
+for a whole training step, network included. *vqp* is vector-quantize-pytorch; its FSQ has K codes with levels
 {", ".join(f"{'·'.join(map(str, levels))} ({size:,})" for size, levels in LEVELS.items())}."""
 
 
