@@ -398,3 +398,15 @@ def test_on_two_ranks(tmp_path: Path) -> None:
         assert alive == ["ok", "ok"]
         assert averages[:2] == ["ranks agree", "wrong"]
         assert reviving[:2] == ["ranks agree", "wrong"]
+
+
+def test_codes_of_another_size_than_the_inputs_are_compared_with_what_they_stand_for() -> None:
+    vq, inputs = lexel.presets.default(K, D), 0.05 * data()
+    for _ in range(5):
+        vq(inputs)
+    assert vq.codebook.scale > 10
+    found = lexel.audit(vq, inputs)
+    assert found.ok, str(found)
+    assert {found[check].verdict for check in ("nearest codes", "… under a shift")} == {"ok"}
+    vq.codebook.weight[::2] += 1e-3  # still the nearest of what there is
+    assert lexel.audit(vq, inputs)["nearest codes"].verdict == "ok"

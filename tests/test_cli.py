@@ -401,7 +401,7 @@ class TestRefusals:
             ["--learning-rate", "-1"],
             ["--model.downsampling", "3"],
             ["--quantizer.num_embeddings", "0"],
-            ["--quantizer.commitment_cost", "-1"],
+            ["--quantizer", json.dumps(lexel.VectorQuantizer(16, 4).config), "--quantizer.commitment_cost", "-1"],
             ["--batch-size", "3", "--devices", "2"],
         ],
     )

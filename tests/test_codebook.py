@@ -64,6 +64,15 @@ class TestEveryCodebook:
         torch.testing.assert_close(output.terms["commitment"], error)
         torch.testing.assert_close(output.terms["codebook"], error)
 
+    def test_a_vector_that_is_a_code_comes_out_as_if_it_were_not_quantized(self, codebook: lexel.Codebook) -> None:
+        """Codes put where inputs are: quantizing then changes nothing."""
+        vq, z = make(codebook).eval(), torch.randn(32, 8)
+        if codebook.places:
+            with torch.no_grad():
+                vq.codebook.weight.copy_(vq.codebook.place(vq.codebook.project(z)))
+            torch.testing.assert_close(vq(z).quantized, vq.unquantized(z))
+        assert vq.unquantized(z.half()).dtype == torch.half
+
     def test_the_codebook_loss_moves_the_codes_and_never_the_encoder(self, codebook: lexel.Codebook) -> None:
         vq, z = make(codebook), torch.randn(50, 8, requires_grad=True)
         parameters = dict(vq.codebook.named_parameters())

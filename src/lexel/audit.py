@@ -314,13 +314,19 @@ def _squares(rows: Tensor, codes: Tensor) -> Tensor:
     return torch.cdist(rows, codes, compute_mode="donot_use_mm_for_euclid_dist").square()
 
 
-def _wrong(rows: Tensor, codes: Tensor, chosen: Tensor, by: str, shift: float = 0.0) -> Tensor:
+def _wrong(rows: Tensor, codes: Tensor, chosen: Tensor, by: str, shift: Tensor | float = 0.0) -> Tensor:
     """Which of the choices `(N,)` are not the best in float64, by more than the rounding of what was not shifted."""
     if by == "cosine":
         rows, codes = F.normalize(rows, dim=1), F.normalize(codes, dim=1)
     costs = _squares(rows, codes) if by == "distance" else -rows @ codes.T
     size = (rows - shift).square().sum(1) + (codes - shift).square().sum(1).amax()
     return costs.gather(1, chosen[:, None])[:, 0] > costs.amin(1) + ROUNDING * size
+
+
+def _comparable(model: nn.Module, inputs: Tensor) -> Tensor:
+    """The inputs as the output approximates them: a codebook may scale them."""
+    scaled: Tensor = getattr(model, "unquantized", lambda same: same)(inputs)
+    return scaled
 
 
 def _close(rows: Tensor, others: Tensor, inputs: Tensor) -> bool:
@@ -410,7 +416,9 @@ def _choices(subject: _Subject, name: str, shift: float = 0.0, *, autocast: bool
         return Finding(name, "not applicable", NO_CODES)
     model, inputs = subject.copy(training=False), subject.inputs + shift
     with torch.no_grad():
-        subject.codes(model).add_(shift)
+        nothing = torch.zeros_like(inputs[:1])
+        offset = subject.rows(_comparable(model, nothing + shift) - _comparable(model, nothing))[0] if shift else 0.0
+        subject.codes(model).add_(offset)
         codes = subject.codes(model).double()
         try:
             with torch.autocast(inputs.device.type, torch.bfloat16, enabled=autocast):
@@ -419,14 +427,14 @@ def _choices(subject: _Subject, name: str, shift: float = 0.0, *, autocast: bool
             return Finding(name, "wrong", f"fails: {str(error).splitlines()[0]}")
         if shift and not _made_of(subject.rows(output.quantized), codes, inputs):
             return Finding(name, "not applicable", "codes that are shifted are not what comes out")
-        rows, chosen = subject.rows(inputs), subject.chosen(output)
+        rows, chosen = subject.rows(_comparable(model, inputs)), subject.chosen(output)
         some = torch.randperm(len(rows), device=rows.device)[: min(2048, max(64, COMPARED // len(codes)))]
         rows, chosen = rows[some].double(), chosen[some]
         if not (shift or autocast):
             subject.by = next((by for by in METRICS if not _wrong(rows, codes, chosen, by).any()), METRICS[0])
         elif shift and subject.by != METRICS[0]:
             return Finding(name, "not applicable", f"codes are chosen by {subject.by}, to which a shift matters")
-        wrong = _wrong(rows, codes, chosen, subject.by, shift)
+        wrong = _wrong(rows, codes, chosen, subject.by, offset)
     if not wrong.any():
         return Finding(name, "ok", f"{len(some)} of {len(some)} as float64 says, by {subject.by}")
     squares = _squares(rows, codes)
@@ -460,7 +468,8 @@ def _revived(subject: _Subject) -> Finding:
     # A few inputs far from where the codes are: all codes but those few that they choose are dead.
     inputs = subject.inputs[: max(1, SAMPLE * len(subject.inputs) // len(subject.rows(subject.inputs)))]
     inputs = inputs + 10 * inputs.std(correction=0)
-    rows = gather_rows(subject.rows(inputs), absent=torch.inf)
+    subject.run(model, inputs)  # a scale may be found by the first inputs
+    rows = gather_rows(subject.rows(_comparable(model, inputs)), absent=torch.inf)
     before, in_use, revived, jump = None, None, None, rows.new_empty(0)
     with torch.no_grad():
         for step in range(PATIENCE):

@@ -59,7 +59,7 @@ def default(num_embeddings: int = 512, embedding_dim: int = 64, *, channel_dim: 
         >>> default(16384, 256).learning.decay
         0.9685
     """
-    decay = round(1 - min(0.1 * (512 / num_embeddings) ** (1 / 3), 0.2), 4)
+    decay = round(1 - min(0.1 * (512 / max(num_embeddings, 1)) ** (1 / 3), 0.2), 4)
     return VectorQuantizer(
         num_embeddings,
         embedding_dim,

@@ -86,9 +86,10 @@ def opened(browser: Browser, report: Path, **context: Any) -> tuple[Page, list[s
 
 @torch.no_grad()
 def latents(model: VQVAE, data: Path) -> Tensor:
-    """What the quantizer is given for all images, each vector once."""
+    """What the quantizer would return for all images with a code for every vector, each once."""
     images = [image[None].float() / 255 for _, image in open_images(data).readable(range(4))]
-    return torch.unique(torch.cat([model.latents(image).movedim(1, -1).reshape(-1, 8) for image in images]), dim=0)
+    vectors = [model.quantizer.unquantized(model.latents(image)).movedim(1, -1).reshape(-1, 8) for image in images]
+    return torch.unique(torch.cat(vectors), dim=0)
 
 
 @pytest.fixture(scope="module")

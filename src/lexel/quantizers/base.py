@@ -232,6 +232,25 @@ class Quantizer(nn.Module, Configurable, abstract=True):
         self.check_indices(indices)
         return self.lookup_positions(indices.long()).movedim(-1, self.channel_dim).contiguous()
 
+    def unquantized(self, inputs: Tensor) -> Tensor:
+        """Return what `quantized` approximates: the output that these inputs would get if every vector were a code.
+
+        That is the inputs themselves, unless the codebook scales or projects them.
+
+        Args:
+            inputs: floating, channels at `channel_dim`.
+
+        Returns:
+            The inputs' shape and dtype.
+
+        Example:
+            >>> import torch, lexel
+            >>> vq = lexel.VectorQuantizer(512, 3, codebook=lexel.CosineCodebook())
+            >>> vq.unquantized(torch.tensor([[3.0, 0.0, 4.0]]))
+            tensor([[0.6000, 0.0000, 0.8000]])
+        """
+        return inputs
+
     # Ranks talk to each other in training alone: evaluating on one of them must not wait for the others.
 
     def _perplexity(self, indices: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -78,6 +78,11 @@ class ProjectedQuantizer(Quantizer):
         result = self.quantizer.quantize_positions(inner, valid)
         return replace(result, quantized=apply_layer(self.up, result.quantized))
 
+    def unquantized(self, inputs: Tensor) -> Tensor:  # noqa: D102
+        inner = apply_layer(self.down, inputs.movedim(self.channel_dim, -1)).movedim(-1, self.quantizer.channel_dim)
+        inner = self.quantizer.unquantized(inner).movedim(self.quantizer.channel_dim, -1)
+        return apply_layer(self.up, inner).movedim(-1, self.channel_dim)
+
     def lookup_positions(self, indices: Tensor) -> Tensor:  # noqa: D102
         absent = (indices < 0).all(-1) if self.index_shape else indices < 0
         return torch.where(absent.unsqueeze(-1), 0, apply_layer(self.up, self.quantizer.lookup_positions(indices)))

@@ -157,6 +157,12 @@ class VectorQuantizer(Quantizer):
                 part.observe(counts)
         return Quantized(loss, self.codebook.expand(quantized), perplexity(counts), indices, terms, self.num_embeddings)
 
+    def unquantized(self, inputs: Tensor) -> Tensor:  # noqa: D102
+        rows = inputs.movedim(self.channel_dim, -1)
+        z = rows.reshape(-1, rows.shape[-1]).to(torch.promote_types(rows.dtype, torch.float32))
+        output = self.codebook.expand(self.codebook.project(z))
+        return output.view(rows.shape).movedim(-1, self.channel_dim).to(inputs.dtype)
+
     def lookup_rows(self, indices: Tensor) -> Tensor:  # noqa: D102
         return self.codebook.expand(F.embedding(indices, self.codebook()))
 

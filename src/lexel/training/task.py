@@ -78,7 +78,7 @@ class TrainingTask(L.LightningModule):
     @torch.no_grad()
     def _count(self, output: Quantized, latents: Tensor) -> None:
         first, *others = output.indices.reshape(-1, len(self.usages)).unbind(1)
-        self.usages[0].update(replace(output, indices=first), latents)
+        self.usages[0].update(replace(output, indices=first), self.model.quantizer.unquantized(latents))
         for usage, indices in zip(self.usages[1:], others, strict=True):
             usage.update(indices)
 
