@@ -109,7 +109,7 @@ def run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         inputs = latents(model, photographs)
         model.quantizer.codebook.weight[:50] = inputs[:: len(inputs) // 50][:50]
         model.quantizer.codebook.weight[50:] += 1e3
-        model.decoder[0].weight *= 5
+        model.decoder[0].weight *= 10
     model.save_pretrained(out / "model")
     assert main(["report", str(out)]) == 0
     return out
@@ -191,7 +191,7 @@ class TestTokens:
                 expected = shown.decoded({position: str(code)})
                 torch.testing.assert_close(shown.pixels().int(), expected, rtol=0, atol=1)
                 differences.append(int((expected - before).abs().max()))
-            assert max(differences) > 10
+            assert max(differences) > 3  # beyond what rounding may hide
             shown.page.locator("#reset").click()
             assert torch.equal(shown.pixels(), before)
 
