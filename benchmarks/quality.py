@@ -13,7 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
@@ -201,7 +201,7 @@ def trained(settings: Settings) -> dict[str, Any]:
     milliseconds = (time.process_time() - begun) / settings["steps"] * 1e3
 
     network.eval()
-    usage, errors = Usage(max(settings["num_embeddings"], 1)), []
+    usage, errors = Usage(settings["num_embeddings"]), []
     with torch.no_grad():
         for images in pictures.held_out.split(500):
             error, _, indices = through(images.float() / 255)
@@ -233,11 +233,12 @@ def settings_of(quantizer: Settings, dataset: str, num_embeddings: int, seed: in
 
 def variations() -> dict[str, Settings]:
     """What the parts of the default bring, at K = 512: each is changed alone."""
+    start, revival = lexel.presets.default(512, DIM).upkeep
     return {
         "the default": ours(512),
         "inputs as they are": ours(512, codebook=lexel.FreeCodebook()),
-        "no k-means start": ours(512, upkeep=[lexel.Revival()]),
-        "no revival": ours(512, upkeep=[lexel.KMeansStart()]),
+        "no k-means start": ours(512, upkeep=[revival.settings]),
+        "no revival": ours(512, upkeep=[start.settings]),
         "neither": ours(512, upkeep=[]),
         "EMA with decay 0.99": ours(512, learning=lexel.EMA()),
         "codes by gradient": ours(512, learning=lexel.Gradient()),
@@ -312,9 +313,10 @@ def spread(values: list[float], digits: int, factor: float = 1.0, unit: str = ""
     return mean + deviation + unit
 
 
-def ratio(ours: list[float], theirs: list[float]) -> str:
-    """Ratio seed by seed: its mean and range. The seeds give both the same pictures in the same order."""
-    pairs = [a / b for a, b in zip(ours, theirs, strict=False)]
+def ratio(found: Found, dataset: str, num_embeddings: int, rival: str) -> str:
+    """Lexel's error over a rival's with the same seed, which gives both the same pictures: mean and range."""
+    ours, theirs = (found.runs.get((dataset, num_embeddings, name), {}) for name in (OURS, rival))
+    pairs = [ours[seed]["error"] / theirs[seed]["error"] for seed in ours.keys() & theirs.keys()]
     if len(pairs) < 2:
         return f"{pairs[0]:.3f}" if pairs else "–"
     return f"{statistics.mean(pairs):.3f} ({min(pairs):.3f} to {max(pairs):.3f})"
@@ -363,7 +365,7 @@ def page(found: Found) -> str:
             errors, ranked = found.errors(dataset, size, OURS), found.best_rivals(dataset, size)
             best = ranked[:1]
             rival = f"{best[0]}: {spread(found.errors(dataset, size, best[0]), 4)}" if best else "–"
-            against = ratio(errors, found.errors(dataset, size, best[0])) if best else "–"
+            against = ratio(found, dataset, size, best[0]) if best else "–"
             usage = spread(found.values("usage", dataset, size, OURS), 1, 100, " %")
             cells = dataset, f"{size:,}", spread(errors, 4), usage, rival, str(len(ranked)), against
             lines.append(f"| {' | '.join(cells)} |")
@@ -428,12 +430,13 @@ def main() -> None:
         # The last part of the plan depends on the results of the first.
         while missing := [(key, settings) for key, settings in plan(found) if str((key, settings)) not in seen]:
             pending = {pool.submit(run, settings): (key, settings) for key, settings in missing}
-            for done in as_completed(pending):
-                key, settings = pending[done]
-                seen.add(str((key, settings)))
-                found.runs.setdefault(key, {})[settings["seed"]] = done.result()
-                print(f"{key[0]}, K = {key[1]:,}, seed {settings['seed']}: {key[2]}: {done.result()}", flush=True)
-                write(found)
+            while pending:
+                for done in wait(pending, return_when=FIRST_COMPLETED).done:
+                    key, settings = pending.pop(done)
+                    seen.add(str((key, settings)))
+                    found.runs.setdefault(key, {})[settings["seed"]] = done.result()
+                    print(f"{key[0]}, K = {key[1]:,}, seed {settings['seed']}: {key[2]}: {done.result()}", flush=True)
+                write(found)  # once for all that were kept
 
 
 if __name__ == "__main__":

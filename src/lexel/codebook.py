@@ -140,6 +140,33 @@ class _CosineTable(Table, abstract=True):
         return F.normalize(z, dim=1)
 
 
+class _TableBehind(Table, abstract=True):
+    """Another table, whose codes these are, behind something that is done to the inputs."""
+
+    def __init__(self, settings: Codebook, codes: Table) -> None:
+        Stateful.__init__(self, settings)
+        self.codes = codes
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        return self.codes.weight
+
+    def forward(self) -> Tensor:
+        codes: Tensor = self.codes()
+        return codes
+
+    def expand(self, e: Tensor) -> Tensor:
+        return self.codes.expand(e)
+
+    def place(self, codes: Tensor) -> Tensor:
+        return self.codes.place(codes)
+
+
+def _behave_as(settings: Codebook, codes: Codebook) -> None:
+    for name in ("averages", "places", "unit"):
+        object.__setattr__(settings, name, getattr(codes, name))
+
+
 @dataclass(frozen=True)
 class FactorisedCodebook(Codebook):
     """The search happens in few dimensions, between two learned linear maps (ViT-VQGAN, arXiv 2110.04627, §3.2).
@@ -166,27 +193,17 @@ class FactorisedCodebook(Codebook):
     def __post_init__(self) -> None:
         if self.dim < 1:
             raise ValueError(f"FactorisedCodebook: dim must be at least 1, got {self.dim}")
-        for name in ("averages", "places", "unit"):
-            object.__setattr__(self, name, getattr(self.codes, name))
+        _behave_as(self, self.codes)
 
     def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> Table:  # noqa: D102
         return _FactorisedTable(self, self.codes.build(num_embeddings, self.dim, trainable=trainable), embedding_dim)
 
 
-class _FactorisedTable(Table, abstract=True):
+class _FactorisedTable(_TableBehind, abstract=True):
     def __init__(self, settings: FactorisedCodebook, codes: Table, embedding_dim: int) -> None:
-        Stateful.__init__(self, settings)
-        self.codes = codes
+        super().__init__(settings, codes)
         self.down = nn.Linear(embedding_dim, settings.dim)
         self.up = nn.Linear(settings.dim, embedding_dim)
-
-    @property
-    def weight(self) -> Tensor:  # type: ignore[override]
-        return self.codes.weight
-
-    def forward(self) -> Tensor:
-        codes: Tensor = self.codes()
-        return codes
 
     def begin(self, z: Tensor, valid: Tensor | None) -> None:
         self.codes.begin(apply_layer(self.down, z), valid)
@@ -195,10 +212,7 @@ class _FactorisedTable(Table, abstract=True):
         return self.codes.project(apply_layer(self.down, z))
 
     def expand(self, e: Tensor) -> Tensor:
-        return apply_layer(self.up, self.codes.expand(e))
-
-    def place(self, codes: Tensor) -> Tensor:
-        return self.codes.place(codes)
+        return apply_layer(self.up, super().expand(e))
 
 
 @dataclass(frozen=True)
@@ -224,30 +238,20 @@ class NormalisedCodebook(Codebook):
     codes: Codebook = FreeCodebook()
 
     def __post_init__(self) -> None:
-        for name in ("averages", "places", "unit"):
-            object.__setattr__(self, name, getattr(self.codes, name))
+        _behave_as(self, self.codes)
 
     def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> Table:  # noqa: D102
         return _NormalisedTable(self, self.codes.build(num_embeddings, embedding_dim, trainable=trainable))
 
 
-class _NormalisedTable(Table, abstract=True):
+class _NormalisedTable(_TableBehind, abstract=True):
     scale: Tensor
     begun: Tensor
 
     def __init__(self, settings: NormalisedCodebook, codes: Table) -> None:
-        Stateful.__init__(self, settings)
-        self.codes = codes
+        super().__init__(settings, codes)
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
-
-    @property
-    def weight(self) -> Tensor:  # type: ignore[override]
-        return self.codes.weight
-
-    def forward(self) -> Tensor:
-        codes: Tensor = self.codes()
-        return codes
 
     @torch.no_grad()
     def begin(self, z: Tensor, valid: Tensor | None) -> None:
@@ -262,12 +266,6 @@ class _NormalisedTable(Table, abstract=True):
 
     def project(self, z: Tensor) -> Tensor:
         return self.codes.project(z * self.scale.to(z.dtype))
-
-    def expand(self, e: Tensor) -> Tensor:
-        return self.codes.expand(e)
-
-    def place(self, codes: Tensor) -> Tensor:
-        return self.codes.place(codes)
 
 
 def apply_layer(layer: nn.Linear, rows: Tensor) -> Tensor:
