@@ -135,25 +135,38 @@ def test_every_composition_works_or_says_why_not() -> None:
 
 
 class TestNormalised:
-    def test_the_size_of_the_inputs_changes_nothing(self) -> None:
+    def test_the_size_and_the_place_of_the_inputs_change_nothing(self) -> None:
         z, outputs = torch.randn(64, 8), []
-        for size in (1e-3, 1.0, 1e3):
+        for size, place in ((1.0, 0.0), (1e-3, 1e-2), (1e3, 1e3), (1.0, -10.0)):
             torch.manual_seed(1)
             vq = lexel.VectorQuantizer(16, 8, codebook=lexel.NormalisedCodebook(), upkeep=lexel.KMeansStart())
-            outputs.append(vq(z * size))
+            outputs.append(vq(z * size + place * torch.arange(8)))
         for output in outputs[1:]:
-            torch.testing.assert_close((output.quantized, output.loss), (outputs[0].quantized, outputs[0].loss))
+            assert torch.equal(output.indices, outputs[0].indices)
+            torch.testing.assert_close(
+                (output.quantized, output.loss), (outputs[0].quantized, outputs[0].loss), atol=1e-5, rtol=1e-4
+            )
 
-    def test_the_scale_is_found_once_by_inputs_that_count(self) -> None:
-        vq, z = make(lexel.NormalisedCodebook()), torch.randn(50, 8)
+    def test_mean_and_scale_are_found_once_by_inputs_that_count(self) -> None:
+        vq, z = make(lexel.NormalisedCodebook(std=0.5)), torch.randn(50, 8)
         vq(torch.empty(0, 8))
+        vq(torch.ones(1, 8).expand(9, 8))  # without a spread there is no scale yet
         vq.eval()(100 * z)
         assert vq.codebook.scale == 1
-        vq.train()(torch.cat([4 * z, torch.full((3, 8), 1e6)]), mask=torch.arange(53) < 50)
-        torch.testing.assert_close(vq.codebook.scale, (4 * z).square().mean().rsqrt())
-        before = vq.codebook.scale.clone()
+        assert not vq.codebook.shift.any()
+        vq.train()(torch.cat([4 * z + 3, torch.full((3, 8), 1e6)]), mask=torch.arange(53) < 50)
+        centred = 4 * z - 4 * z.mean(0)
+        torch.testing.assert_close(vq.codebook.shift, (4 * z + 3).mean(0))
+        torch.testing.assert_close(vq.codebook.scale, 0.5 * centred.square().mean().rsqrt())
+        before = vq.codebook.scale.clone(), vq.codebook.shift.clone()
         vq(z)
-        assert torch.equal(vq.codebook.scale, before)
+        assert torch.equal(vq.codebook.scale, before[0])
+        assert torch.equal(vq.codebook.shift, before[1])
+
+    @pytest.mark.parametrize("std", [0.0, -1.0, float("inf"), float("nan")])
+    def test_refuses_what_is_no_spread(self, std: float) -> None:
+        with pytest.raises(ValueError, match=r"NormalisedCodebook: std must be positive and finite, got"):
+            lexel.NormalisedCodebook(std=std)
 
 
 class TestCosine:

@@ -217,55 +217,73 @@ class _FactorisedTable(_TableBehind, abstract=True):
 
 @dataclass(frozen=True)
 class NormalisedCodebook(Codebook):
-    """Inputs are multiplied by one number, so that their root mean square is 1 when training begins.
+    """Inputs are shifted and scaled, so that their mean is 0 and their spread `std` when training begins.
 
-    An encoder whose weights are fresh gives vectors of any size, often a tenth of that or less: then the decoder sees
-    next to nothing, and both learn slowly. The number is found in the first training step that has inputs, over all
-    ranks, and stays (a data-dependent start, as ActNorm's in Glow, arXiv 1807.03039, §3.1). Losses, estimator and codes
-    work with the scaled inputs, and the quantized output keeps their scale.
+    The vectors of an encoder whose weights are fresh differ little: nearly all of their length is a mean that they
+    share, and their spread about it may have any size. Then the decoder sees next to nothing of what differs, and both
+    learn slowly. The mean of each channel, and one scale for all channels, are found in the first training step that
+    has different inputs, over all ranks, and stay (a data-dependent start, as ActNorm's in Glow, arXiv 1807.03039,
+    §3.1, but with one scale, since channels that hardly vary are hardly worth coding). Losses, estimator and codes work
+    with the inputs so changed, and the quantized output is made of these codes: it is not scaled back.
 
     Attributes:
-        codes: the codebook of the scaled inputs.
+        codes: the codebook of the changed inputs.
+        std: the standard deviation of the changed inputs, over all channels; positive.
+
+    Raises:
+        ValueError: `std` is not a positive number.
 
     Example:
         >>> import lexel
-        >>> vq = lexel.VectorQuantizer(512, 64, codebook=NormalisedCodebook(), upkeep=lexel.KMeansStart())
-        >>> _ = vq(0.01 * torch.randn(8, 64, 16, 16))
-        >>> vq.codebook.scale.round(decimals=-1)
-        tensor(100.)
+        >>> vq = lexel.VectorQuantizer(512, 64, codebook=NormalisedCodebook(std=1), upkeep=lexel.KMeansStart())
+        >>> _ = vq(7 + 0.01 * torch.randn(8, 64, 16, 16))
+        >>> vq.codebook.shift.mean().round(), vq.codebook.scale.round(decimals=-1)
+        (tensor(7.), tensor(100.))
     """
 
     codes: Codebook = FreeCodebook()
+    std: float = 0.2
 
     def __post_init__(self) -> None:
+        if not 0 < self.std < math.inf:
+            raise ValueError(f"NormalisedCodebook: std must be positive and finite, got {self.std}")
         _behave_as(self, self.codes)
 
     def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> Table:  # noqa: D102
-        return _NormalisedTable(self, self.codes.build(num_embeddings, embedding_dim, trainable=trainable))
+        codes = self.codes.build(num_embeddings, embedding_dim, trainable=trainable)
+        return _NormalisedTable(self, codes, embedding_dim)
 
 
 class _NormalisedTable(_TableBehind, abstract=True):
+    shift: Tensor
     scale: Tensor
     begun: Tensor
 
-    def __init__(self, settings: NormalisedCodebook, codes: Table) -> None:
+    def __init__(self, settings: NormalisedCodebook, codes: Table, embedding_dim: int) -> None:
         super().__init__(settings, codes)
+        self.std = settings.std
+        self.register_buffer("shift", torch.zeros(embedding_dim))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
 
     @torch.no_grad()
     def begin(self, z: Tensor, valid: Tensor | None) -> None:
         if torch.compiler.is_compiling() or not bool(self.begun):
-            counted = torch.ones_like(z) if valid is None else valid.unsqueeze(1).expand_as(z).to(z.dtype)
-            squares, total = all_sum(torch.where(counted > 0, z, 0).square().sum(), counted.sum())
-            scale = torch.rsqrt(squares / total.clamp_min(1))
+            counted = z.new_ones(len(z), 1) if valid is None else valid.unsqueeze(1).to(z.dtype)
+            sums, count = all_sum(torch.where(counted > 0, z, 0).sum(0), counted.sum())
+            mean = sums / count.clamp_min(1)
+            (squares,) = all_sum(torch.where(counted > 0, z - mean, 0).square().sum())
             now = ~self.begun & (squares > 0)
-            self.scale.copy_(torch.where(now, scale, self.scale))
+            self.shift.copy_(torch.where(now, mean, self.shift))
+            self.scale.copy_(torch.where(now, self.std * torch.rsqrt(squares / (count * z.shape[1])), self.scale))
             self.begun |= now
-        self.codes.begin(z * self.scale.to(z.dtype), valid)
+        self.codes.begin(self._change(z), valid)
 
     def project(self, z: Tensor) -> Tensor:
-        return self.codes.project(z * self.scale.to(z.dtype))
+        return self.codes.project(self._change(z))
+
+    def _change(self, z: Tensor) -> Tensor:
+        return (z - self.shift.to(z.dtype)) * self.scale.to(z.dtype)
 
 
 def apply_layer(layer: nn.Linear, rows: Tensor) -> Tensor:

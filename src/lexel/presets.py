@@ -49,24 +49,24 @@ __all__ = [
 def default(num_embeddings: int = 512, embedding_dim: int = 64, *, channel_dim: int = 1) -> VectorQuantizer:
     """Lexel's own recipe, for any K: what came out best in `python -m benchmarks.quality`, without tuning.
 
-    The inputs are brought to a size at which encoder and decoder learn well; codes start by k-means, are moving
+    The inputs are shifted and scaled to where encoder and decoder learn well; codes start by k-means, are moving
     averages of their inputs, and are revived when nothing chooses them; the gradient goes straight through. The average
     must follow an encoder that moves, and yet hold enough inputs of each code to be one: with few codes it can be
-    short, with many it must be long, since each code gets fewer inputs in a step. The decay is
-    1 − 0.1 · (512 / K)^⅓, at least 0.8: 0.9 for K = 512, 0.97 for 16,384, 0.99 for 262,144.
+    short, with many it must be long, since each code gets fewer inputs in a step. The decay is 0.9 up to K = 512, and
+    beyond that 1 − 0.1 · (512 / K)^⅓: 0.97 for 16,384, 0.99 for 262,144.
 
     Example:
         >>> default(16384, 256).learning.decay
         0.9685
     """
-    decay = round(1 - min(0.1 * (512 / max(num_embeddings, 1)) ** (1 / 3), 0.2), 4)
+    decay = round(1 - 0.1 * (512 / max(num_embeddings, 512)) ** (1 / 3), 4)
     return VectorQuantizer(
         num_embeddings,
         embedding_dim,
-        commitment_cost=0.1,
+        commitment_cost=0.5,
         codebook=NormalisedCodebook(),
         learning=EMA(decay),
-        upkeep=(KMeansStart(), Revival(decay=0.8)),
+        upkeep=(KMeansStart(), Revival(decay=0.6)),
         channel_dim=channel_dim,
     )
 
