@@ -214,17 +214,17 @@ def trained(settings: Settings) -> dict[str, Any]:
             errors.append(error.mean((1, 2, 3)))
             usage.update(indices)
         seen = Usage(settings["num_embeddings"])
-        while seen.compute().total < 16 * settings["num_embeddings"]:
+        while usage.compute().total < 16 * settings["num_embeddings"] > seen.compute().total:
             seen.update(through(pictures.batch(generator))[2])
     codes = usage.compute()
-    return {
+    found = {
         "error": float(torch.cat(errors).mean()),
         "usage": codes.usage,
         "perplexity": codes.perplexity,
         "milliseconds": milliseconds,
         "vectors": codes.total,
-        "usage_training": seen.compute().usage,
     }
+    return found | ({"usage_training": seen.compute().usage} if seen.compute().total else {})
 
 
 # What is compared
@@ -274,7 +274,7 @@ class Found:
 
     def values(self, what: str, *key: Any) -> list[float]:
         """A figure of all runs of a quantizer, in the order of the seeds."""
-        return [run[what] for _, run in sorted(self.runs.get(key, {}).items())]
+        return [run[what] for _, run in sorted(self.runs.get(key, {}).items()) if what in run]
 
     def errors(self, *key: Any) -> list[float]:
         return self.values("error", *key)
@@ -395,8 +395,8 @@ in the same order: Fashion-MNIST, {STEPS["Fashion-MNIST"]:,} steps, held out is 
 twelve photographs, {STEPS["photographs"]:,} steps, held out is the right fifth of each. The error is the mean squared
 error over the variance of the pictures. Mean ± standard deviation over the seeds that were run, {len(SEEDS)} when all
 is done; – where nothing was run yet. Codes in use and perplexity are of all held-out vectors, 490,000 and 128,000;
-codes in use in pictures trained on are of 16 vectors for each code. Time is that of one core for a whole training step,
-network included. *vqp* is vector-quantize-pytorch; its FSQ has K codes with levels
+where these are fewer than 16 for each code, codes in use in pictures trained on are of that many. Time is that of one
+core for a whole training step, network included. *vqp* is vector-quantize-pytorch; its FSQ has K codes with levels
 {", ".join(f"{'·'.join(map(str, levels))} ({size:,})" for size, levels in LEVELS.items())}."""
 
 
