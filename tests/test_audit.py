@@ -400,8 +400,8 @@ def test_on_two_ranks(tmp_path: Path) -> None:
         assert reviving[:2] == ["ranks agree", "wrong"]
 
 
-def test_codes_of_another_size_than_the_inputs_are_compared_with_what_they_stand_for() -> None:
-    vq, inputs = lexel.presets.default(K, D), 0.05 * data()
+def test_codes_of_another_place_and_size_than_the_inputs_are_compared_with_what_they_stand_for() -> None:
+    vq, inputs = lexel.presets.default(K, D), 0.1 + 0.01 * data()
     for _ in range(5):
         vq(inputs)
     assert vq.codebook.scale > 10
