@@ -213,10 +213,12 @@ def trained(settings: Settings) -> dict[str, Any]:
             error, _, indices = through(images.float() / 255)
             errors.append(error.mean((1, 2, 3)))
             usage.update(indices)
-        seen = Usage(settings["num_embeddings"])
-        while usage.compute().total < 16 * settings["num_embeddings"] > seen.compute().total:
-            seen.update(through(pictures.batch(generator))[2])
-    codes = usage.compute()
+        codes, enough = usage.compute(), 16 * settings["num_embeddings"]
+        seen, vectors = Usage(settings["num_embeddings"]), 0
+        while codes.total < enough and vectors < enough:
+            indices = through(pictures.batch(generator))[2]
+            seen.update(indices)
+            vectors += indices.numel()
     found = {
         "error": float(torch.cat(errors).mean()),
         "usage": codes.usage,
@@ -224,7 +226,7 @@ def trained(settings: Settings) -> dict[str, Any]:
         "milliseconds": milliseconds,
         "vectors": codes.total,
     }
-    return found | ({"usage_training": seen.compute().usage} if seen.compute().total else {})
+    return found | ({"usage_training": seen.compute().usage} if vectors else {})
 
 
 # What is compared
