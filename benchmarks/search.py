@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.quality import fashion
 from lexel.nearest import backend, native, nearest_code
 
 SHAPES = [(512, 64), (1024, 256), (8192, 256), (8192, 64), (16384, 8), (1024, 4), (65536, 64), (262144, 16)]
@@ -222,6 +223,50 @@ def speed(runs: int, peak: float) -> str:
     )
 
 
+def patches(part: str, count: int) -> Tensor:
+    """Random 8×8 patches of a part of Fashion-MNIST, `(count, 64)`."""
+    images, generator = fashion(part).float() / 255, torch.Generator().manual_seed(0)
+    windows = images.squeeze(1).unfold(1, 8, 1).unfold(2, 8, 1)
+    which = [torch.randint(size, (count,), generator=generator) for size in windows.shape[:3]]
+    return windows[tuple(which)].flatten(1)
+
+
+def real(runs: int) -> str:
+    """Codes that lie as those of trained networks do: near each other, in far fewer than D directions."""
+    lines = [
+        f"Milliseconds for N = {N:,} patches of 8×8 pixels of Fashion-MNIST's test set and K of its training set, and "
+        f"for as many standard normal ones, median (range) of {runs} interleaved runs; ratios are taken within a run.",
+        "",
+        "| K, D | lexel | faiss | times FAISS | lexel, normal | patches ÷ normal |",
+        "|---" * 6 + "|",
+    ]
+    x, normal = patches("t10k", N), torch.randn(N, 64, generator=torch.Generator().manual_seed(0))
+    for k in (8192, 65536, 262144):
+        codebook = patches("train", k)
+        rivals_of = rivals(x, codebook, torch.get_num_threads())
+        wide = torch.randn(k, 64, generator=torch.Generator().manual_seed(1))
+        calls = {name: rivals_of[name] for name in ("lexel", "faiss")} | {
+            "normal": lambda w=wide: nearest_code(normal, w)
+        }
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        for run in range(runs + 1):
+            for name, call in calls.items():
+                elapsed = milliseconds(call)
+                if run:  # the first warms
+                    times[name].append(elapsed)
+        ours, faiss, plain = times.values()
+        cells = [
+            spread(ours),
+            spread(faiss),
+            spread([a / b for a, b in zip(faiss, ours, strict=True)]),
+            spread(plain),
+            spread([a / b for a, b in zip(ours, plain, strict=True)], 2),
+        ]
+        lines.append(f"| {k}, 64 | " + " | ".join(cells) + " |")
+        print(lines[-1], flush=True)
+    return "\n".join(lines)
+
+
 def mistakes() -> str:
     """How often a code that is not the nearest is returned when inputs and codes are moved together."""
     lines = [
@@ -307,7 +352,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
     peak = float32_peak(torch.get_num_threads())
-    body = ["## Speed", speed(options.runs, peak), "## Data that leaves the first pass in doubt", doubt(options.runs)]
+    body = ["## Speed", speed(options.runs, peak), "## Real data", real(options.runs)]
+    body += ["## Data that leaves the first pass in doubt", doubt(options.runs)]
     head = (
         f"# Nearest-code search\n\n`python -m benchmarks.search --runs {options.runs}` on {machine()}; "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, {backend()}. "

@@ -100,6 +100,18 @@ def test_a_million_codes(level: str) -> None:
     assert torch.equal(nearest_code(codebook[picks] * 1.0000001, codebook), picks)
 
 
+@pytest.mark.parametrize("level", native.LEVELS, indirect=True)  # the portable path would take minutes
+@pytest.mark.parametrize("k", [150_000, 280_000])  # packed codes that are held as a whole, and those that are not
+@pytest.mark.parametrize("clusters", [0, 3000])
+def test_many_codes_and_inputs(level: str, k: int, clusters: int) -> None:
+    generator = torch.Generator().manual_seed(k)
+    codebook = torch.randn(k, 64, generator=generator)
+    if clusters:  # some hundred codes that the first pass cannot tell apart: the lists of groups overflow
+        codebook = codebook[torch.randint(0, clusters, (k,), generator=generator)] + 1e-3 * codebook
+    picks = torch.randint(0, k, (1500,), generator=generator)
+    assert torch.equal(nearest_code(codebook[picks], codebook), picks)
+
+
 @pytest.mark.parametrize("shift", [10.0, 1e3, 1e4, 1e6])
 def test_a_shift_costs_nothing(level: str, shift: float) -> None:
     generator = torch.Generator().manual_seed(1)

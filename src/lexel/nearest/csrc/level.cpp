@@ -797,7 +797,7 @@ struct Narrowing {
 };
 
 void decide(const Problem& P, const Panels* fine, State* splits, int nsplits, int64_t s0, int64_t s1, float* scratch,
-            Counts& counts) {
+            bool only_count, Counts& counts) {
     for (int64_t slot = s0; slot < s1; slot++) {
         Desk desk = make_desk(P, scratch);
         const State& S = splits[0];
@@ -826,6 +826,10 @@ void decide(const Problem& P, const Panels* fine, State* splits, int nsplits, in
                     if (!(list[j].upper < best)) counts.groups++, visit(int64_t(list[j].group));
             }
         };
+        if (only_count) {
+            every_listed([](int64_t) {});
+            continue;
+        }
         if (fine && P.topk == 1) {
             Narrowing narrowing{P, *fine, desk, x, row};
             every_listed([&](int64_t g) { narrowing.add_group(g); });

@@ -194,9 +194,10 @@ private:
     int64_t size_ = 0;
 };
 
-constexpr int64_t BLOCK_BYTES = 16 << 20;  // packed codes of the first pass held at a time
+constexpr int64_t BLOCK_BYTES = 16 << 20;  // packed codes that all rows go through before the next
+constexpr int64_t HELD_BYTES = 64 << 20;   // packed codes kept for all chunks of rows, if they fit
 constexpr int64_t FINE_BYTES = 24 << 20;   // float32 panels of the whole codebook, if they fit
-constexpr int64_t LIST_BYTES = 12 << 20;   // lists of the rows of one chunk
+constexpr int64_t LIST_BYTES = 12 << 20;   // lists of the rows of one chunk; more where each chunk packs the codes anew
 constexpr int LONG_LIST = 1024;            // groups listed for a row where most data are in doubt
 constexpr int64_t TILE_BYTES = 384 << 10;  // packed rows of one thread: they stay in its L2 cache,
 constexpr int64_t STRIP_BYTES = 36 << 10;  // or in its L1 cache where AMX does not multiply
@@ -213,17 +214,18 @@ public:
     void all() {
         find_centre();
         groups = (P.k + GROUP - 1) / GROUP;
-        capacity = std::max(32, 4 * P.topk);
+        capacity = shortest();
         int mode = first_mode();
         if (P.n >= 4 * SAMPLE) mode = probe(mode);
-        const int64_t chunk = std::max<int64_t>(1024, LIST_BYTES / (capacity * int64_t(sizeof(Entry))));
+        const int64_t lists = held_mode == mode ? LIST_BYTES : HELD_BYTES;
+        const int64_t chunk = std::max<int64_t>(1024, lists / (capacity * int64_t(sizeof(Entry))));
         for (int64_t first = 0; first < P.n; first += chunk) {
             left.clear();
-            search(mode, nullptr, first, std::min(chunk, P.n - first), true);
+            search(mode, nullptr, first, std::min(chunk, P.n - first), ANSWER);
             if (mode != F32 && !left.empty()) {
                 const std::vector<int32_t> again = std::move(left);
                 left.clear();
-                search(F32, again.data(), 0, int64_t(again.size()), true);
+                search(F32, again.data(), 0, int64_t(again.size()), ANSWER);
             }
             if (!left.empty()) brute(left);
         }
@@ -231,6 +233,7 @@ public:
 
 private:
     static constexpr int64_t SAMPLE = 192;
+    enum Purpose { COUNT, TRIAL, ANSWER };  // of a search: what is in doubt; and what it takes to decide; to be kept
     Problem& P;
     const Choice& how;
     const Level& L;
@@ -288,33 +291,38 @@ private:
         return how.pairs && P.d > 3 ? PAIRS : F32;
     }
 
+    int shortest() const { return std::max(32, 4 * P.topk); }  // lists of groups for each row
+
     // Tries modes on a sample of the rows: the cheapest that leaves few enough groups in doubt. Where lists overflow,
-    // the codes are put in a better order first, and the lists made longer.
+    // they are made longer; where they are long, the codes are put in a better order if that can pay.
     int probe(int mode) {
         const int64_t sample = mode == F32 ? SAMPLE / 4 : SAMPLE;
         std::vector<int32_t> rows;
         for (int64_t i = 0; i < sample; i++) rows.push_back(int32_t(i * (P.n - 1) / (sample - 1)));
-        bool tried = false;
+        bool sorted = false;
         for (;;) {
-            Counts c = search(mode, rows.data(), 0, sample, false);
+            Counts c = search(mode, rows.data(), 0, sample, sorted ? TRIAL : COUNT);
             const double full = double(c.full) / double(sample), rest = double(c.groups) / double(sample);
-            if ((full > 0.02 || rest > 4) && !tried) {
-                tried = true;
-                regroup();
-                continue;
-            }
             const int longest = int(std::min<int64_t>(groups + 1, LONG_LIST));
-            if (full > 0.02 && capacity < longest) {  // fewer rows fit in a chunk then
-                capacity = longest;
+            // cycles for a row; sorting and gathering take some for each code
+            const double pairs = double(P.k) * P.d, f32 = pairs / 30, doubt = rest * (40 + P.d) + full * f32;
+            const bool sort = !sorted && (full > 0.02 || rest > 4) &&
+                              doubt * double(P.n) > double(P.k) * (200 + 4 * P.d);
+            if (full > 0.02 && capacity < longest && !(sort && capacity > shortest())) {
+                capacity = std::min(longest, sort ? 4 * capacity : LONG_LIST);
                 continue;
             }
-            if (tried && anchors.empty() && P.metric == EUCLIDEAN && c.codes > 4 * sample) {
+            if (sort) {
+                sorted = true;
+                regroup();
+                capacity = shortest();
+                continue;
+            }
+            if (sorted && anchors.empty() && P.metric == EUCLIDEAN && c.codes > 4 * sample) {
                 find_anchors();
                 held_fine = false;
             }
             if (mode == F32) return F32;
-            // cycles for a row
-            const double pairs = double(P.k) * P.d, f32 = pairs / 30, doubt = rest * (40 + P.d) + full * f32;
             if (mode == SINGLE) {
                 const double more = 2 * pairs / 450;
                 if (doubt - (50 + P.d) < more) return SINGLE;
@@ -428,7 +436,7 @@ private:
     }
 
     // One first pass over all codes for `rows` rows, and their decision. Rows left undecided go to `left`.
-    Counts search(int mode, const int32_t* which, int64_t first, int64_t rows, bool keep) {
+    Counts search(int mode, const int32_t* which, int64_t first, int64_t rows, Purpose purpose) {
         const int64_t row_bytes = L.row_bytes(mode, P.d), lanes = L.lanes;
         const int64_t tile_bytes = mode < SINGLE ? STRIP_BYTES : TILE_BYTES;
         int64_t tile = std::clamp<int64_t>(tile_bytes / row_bytes / 48 * 48, 48, 192);
@@ -447,10 +455,12 @@ private:
         }
         const int64_t scratch_size = row_bytes * (tile + lanes) + 4 * (P.d + 16 + 3 * tile) + 256;
         std::vector<Buffer<char>> scratch(size_t(team.size()));
+        const bool whole = groups * stride <= HELD_BYTES;
+        if (whole && held_mode != mode) panels = pack(mode, 0, groups, block);
+        held_mode = whole ? mode : -1;
         for (int64_t g0 = 0; g0 < groups; g0 += per_block) {
             const int64_t g1 = std::min(groups, g0 + per_block), share = ((g1 - g0 + splits - 1) / splits + 1) / 2 * 2;
-            if (held_mode != mode || per_block < groups) panels = pack(mode, g0, g1, block);
-            held_mode = per_block < groups ? -1 : mode;
+            if (!whole) panels = pack(mode, g0, g1, block);
             spread(tiles * splits, [&](int64_t i, int thread) {
                 const int64_t s0 = i / splits * tile, a = g0 + i % splits * share, b = std::min(g1, a + share);
                 if (a >= b) return;
@@ -463,9 +473,9 @@ private:
         }
         const bool affordable = groups * L.panel_bytes(F32, P.d) <= FINE_BYTES && rows * 2 >= P.k / GROUP;
         const Panels* fine = nullptr;
-        if (mode == F32 && per_block >= groups && anchors.empty()) {
+        if (mode == F32 && whole && anchors.empty()) {
             fine = &panels;
-        } else if (affordable || held_fine) {
+        } else if (purpose != COUNT && (affordable || held_fine)) {
             if (!held_fine) fines = pack(F32, 0, groups, finepanels, !anchors.empty());
             held_fine = true;
             fine = &fines;
@@ -473,11 +483,12 @@ private:
         std::vector<Counts> counts(size_t(team.size()), Counts{0, 0, 0});
         spread(tiles, [&](int64_t i, int thread) {
             std::vector<float> desk(size_t(scratch_floats(P.d, P.topk)));
-            L.decide(P, fine, S.data(), splits, i * tile, std::min(rows, (i + 1) * tile), desk.data(), counts[thread]);
+            L.decide(P, fine, S.data(), splits, i * tile, std::min(rows, (i + 1) * tile), desk.data(), purpose == COUNT,
+                     counts[thread]);
         });
         Counts total{0, 0, 0};
         for (auto& c : counts) total.groups += c.groups, total.codes += c.codes, total.full += c.full;
-        if (keep && total.full)
+        if (purpose == ANSWER && total.full)
             for (int64_t s = 0; s < rows; s++)
                 if (S[0].count[s] == FULL) left.push_back(int32_t(which ? which[s] : first + s));
         return total;

@@ -77,9 +77,10 @@ struct Level {
     bool (*pack)(const Problem&, int mode, int64_t g, int64_t anchor, char* panel, float* scratch);
     // Runs slots [s0, s1) against the groups [g0, g1) of the panels; false if a row is not finite.
     bool (*pass)(const Problem&, const Panels&, State&, int64_t s0, int64_t s1, int64_t g0, int64_t g1, char* scratch);
-    // Decides slots [s0, s1) from the lists of all splits; `fine` are F32 panels of every code, or null.
+    // Decides slots [s0, s1) from the lists of all splits, or only counts what is listed; `fine` are F32 panels of every
+    // code, or null.
     void (*decide)(const Problem&, const Panels* fine, State* splits, int nsplits, int64_t s0, int64_t s1, float* scratch,
-                   Counts&);
+                   bool only_count, Counts&);
     // Decides one row from the true scores of all codes.
     void (*brute)(const Problem&, int64_t row, float* scratch);
 };
