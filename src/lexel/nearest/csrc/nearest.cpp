@@ -219,16 +219,16 @@ public:
         if (P.n >= 4 * SAMPLE) mode = probe(mode);
         const int64_t lists = held_mode == mode ? LIST_BYTES : HELD_BYTES;
         const int64_t chunk = std::max<int64_t>(1024, lists / (capacity * int64_t(sizeof(Entry))));
-        for (int64_t first = 0; first < P.n; first += chunk) {
-            left.clear();
+        left.clear();
+        for (int64_t first = 0; first < P.n; first += chunk)
             search(mode, nullptr, first, std::min(chunk, P.n - first), ANSWER);
-            if (mode != F32 && !left.empty()) {
-                const std::vector<int32_t> again = std::move(left);
-                left.clear();
-                search(F32, again.data(), 0, int64_t(again.size()), ANSWER);
-            }
-            if (!left.empty()) brute(left);
+        if (mode != F32) {
+            const std::vector<int32_t> again = std::move(left);
+            left.clear();
+            for (int64_t first = 0, n = int64_t(again.size()); first < n; first += chunk)
+                search(F32, again.data() + first, 0, std::min(chunk, n - first), ANSWER);
         }
+        if (!left.empty()) brute(left);
     }
 
 private:
