@@ -101,7 +101,7 @@ def test_a_million_codes(level: str) -> None:
 
 
 @pytest.mark.parametrize("level", native.LEVELS, indirect=True)  # the portable path would take minutes
-@pytest.mark.parametrize("k", [150_000, 280_000])  # packed codes that are held as a whole, and those that are not
+@pytest.mark.parametrize("k", [150_000, 400_000])  # packed codes that are held as a whole, and those that are not
 @pytest.mark.parametrize("clusters", [0, 3000])
 def test_many_codes_and_inputs(level: str, k: int, clusters: int) -> None:
     generator = torch.Generator().manual_seed(k)

@@ -195,7 +195,8 @@ private:
 };
 
 constexpr int64_t BLOCK_BYTES = 16 << 20;  // packed codes that all rows go through before the next
-constexpr int64_t HELD_BYTES = 64 << 20;   // packed codes kept for all chunks of rows, if they fit
+constexpr int64_t HELD_BYTES = 96 << 20;   // packed codes kept for all chunks of rows, if they fit
+constexpr int64_t CACHE_BYTES = 8 << 20;   // float32 panels that stay in the outer caches while rows are decided
 constexpr int64_t FINE_BYTES = 24 << 20;   // float32 panels of the whole codebook, if they fit
 constexpr int64_t LIST_BYTES = 12 << 20;   // lists of the rows of one chunk; more where each chunk packs the codes anew
 constexpr int LONG_LIST = 1024;            // groups listed for a row where most data are in doubt
@@ -323,12 +324,16 @@ private:
                 held_fine = false;
             }
             if (mode == F32) return F32;
+            // Each row compares one group again in any mode; what the caches do not hold is waited for.
+            const int64_t panel = L.panel_bytes(F32, P.d);
+            const double wait = groups * panel > CACHE_BYTES ? double(panel) / 2 : 0;
+            const double again = (rest - 1) * (40 + P.d + wait) + full * f32;
             if (mode == SINGLE) {
                 const double more = 2 * pairs / 450;
-                if (doubt - (50 + P.d) < more) return SINGLE;
+                if (again < more) return SINGLE;
                 mode = SPLIT;
             } else if (mode == PAIRS) {
-                return doubt - (50 + P.d) < 0.4 * f32 ? PAIRS : F32;
+                return again < 0.4 * f32 ? PAIRS : F32;
             } else {
                 return full > 0.75 ? F32 : mode;
             }
