@@ -53,20 +53,23 @@ def default(num_embeddings: int = 512, embedding_dim: int = 64, *, channel_dim: 
     averages of their inputs, and are revived when nothing chooses them; the gradient goes straight through. The average
     must follow an encoder that moves, and yet hold enough inputs of each code to be one: with few codes it can be
     short, with many it must be long, since each code gets fewer inputs in a step. The decay is 0.9 up to K = 512, and
-    beyond that 1 − 0.1 · (512 / K)^⅓: 0.97 for 16,384, 0.99 for 262,144.
+    beyond that 1 − 0.1 · (512 / K)^⅓: 0.97 for 16,384, 0.99 for 262,144. A code that nothing chooses is revived after
+    as many inputs as nine for each code; beyond K = 16,384, where a training sees few for each, after fewer: the
+    revival's decay is 0.6 · (16384 / K)^¼, which is four for each of 262,144.
 
     Example:
         >>> default(16384, 256).learning.decay
         0.9685
     """
     decay = round(1 - 0.1 * (512 / max(num_embeddings, 512)) ** (1 / 3), 4)
+    revival = round(0.6 * (16384 / max(num_embeddings, 16384)) ** (1 / 4), 4)
     return VectorQuantizer(
         num_embeddings,
         embedding_dim,
         commitment_cost=0.5,
         codebook=NormalisedCodebook(),
         learning=EMA(decay),
-        upkeep=(KMeansStart(), Revival(decay=0.6)),
+        upkeep=(KMeansStart(), Revival(decay=revival)),
         channel_dim=channel_dim,
     )
 
