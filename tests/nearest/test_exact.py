@@ -94,6 +94,15 @@ def test_sizes(level: str, metric: str, n: int, k: int, d: int) -> None:
         truth.assert_nearest(found[rows], x[rows], codebook, metric)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("k", [2, 3, 16, 17])
+def test_few_codes_that_float32_cannot_tell_apart(level: str, metric: str, k: int) -> None:
+    generator = torch.Generator().manual_seed(k)
+    x, codebook = torch.randn(500, 3, generator=generator) + 1e4, torch.randn(k, 3, generator=generator) + 1e4
+    for best in (1, k - 1, k):
+        truth.assert_nearest(nearest_code(x, codebook, metric=metric, k=best), x, codebook, metric)
+
+
 def test_a_million_codes(level: str) -> None:
     codebook = torch.randn(2**20, 4, generator=torch.Generator().manual_seed(0))
     picks = torch.tensor([0, 2**20 - 1, 12345])
@@ -245,16 +254,19 @@ def test_float_modes_of_the_caller_do_not_matter(level: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from /proc")
-@pytest.mark.parametrize("path", ["", "portable"])
-def test_extra_memory_is_bounded(path: str) -> None:
-    """Less than 64 MB beyond the input, where the matrix of distances takes 128 MB and a copy of the codebook 32."""
-    script = """
+@pytest.mark.parametrize(("path", "clusters"), [("", 0), ("", 100), ("portable", 0)])
+def test_extra_memory_is_bounded(path: str, clusters: int) -> None:
+    """Less than 64 MB beyond the input, where the matrix of distances takes 1 GB and a copy of the codebook 64."""
+    script = f"""
 import re, torch
 from pathlib import Path
 from lexel.nearest import nearest_code
 def kilobytes(name):
     return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1))
-codebook, x = torch.randn(2**17, 64), torch.randn(256, 64)
+codebook = torch.randn(2**18, 64)
+if {clusters}:  # the lists of groups overflow, and the codes are sorted
+    codebook.mul_(1e-3).add_(torch.randn({clusters}, 64).repeat(2**18 // {clusters} + 1, 1)[: 2**18])
+x = codebook[:1024].clone()
 nearest_code(x[:8], codebook[:100])
 Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
 before = kilobytes("VmRSS")

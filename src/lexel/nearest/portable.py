@@ -123,9 +123,7 @@ class _FirstPass:
         return found
 
     def doubt(self, x: Tensor, values: Tensor, k: int) -> Tensor:
-        """Rows whose best score left out may belong to the k best: the bound is derived in the documentation."""
-        if values.shape[1] >= len(self.codebook):
-            return torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        """Rows whose last score may belong to the k best: the bound is derived in the documentation."""
         length, norm = self.rows(x).norm(dim=1) + 1e-18, self.norm
         terms = (x.shape[1] + 8) * 2.0**-24 if x.dtype != torch.float64 else (x.shape[1] + 8) * 2.0**-53
         error = 1.1 * (terms + 2 * _rounding(x)) * norm * (length + norm) + 1e-30

@@ -195,7 +195,7 @@ private:
 };
 
 constexpr int64_t BLOCK_BYTES = 16 << 20;  // packed codes that all rows go through before the next
-constexpr int64_t HELD_BYTES = 96 << 20;   // packed codes kept for all chunks of rows, if they fit
+constexpr int64_t ALL_BYTES = 52 << 20;    // all that is allocated here
 constexpr int64_t CACHE_BYTES = 8 << 20;   // float32 panels that stay in the outer caches while rows are decided
 constexpr int64_t FINE_BYTES = 24 << 20;   // float32 panels of the whole codebook, if they fit
 constexpr int64_t LIST_BYTES = 12 << 20;   // lists of the rows of one chunk; more where each chunk packs the codes anew
@@ -218,7 +218,7 @@ public:
         capacity = shortest();
         int mode = first_mode();
         if (P.n >= 4 * SAMPLE) mode = probe(mode);
-        const int64_t lists = held_mode == mode ? LIST_BYTES : HELD_BYTES;
+        const int64_t lists = fits(mode) ? LIST_BYTES : ALL_BYTES - BLOCK_BYTES - fine_bytes(mode);
         const int64_t chunk = std::max<int64_t>(1024, lists / (capacity * int64_t(sizeof(Entry))));
         left.clear();
         for (int64_t first = 0; first < P.n; first += chunk)
@@ -292,6 +292,9 @@ private:
         return how.pairs && P.d > 3 ? PAIRS : F32;
     }
 
+    int64_t bytes(int mode) const { return groups * L.panel_bytes(mode, P.d); }
+    int64_t fine_bytes(int mode) const { return mode != F32 && bytes(F32) <= FINE_BYTES ? bytes(F32) : 0; }
+    bool fits(int mode) const { return bytes(mode) + fine_bytes(mode) + LIST_BYTES <= ALL_BYTES; }  // all codes at once
     int shortest() const { return std::max(32, 4 * P.topk); }  // lists of groups for each row
 
     // Tries modes on a sample of the rows: the cheapest that leaves few enough groups in doubt. Where lists overflow,
@@ -326,12 +329,12 @@ private:
             if (mode == F32) return F32;
             // Each row compares one group again in any mode; what the caches do not hold is waited for.
             const int64_t panel = L.panel_bytes(F32, P.d);
-            const double wait = groups * panel > CACHE_BYTES ? double(panel) / 2 : 0;
+            const double wait = bytes(F32) > CACHE_BYTES ? double(panel) / 2 : 0;
             const double again = (rest - 1) * (40 + P.d + wait) + full * f32;
             if (mode == SINGLE) {
                 const double more = 2 * pairs / 450;
                 if (again < more) return SINGLE;
-                mode = SPLIT;
+                mode = SPLIT, capacity = shortest();  // leaves fewer groups in doubt
             } else if (mode == PAIRS) {
                 return again < 0.4 * f32 ? PAIRS : F32;
             } else {
@@ -345,9 +348,8 @@ private:
     // not a place in each of many. Equal codes meet, and the first of them stands for all.
     void regroup() {
         struct Key {
-            int length;
             double place;
-            int32_t id;
+            int32_t length, id;
         };
         std::vector<Key> keys(static_cast<size_t>(P.k));
         std::vector<double> direction(static_cast<size_t>(P.d));
@@ -366,7 +368,7 @@ private:
                 place += a * direction[t];
             }
             if (P.metric == COSINE) place /= square > 0 ? std::sqrt(square) : 1, square = 1;
-            keys[i] = {square > 0 ? std::ilogb(square) / 2 : -9999, place, id};
+            keys[i] = {place, square > 0 ? std::ilogb(square) / 2 : -9999, id};
         }
         std::sort(keys.begin(), keys.end(), [](const Key& a, const Key& b) {
             return a.length != b.length ? a.length < b.length : a.place != b.place ? a.place < b.place : a.id < b.id;
@@ -460,7 +462,7 @@ private:
         }
         const int64_t scratch_size = row_bytes * (tile + lanes) + 4 * (P.d + 16 + 3 * tile) + 256;
         std::vector<Buffer<char>> scratch(size_t(team.size()));
-        const bool whole = groups * stride <= HELD_BYTES;
+        const bool whole = fits(mode);
         if (whole && held_mode != mode) panels = pack(mode, 0, groups, block);
         held_mode = whole ? mode : -1;
         for (int64_t g0 = 0; g0 < groups; g0 += per_block) {
@@ -476,7 +478,7 @@ private:
                 L.end(mode);
             });
         }
-        const bool affordable = groups * L.panel_bytes(F32, P.d) <= FINE_BYTES && rows * 2 >= P.k / GROUP;
+        const bool affordable = bytes(F32) <= FINE_BYTES && rows * 2 >= P.k / GROUP;
         const Panels* fine = nullptr;
         if (mode == F32 && whole && anchors.empty()) {
             fine = &panels;
