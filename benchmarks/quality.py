@@ -427,7 +427,7 @@ def draw(found: Found) -> None:
         axis.set(xscale="log", xlabel="K", title=dataset, ylabel="held-out error", ylim=(0, None))
         axis.set_xticks(SIZES, [f"{size:,}" for size in SIZES], rotation=30)
         axis.minorticks_off()
-    axes[0].legend(fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     figure.savefig(RESULTS.with_suffix(".svg"), metadata={"Date": None})
     pyplot.close(figure)
 
