@@ -99,6 +99,18 @@ def test_choices_are_others_each_once() -> None:
     assert choices(table, torch.tensor([3]), 20, 4).shape == (1, 11)
 
 
+def test_no_code_is_its_own_neighbour() -> None:
+    vqvae = model(lexel.VectorQuantizer(40, 4))
+    with torch.no_grad():
+        vqvae.quantizer.codebook.weight[::2] = vqvae.quantizer.codebook.weight[0]  # half of them stand in one place
+    table = code_table(vqvae, torch.arange(40), torch.arange(40), None, most=40, unused=0, keep=torch.tensor([]))
+    near = table.nearest(torch.arange(40), 8)
+    assert near.shape == (40, 8)
+    assert all(len({row, *others}) == 9 for row, others in enumerate(near.tolist()))
+    distances = torch.cdist(table.vectors.double(), table.vectors.double()).fill_diagonal_(torch.inf)
+    torch.testing.assert_close(distances.gather(1, near), distances.sort(1).values[:, :8], atol=1e-5, rtol=1e-5)
+
+
 def test_a_plane_keeps_what_lies_in_one() -> None:
     flat = torch.randn(20, 2, dtype=torch.float64) @ torch.linalg.qr(torch.randn(5, 2, dtype=torch.float64))[0].T
     xy, share = on_a_plane(flat)

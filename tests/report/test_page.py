@@ -19,13 +19,18 @@ import lexel
 from lexel.cli import main
 from lexel.images import open_images, to_pixels
 from lexel.models import VQVAE, load_model
-from lexel.report.page import write_report
+from lexel.report.page import MOST_CODES, write_report
 
 OPTIONS = (
     *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
     *("--disable-sync", "--no-first-run"),
 )
 PIXELS = """canvas => [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data]"""
+LONG_LABELS = """() => {
+    const long = element("div", { id: "long", className: "chart" });
+    byId("curves").append(long);
+    chart(long, { x: [0, 1], y: [1e-5, 2e-5], xName: "step", format: (n) => n.toFixed(7) + " of all" }, []);
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -300,20 +305,37 @@ class TestCodes:
         shown.page.keyboard.press("ArrowLeft")
         assert shown.page.locator("#curves output").first.inner_text().startswith("step 25: ")
 
+    def test_curves_leave_room_for_their_labels(self, shown: Shown) -> None:
+        shown.page.evaluate(LONG_LABELS)
+        shown.page.wait_for_selector("#long text")
+        assert shown.page.locator("#long text").first.text_content() == "0.0000100 of all"
+        assert min(shown.page.evaluate("[...document.querySelectorAll('#long text')].map(t => t.getBBox().x)")) >= 0
+
 
 @pytest.mark.parametrize(
     ("make", "channels"),
     [
         (lambda: lexel.FiniteScalarQuantizer([8, 5, 5]), 3),
         (lambda: lexel.LookupFreeQuantizer(62), 3),
-        (lambda: lexel.VectorQuantizer(3000, 4), 3),
+        (lambda: lexel.VectorQuantizer(4096, 4), 3),
+        (lambda: lexel.VectorQuantizer(MOST_CODES + 1, 4), 3),
         (lambda: lexel.VectorQuantizer(1, 4), 3),
         (lambda: lexel.VectorQuantizer(2, 1), 1),
         (lambda: lexel.ResidualQuantizer([lexel.VectorQuantizer(16, 4) for _ in range(3)]), 3),
         (lambda: lexel.ProductQuantizer([lexel.VectorQuantizer(16, 2), lexel.FiniteScalarQuantizer([4, 4])]), 3),
         (lambda: lexel.presets.var((1, 2, 3, 4), embedding_dim=4), 3),
     ],
-    ids=["FSQ", "LFQ, 2^62", "many codes", "one code", "two codes, grey", "residual", "product", "multi-scale"],
+    ids=[
+        "FSQ",
+        "LFQ, 2^62",
+        "many codes",
+        "too many",
+        "one code",
+        "two codes, grey",
+        "residual",
+        "product",
+        "multi-scale",
+    ],
 )
 def test_any_model_alone_has_a_page(
     make: Callable[[], lexel.Quantizer], channels: int, browser: Browser, tmp_path: Path
@@ -337,6 +359,10 @@ def test_any_model_alone_has_a_page(
         codes, counts = first.unique(return_counts=True)
         shown = page.locator("#atlas > div:not(.dead)").count()
         assert shown == len(codes)
+        if (size := model.quantizer.codebook_sizes[0]) <= MOST_CODES:
+            assert page.locator("#atlas > div.dead").count() == size - len(codes)
+        else:
+            assert "the most used ones, and some that do not occur" in text
         assert page.locator("#atlas > div").first.get_attribute("data-code") == str(int(codes[counts.argmax()]))
     else:
         assert "no atlas" in text

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lexel.images import to_pixels
 from lexel.models import VQVAE
+from lexel.nearest import nearest_code
 
 __all__ = ["CodeTable", "choices", "code_table", "on_a_plane", "reach", "swaps"]
 
@@ -41,10 +42,13 @@ class CodeTable:
         place = torch.searchsorted(ordered, indices.contiguous()).clamp_max(len(ordered) - 1)
         return torch.where(ordered[place] == indices, order[place], -1)
 
-    def nearest(self, most: int) -> Tensor:
-        """Return for each code the rows of the codes whose vectors are nearest to its own, `(n, most or fewer)`."""
-        distances = torch.cdist(self.vectors, self.vectors).fill_diagonal_(torch.inf)
-        return distances.topk(min(most, len(distances) - 1), largest=False).indices
+    def nearest(self, rows: Tensor, most: int) -> Tensor:
+        """Return for codes `(m,)` the rows of the codes whose vectors are nearest to theirs, `(m, most or fewer)`."""
+        k = min(most + 1, len(self.vectors))
+        found = nearest_code(self.vectors[rows], self.vectors, k=k).reshape(-1, k)
+        own = found == rows[:, None]
+        own[:, -1] |= ~own.any(1)  # equal vectors may have taken its place
+        return found[~own].reshape(len(rows), k - 1)
 
 
 @torch.no_grad()
@@ -116,7 +120,7 @@ def choices(table: CodeTable, rows: Tensor, similar: int, frequent: int) -> Tens
         Rows of the table, `(n, similar + frequent)`, or fewer where there are not so many codes.
     """
     offered = []
-    for row, alike in zip(rows.tolist(), table.nearest(similar)[rows].tolist(), strict=True):
+    for row, alike in zip(rows.tolist(), table.nearest(rows, similar).tolist(), strict=True):
         common = range(min(similar + frequent + 1, len(table.indices)))
         offered.append(alike + [code for code in common if code not in (row, *alike)][:frequent])
     return torch.tensor(offered, dtype=torch.int64)

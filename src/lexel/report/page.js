@@ -106,17 +106,18 @@ function chart(container, { title, x, y, xName, format = short, logY, zero, limi
     let high = Math.max(...values, ...(limit && limit < 3 * Math.max(...values) ? [limit] : []));
     if (low === high) [low, high] = [low - (Math.abs(low) || 1) * 0.1, high + (Math.abs(high) || 1) * 0.1];
     const bend = (value) => (logY ? Math.log10(value) : value);
-    const [l, t, r, b] = [44, 8, 10, 22];
+    let levels = logY ? logTicks(low, high) : ticks(low, high, 4);
+    if (levels.length < 2) levels = ticks(low, high, 4);
+    const labels = levels.map((value) => format(value));
+    const [l, t, r, b] = [Math.max(44, 10 + 7 * Math.max(...labels.map((label) => label.length))), 8, 10, 22];
     const scale = (value, from, to, start, length) => start + (length * (value - from)) / (to - from || 1);
     const across = (value) => scale(value, x[0], x.at(-1), l, width - l - r);
     const up = (value) => scale(bend(value), bend(low), bend(high), height - b, t + b - height);
     place = (i) => [across(x[i]), up(y[i])];
     picture.replaceChildren();
-    let levels = logY ? logTicks(low, high) : ticks(low, high, 4);
-    if (levels.length < 2) levels = ticks(low, high, 4);
-    for (const value of levels) {
+    for (const [i, value] of levels.entries()) {
       svg("line", { class: "rule", x1: l, x2: width - r, y1: up(value), y2: up(value) }, picture);
-      svg("text", { x: l - 6, y: up(value) + 4, "text-anchor": "end" }, picture).textContent = format(value);
+      svg("text", { x: l - 6, y: up(value) + 4, "text-anchor": "end" }, picture).textContent = labels[i];
     }
     for (const value of ticks(x[0], x.at(-1), width / 90)) {
       svg("text", { x: across(value), y: height - 4, "text-anchor": "middle" }, picture).textContent = short(value);
@@ -239,7 +240,7 @@ function showCodes({ codes, atlas, grids, board }) {
     return cell;
   });
   const list = byId("atlas");
-  list.style.setProperty("--cell", many <= 300 ? "40px" : many <= 1200 ? "24px" : "20px");
+  list.style.setProperty("--cell", many <= 300 ? "40px" : many <= 1200 ? "24px" : many <= 5000 ? "20px" : "14px");
   list.append(...cells);
   const perRow = () => {
     const top = cells[0].offsetTop;

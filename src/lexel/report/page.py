@@ -42,7 +42,8 @@ MARK = '<meta name="generator" content="Lexel">'  # by which a report is known, 
 SIDE = 384  # of the part of each image that is looked at
 POSITIONS = 1 << 18  # so many codes say enough about their frequencies
 SHOWN = 4  # images, and three times as many small ones
-MOST_CODES, UNUSED = 2000, 48
+MOST_CODES, UNUSED = 16384, 48
+PATCHES = 2_000_000  # pixels of all codes' patches: from there on they are made smaller
 MOST_ROWS = 1000
 SMALL = 128  # pixels: sides of small images
 SIMILAR, FREQUENT, NEIGHBOURS = 4, 4, 8
@@ -346,13 +347,15 @@ def _codes(model: VQVAE, looked: _Looked) -> dict[str, Any]:
     changes = swaps(model, looked.grids[0], places, table.indices[others], radius)
     # One column for each of the board's; below each other the choices of each of its rows.
     changes = changes.reshape(side, side, *changes.shape[1:]).transpose(1, 2).flatten(0, 2)
-    patches = table.patches if f <= 32 else F.adaptive_avg_pool2d(table.patches.float(), 32).round().byte()
+    patches, small = table.patches, min(32, math.isqrt(PATCHES // len(table.patches)))
+    if f > small:
+        patches = F.adaptive_avg_pool2d(patches.float(), small).round().byte()
     columns = math.isqrt(len(patches) - 1) + 1
     return {
         "codes": {
             "index": [str(index) for index in table.indices.tolist()],  # JavaScript's numbers end at 2^53
             "count": table.counts.tolist(),
-            "near": table.nearest(NEIGHBOURS).tolist(),
+            "near": table.nearest(torch.arange(len(table.indices)), NEIGHBOURS).tolist(),
             "xy": [[float(f"{value:.4g}") for value in point] for point in xy.tolist()],
             "total": int(counted[0][1].sum()),
             "used": len(counted[0][0]),
