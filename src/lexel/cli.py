@@ -107,7 +107,7 @@ def _evaluate(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
 
 
 def _audit(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # else torch.profiler tells standard error when it starts
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else torch.profiler tells standard error when it starts
     from lexel.training.evaluate import audit_model
 
     found = audit_model(load_model(Path(settings.run)), settings.data, strict=settings.strict)

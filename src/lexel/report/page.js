@@ -104,7 +104,7 @@ function chart(container, { title, x, y, xName, format = short, logY, zero, limi
     const values = points.map((i) => y[i]);
     let low = zero ? 0 : Math.min(...values);
     let high = Math.max(...values, ...(limit && limit < 3 * Math.max(...values) ? [limit] : []));
-    if (low === high) [low, high] = [low - (Math.abs(low) || 1) * 0.1, high + (Math.abs(high) || 1) * 0.1];
+    if (low === high) [low, high] = zero ? [0, 1] : [low - (Math.abs(low) || 1) * 0.1, high + (Math.abs(high) || 1) * 0.1];
     const bend = (value) => (logY ? Math.log10(value) : value);
     let levels = logY ? logTicks(low, high) : ticks(low, high, 4);
     if (levels.length < 2) levels = ticks(low, high, 4);
@@ -131,6 +131,7 @@ function chart(container, { title, x, y, xName, format = short, logY, zero, limi
       svg("path", { class: "area", d: `M${first},${height - b} L${line} L${end},${height - b} Z` }, picture);
     }
     svg("path", { class: "line", d: `M${line}` }, picture);
+    if (points.length === 1) svg("circle", { cx: place(last)[0], cy: place(last)[1], r: 3 }, picture); // no line yet
     point(null);
   };
   new ResizeObserver(draw).observe(picture);
