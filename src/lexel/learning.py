@@ -90,9 +90,11 @@ class EMA(Learning):
         if age is not None:
             age += counts > 0
             step = torch.where(counts > 0, (self.warmup / (age + self.warmup)).clamp_min(1 - self.decay), step)
-        step = step * (counts.sum() > 0)  # a product: an empty batch needs no branch
+        moves = counts.sum() > 0
+        step = step * moves  # a product: an empty batch needs no branch
         ema_count.lerp_(counts, step)
         ema_sum.lerp_(sums, step.unsqueeze(1))
         total = ema_count.sum()
         smoothed = (ema_count + self.epsilon) / (total + len(ema_count) * self.epsilon) * total
-        codes.copy_(torch.where(step.unsqueeze(1) > 0, ema_sum / smoothed.unsqueeze(1), codes))
+        # e = m / smoothed, or e as it is: in place, since these are the largest tensors of a step.
+        codes.mul_(~moves).addcdiv_(ema_sum, smoothed.where(moves, torch.inf).unsqueeze(1))
