@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -284,6 +285,20 @@ class TestMultiScale:
 
 
 class TestRefusals:
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda vq: lexel.ResidualQuantizer([table(), vq]),
+            lambda vq: lexel.ResidualQuantizer([lexel.ProductQuantizer([vq])]),
+            lambda vq: lexel.MultiScaleResidualQuantizer(vq, [1, 2, 3, 4]),
+        ],
+        ids=["residual", "residual of products", "multi-scale"],
+    )
+    def test_codes_that_leave_no_remainder(self, make: Callable[[lexel.Quantizer], lexel.Quantizer]) -> None:
+        with pytest.raises(ValueError, match="leave no remainder; choose another codebook, or put the stage in a Proj"):
+            make(lexel.presets.default(16, 8))
+        make(lexel.ProjectedQuantizer(lexel.presets.default(16, 4), 8))
+
     def test_parts(self) -> None:
         part = table()
         with pytest.raises(TypeError, match="must be a list of quantizers"):

@@ -49,10 +49,12 @@ def test_a_swap_is_the_difference_that_decoding_the_changed_grid_makes(
     places = torch.tensor([[0, 0], [size[0] - 1, 3], [5, size[1] - 1], [size[0] // 2, size[1] // 2]])
     codes = torch.randint(12, (4, 3))
     whole = to_pixels(vqvae.decode(grid[None]))[0]
-    for (y, x), tiles, offered in zip(places.tolist(), swaps(vqvae, grid, places, codes, radius), codes, strict=True):
+    book = len(quantizer.codebook_sizes) - 1
+    changes = swaps(vqvae, grid, places, codes, radius, book)
+    for (y, x), tiles, offered in zip(places.tolist(), changes, codes, strict=True):
         for tile, code in zip(tiles, offered, strict=True):
             edited = grid.clone()
-            edited.view(*size, -1)[y, x, 0] = code
+            edited.view(*size, -1)[y, x, book] = code
             expected = to_pixels(vqvae.decode(edited[None]))[0]
             margin = radius * f
             padded = torch.nn.functional.pad(whole, (margin, margin, margin, margin))
@@ -64,7 +66,7 @@ def test_a_swap_is_the_difference_that_decoding_the_changed_grid_makes(
 def test_a_table_has_every_code_that_fits_and_else_the_most_used() -> None:
     vqvae = model()
     indices, counts = torch.tensor([2, 5, 7, 9]), torch.tensor([3, 8, 3, 1])
-    table = code_table(vqvae, indices, counts, None, most=12, unused=3, keep=indices[:0])
+    table = code_table(vqvae, indices, counts, most=12, unused=3, keep=indices[:0])
     assert table.indices[:4].tolist() == [5, 2, 7, 9]
     assert sorted(table.indices.tolist()) == list(range(12))
     assert table.counts.tolist() == [8, 3, 3, 1] + [0] * 8
@@ -72,7 +74,7 @@ def test_a_table_has_every_code_that_fits_and_else_the_most_used() -> None:
     field = vqvae.decode(torch.full((1, 9, 9), 7))
     assert (table.patches[2].int() - to_pixels(field)[0, :, 16:20, 16:20].int()).abs().max() <= 1
 
-    fewer = code_table(vqvae, indices, counts, None, most=2, unused=3, keep=torch.tensor([9]))
+    fewer = code_table(vqvae, indices, counts, most=2, unused=3, keep=torch.tensor([9]))
     assert fewer.indices[:3].tolist() == [5, 2, 9]
     assert len(fewer.indices) == 6
     assert set(fewer.indices[3:].tolist()).isdisjoint(indices.tolist())
@@ -82,14 +84,14 @@ def test_a_table_has_every_code_that_fits_and_else_the_most_used() -> None:
 def test_of_very_many_codes_none_is_listed() -> None:
     vqvae = model(lexel.LookupFreeQuantizer(62))
     indices = torch.tensor([2**61, 2**62 - 1])
-    table = code_table(vqvae, indices, torch.tensor([1, 2]), None, most=100, unused=20, keep=indices)
+    table = code_table(vqvae, indices, torch.tensor([1, 2]), most=100, unused=20, keep=indices)
     assert table.indices[:2].tolist() == [2**62 - 1, 2**61]
     assert len(table.indices) == 22
 
 
 def test_choices_are_others_each_once() -> None:
     vqvae = model()
-    table = code_table(vqvae, torch.arange(12), torch.arange(12), None, most=12, unused=0, keep=torch.tensor([]))
+    table = code_table(vqvae, torch.arange(12), torch.arange(12), most=12, unused=0, keep=torch.tensor([]))
     offered = choices(table, torch.tensor([3, 0, 11]), 4, 4)
     for row, own in zip((3, 0, 11), offered.tolist(), strict=True):
         assert len({row, *own}) == 9
@@ -103,7 +105,7 @@ def test_no_code_is_its_own_neighbour() -> None:
     vqvae = model(lexel.VectorQuantizer(40, 4))
     with torch.no_grad():
         vqvae.quantizer.codebook.weight[::2] = vqvae.quantizer.codebook.weight[0]  # half of them stand in one place
-    table = code_table(vqvae, torch.arange(40), torch.arange(40), None, most=40, unused=0, keep=torch.tensor([]))
+    table = code_table(vqvae, torch.arange(40), torch.arange(40), most=40, unused=0, keep=torch.tensor([]))
     near = table.nearest(torch.arange(40), 8)
     assert near.shape == (40, 8)
     assert all(len({row, *others}) == 9 for row, others in enumerate(near.tolist()))

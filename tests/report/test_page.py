@@ -53,8 +53,8 @@ class Shown:
     grids: list[Tensor]
 
     @property
-    def data(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.page.evaluate("data")
+    def book(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.page.evaluate("data.books[0]")
         return found
 
     def pixels(self) -> Tensor:
@@ -64,7 +64,7 @@ class Shown:
 
     def decoded(self, edits: dict[int, str] | None = None) -> Tensor:
         """What the board should show, by the model: its part of the first image with other codes at some positions."""
-        board, grid = self.data["board"], self.grids[0].clone()
+        board, grid = self.book["board"], self.grids[0].clone()
         side, f = board["side"], board["factor"]
         for position, code in (edits or {}).items():
             grid[board["top"] + position // side, board["left"] + position % side] = int(code)
@@ -74,7 +74,7 @@ class Shown:
 
     def part(self) -> list[int]:
         """The codes of the board's positions."""
-        board = self.data["board"]
+        board = self.book["board"]
         rows, columns = (slice(start, start + board["side"]) for start in (board["top"], board["left"]))
         return self.grids[0][rows, columns].flatten().tolist()
 
@@ -184,7 +184,7 @@ class TestTokens:
     def test_another_code_is_drawn_as_the_model_would_decode_it(self, shown: Shown) -> None:
         before = shown.pixels()
         torch.testing.assert_close(before.int(), shown.decoded(), rtol=0, atol=1)
-        side = shown.data["board"]["side"]
+        side = shown.book["board"]["side"]
         for position in (0, side * 3 + 5, side * side - 1):
             shown.page.locator(".cells button").nth(position).click()
             offered = shown.page.locator("#palette button")
@@ -201,7 +201,7 @@ class TestTokens:
             assert torch.equal(shown.pixels(), before)
 
     def test_changes_apart_do_not_mix_and_are_undone_in_turn(self, shown: Shown) -> None:
-        side, reach = shown.data["board"]["side"], shown.data["board"]["reach"]
+        side, reach = shown.book["board"]["side"], shown.book["board"]["reach"]
         assert side > 2 * reach
         pictures, edits = [shown.pixels()], {}
         for position in (0, side * side - 1):
@@ -224,7 +224,7 @@ class TestTokens:
             press("Tab")
             if shown.page.evaluate("document.activeElement.matches('.cells button')"):
                 break
-        side, part = shown.data["board"]["side"], shown.part()
+        side, part = shown.book["board"]["side"], shown.part()
         for key in ("End", "ArrowUp", "ArrowLeft"):
             press(key)
         position = side * side - side - 2
@@ -286,13 +286,13 @@ class TestCodes:
         canvas.scroll_into_view_if_needed()
         box = canvas.bounding_box()
         assert box
-        xy = np.array(shown.data["codes"]["xy"])
+        xy = np.array(shown.book["codes"]["xy"])
         where = (xy - xy.min(0)) / (xy.max(0) - xy.min(0))
         lonely = int(where[:, 0].argmax())  # far from all others: one of those that were put apart
         x = 20 + where[lonely, 0] * (box["width"] - 40)
         y = box["height"] - 20 - where[lonely, 1] * (box["height"] - 40)
         canvas.hover(position={"x": x, "y": y})
-        expected = shown.data["codes"]["index"][lonely]
+        expected = shown.book["codes"]["index"][lonely]
         assert shown.page.locator(".tip").inner_text() == expected
         canvas.click(position={"x": x, "y": y})
         assert f"Code {expected}\n" in shown.page.locator("#inspector").inner_text()
@@ -355,19 +355,52 @@ def test_any_model_alone_has_a_page(
     if model.quantizer.positionwise:
         indices = torch.cat([model.encode(image[None].float() / 255) for _, image in
                              open_images(tmp_path / "data.npy").readable(range(5))])  # fmt: skip
-        first = indices[..., 0] if model.quantizer.index_shape else indices
-        codes, counts = first.unique(return_counts=True)
-        shown = page.locator("#atlas > div:not(.dead)").count()
-        assert shown == len(codes)
-        if (size := model.quantizer.codebook_sizes[0]) <= MOST_CODES:
-            assert page.locator("#atlas > div.dead").count() == size - len(codes)
-        else:
-            assert "the most used ones, and some that do not occur" in text
-        assert page.locator("#atlas > div").first.get_attribute("data-code") == str(int(codes[counts.argmax()]))
+        sizes = model.quantizer.codebook_sizes
+        for book, own in enumerate(indices.reshape(-1, len(sizes)).unbind(1)):
+            if len(sizes) > 1:
+                page.get_by_label(str(book + 1), exact=True).check()
+            codes, counts = own.unique(return_counts=True)
+            assert page.locator("#atlas > div:not(.dead)").count() == len(codes)
+            if sizes[book] <= MOST_CODES:
+                assert page.locator("#atlas > div.dead").count() == sizes[book] - len(codes)
+            else:
+                assert "the most used ones, and some that do not occur" in text
+            assert page.locator("#atlas > div").first.get_attribute("data-code") == str(int(codes[counts.argmax()]))
     else:
         assert "no atlas" in text
     if model.quantizer.index_shape:
         assert page.locator(".plain tbody tr").count() == model.quantizer.index_shape[0]
+    page.close()
+    assert not noise
+
+
+def test_each_of_several_codebooks_has_tokens_to_change(browser: Browser, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vq = lexel.ResidualQuantizer([lexel.VectorQuantizer(16, 4) for _ in range(2)])
+    model = VQVAE(vq, hidden_channels=8, residual_layers=0).eval()
+    with torch.no_grad():
+        for stage in vq.quantizers:
+            stage.codebook.weight.normal_(std=3)
+    model.save_pretrained(tmp_path / "model")
+    np.save(tmp_path / "data.npy", np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3)).astype(np.uint8))
+    page, noise = opened(browser, write_report(tmp_path / "model", tmp_path / "report.html", tmp_path / "data.npy"))
+    _, image = next(iter(open_images(tmp_path / "data.npy").readable(range(1))))
+    grid = model.encode(image[None].float() / 255)[0]
+    for book in (1, 0):
+        page.get_by_label(str(book + 1), exact=True).check()
+        page.wait_for_selector("#board[data-drawn]")
+        board = page.evaluate(f"data.books[{book}].board")
+        page.locator(".cells button").nth(3).click()
+        offered = page.locator("#palette button").last
+        changed = grid.clone()
+        changed[board["top"], board["left"] + 3, book] = int(offered.get_attribute("data-code") or "")
+        offered.click()
+        side, f = board["side"], board["factor"]
+        rows, columns = (slice(start * f, (start + side) * f) for start in (board["top"], board["left"]))
+        expected = to_pixels(model.decode(changed[None]))[0, :, rows, columns].int()
+        assert (expected - to_pixels(model.decode(grid[None]))[0, :, rows, columns].int()).abs().max() > 5
+        drawn = torch.tensor(page.locator("#board canvas").evaluate(PIXELS)).reshape(side * f, side * f, 4)
+        torch.testing.assert_close(drawn[..., :3].movedim(-1, 0).int(), expected, rtol=0, atol=1)
     page.close()
     assert not noise
 

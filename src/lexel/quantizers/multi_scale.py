@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lexel.estimators import StraightThrough
 from lexel.quantizers.base import Quantized, Quantizer
+from lexel.quantizers.residual import check_remainders
 
 __all__ = ["MultiScaleResidualQuantizer"]
 
@@ -48,7 +49,8 @@ class MultiScaleResidualQuantizer(Quantizer):
 
     Raises:
         TypeError: `quantizer` is not one.
-        ValueError: it has several codebooks, or a number is out of range.
+        ValueError: it has several codebooks, or a `NormalisedCodebook`, whose codes leave no remainder, or a number is
+            out of range.
 
     Example:
         >>> import torch, lexel
@@ -78,6 +80,7 @@ class MultiScaleResidualQuantizer(Quantizer):
             raise TypeError(f"{name}: quantizer must be a quantizer, got {quantizer!r}")
         if quantizer.index_shape or not quantizer.positionwise:
             raise ValueError(f"{name}: quantizer must have one codebook, got a {type(quantizer).__name__}")
+        check_remainders(name, [quantizer])
         super().__init__(quantizer.num_embeddings, quantizer.embedding_dim, channel_dim)
         self.scales = [scale if isinstance(scale, int) else tuple(scale) for scale in scales]
         self.sizes = [(scale, scale) if isinstance(scale, int) else (scale[0], scale[1]) for scale in scales]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lexel.codebook import FactorisedCodebook
+from lexel.codebook import FactorisedCodebook, NormalisedCodebook
 from lexel.distributed import uniform_of_rows
 from lexel.estimators import StraightThrough
 from lexel.quantizers.base import Quantized, Quantizer
@@ -58,7 +58,9 @@ class ResidualQuantizer(Composite):
 
     Raises:
         TypeError: `quantizers` holds something else.
-        ValueError: there are no quantizers, one is given twice, their sizes differ, or a number is out of range.
+        ValueError: there are no quantizers, one is given twice, their sizes differ, a number is out of range, or a
+            stage has a `NormalisedCodebook`: its codes are in another place and of another size than its inputs, so
+            that subtracting them leaves no remainder.
 
     Example:
         >>> import torch, lexel
@@ -80,6 +82,7 @@ class ResidualQuantizer(Composite):
     ) -> None:
         name = type(self).__name__
         stages = check_parts(name, quantizers, "set depth")
+        check_remainders(name, stages)
         sizes = [stage.embedding_dim for stage in stages]
         if len(set(sizes)) > 1:
             raise ValueError(f"{name}: all quantizers must have the same embedding_dim, got {sizes}")
@@ -204,6 +207,25 @@ class ResidualQuantizer(Composite):
     def extra_repr(self) -> str:
         """Show what the stages' own lines do not."""
         return f"depth={len(self.parts)}, dropout={self.dropout}"
+
+
+def check_remainders(name: str, stages: Sequence[Quantizer]) -> None:
+    """Refuse stages whose codes cannot be subtracted from their inputs.
+
+    Raises:
+        ValueError: a stage has a `NormalisedCodebook`, and no learned map behind it.
+    """
+    if any(map(_codes_elsewhere, stages)):
+        raise ValueError(
+            f"{name}: the codes of a NormalisedCodebook lie elsewhere than its inputs, so that they leave no "
+            "remainder; choose another codebook, or put the stage in a ProjectedQuantizer, which learns a way back"
+        )
+
+
+def _codes_elsewhere(module: nn.Module) -> bool:
+    if isinstance(module, VectorQuantizer):
+        return isinstance(module.codebook.settings, NormalisedCodebook)
+    return not isinstance(module, ProjectedQuantizer) and any(map(_codes_elsewhere, module.children()))
 
 
 def _quantize(stage: Quantizer, residual: Tensor, partial: Tensor, valid: Tensor | None) -> Quantized:

@@ -19,22 +19,19 @@ BATCH = 1 << 14
 
 @dataclass(frozen=True)
 class CodeTable:
-    """Codes of a model's first codebook, the most used first.
+    """Codes of one of a model's codebooks, the most used first.
 
     Attributes:
         indices: int64 `(n,)`.
         counts: how often each was chosen, int64 `(n,)`, falling.
         vectors: what each stands for, `(n, D)`.
         patches: what each looks like, uint8 `(n, C, f, f)`.
-        typical: int64 `(Q,)`, the most used index of each codebook, which is what the others hold meanwhile; None where
-            there is one codebook.
     """
 
     indices: Tensor
     counts: Tensor
     vectors: Tensor
     patches: Tensor
-    typical: Tensor | None
 
     def rows(self, indices: Tensor) -> Tensor:
         """Return where `indices` stand in the table, the same shape; −1 for those that are not in it."""
@@ -53,9 +50,17 @@ class CodeTable:
 
 @torch.no_grad()
 def code_table(
-    model: VQVAE, indices: Tensor, counts: Tensor, typical: Tensor | None, *, most: int, unused: int, keep: Tensor
+    model: VQVAE,
+    indices: Tensor,
+    counts: Tensor,
+    typical: Tensor | None = None,
+    book: int = 0,
+    *,
+    most: int,
+    unused: int,
+    keep: Tensor,
 ) -> CodeTable:
-    """Look at the codes of the first codebook: all, or if that is too many, the most used and some that are not used.
+    """Look at the codes of a codebook: all, or if that is too many, the most used and some that are not used.
 
     A code's patch is the middle of a grid that holds nothing else.
 
@@ -63,12 +68,13 @@ def code_table(
         model: in eval mode, with a quantizer of single positions.
         indices: the codes that were chosen.
         counts: how often.
-        typical: the most used index of each codebook; None where there is one codebook.
+        typical: int64 `(Q,)`, what the other codebooks hold meanwhile; None where there is one codebook.
+        book: which codebook.
         most: how many codes to look at, if they were chosen.
         unused: how many of the others, where not all codes fit.
         keep: codes to look at in any case, of those that were chosen.
     """
-    num_embeddings = model.quantizer.codebook_sizes[0]
+    num_embeddings = model.quantizer.codebook_sizes[book]
     if num_embeddings <= most:
         dead = _without(torch.arange(num_embeddings), indices)
     else:  # drawn, since they may be too many to list
@@ -85,10 +91,10 @@ def code_table(
     field = (2 * radius + 1,) * 2
     vectors, patches = [], []
     for some in torch.split(codes, max(1, BATCH // (field[0] * field[1]))):
-        vectors.append(model.quantizer.lookup(_with_others(some[:, None, None], typical))[:, :, 0, 0].float())
-        grids = _with_others(some[:, None, None].expand(-1, *field), typical)
+        vectors.append(model.quantizer.lookup(_with_others(some[:, None, None], typical, book))[:, :, 0, 0].float())
+        grids = _with_others(some[:, None, None].expand(-1, *field), typical, book)
         patches.append(_cell(to_pixels(model.decode(grids)), radius, model.downsampling))
-    return CodeTable(codes, counts, torch.cat(vectors), torch.cat(patches), typical)
+    return CodeTable(codes, counts, torch.cat(vectors), torch.cat(patches))
 
 
 def reach(model: VQVAE) -> int:
@@ -127,17 +133,18 @@ def choices(table: CodeTable, rows: Tensor, similar: int, frequent: int) -> Tens
 
 
 @torch.no_grad()
-def swaps(model: VQVAE, grid: Tensor, places: Tensor, codes: Tensor, radius: int) -> Tensor:
+def swaps(model: VQVAE, grid: Tensor, places: Tensor, codes: Tensor, radius: int, book: int = 0) -> Tensor:
     """Return how the decoded image changes when another code stands at a place, modulo 256.
 
     Only a window of the grid around the place is decoded, as wide as anything that can matter.
 
     Args:
         model: in eval mode.
-        grid: indices of an image, `(h, w)`, or `(h, w, Q)`, of which the first codebook's are changed.
+        grid: indices of an image, `(h, w)` or `(h, w, Q)`.
         places: row and column, `(n, 2)`.
         codes: what to put there instead, one after the other, `(n, a)`.
         radius: r, the model's reach.
+        book: whose indices are changed.
 
     Returns:
         uint8 `(n, a, C, (2r+1)·f, (2r+1)·f)`: new less old pixels around the place; zero outside the image.
@@ -149,7 +156,7 @@ def swaps(model: VQVAE, grid: Tensor, places: Tensor, codes: Tensor, radius: int
         top = min(max(y - 2 * radius, 0), grid.shape[0] - height)
         left = min(max(x - 2 * radius, 0), grid.shape[1] - width)
         window = grid[top : top + height, left : left + width].repeat(codes.shape[1] + 1, *[1] * (grid.ndim))
-        window.view(*window.shape[:3], -1)[1:, y - top, x - left, 0] = codes[number]
+        window.view(*window.shape[:3], -1)[1:, y - top, x - left, book] = codes[number]
         pixels = to_pixels(model.decode(window))
         # The part of the tile that lies within the window, in the tile's positions and in the window's.
         y0, x0 = max(top - (y - radius), 0), max(left - (x - radius), 0)
@@ -188,12 +195,12 @@ def _cell(pixels: Tensor, radius: int, side: int) -> Tensor:
     return pixels[..., middle, middle]
 
 
-def _with_others(codes: Tensor, typical: Tensor | None) -> Tensor:
-    """Indices of all codebooks for codes of the first one."""
+def _with_others(codes: Tensor, typical: Tensor | None, book: int) -> Tensor:
+    """Indices of all codebooks for codes of one."""
     if typical is None:
         return codes
     indices = typical.expand(*codes.shape, -1).clone()
-    indices[..., 0] = codes
+    indices[..., book] = codes
     return indices
 
 

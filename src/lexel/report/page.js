@@ -166,7 +166,7 @@ if (byId("curves")) {
     ["loss", "loss", { logY: true }],
     ["distortion", "distortion of the codes", { logY: true }],
     ["usage", "codes in use", { format: percent, zero: true, limit: 1 }],
-    ["perplexity", "perplexity", { zero: true, limit: data.codes ? +data.codes.of : undefined }],
+    ["perplexity", "perplexity", { zero: true, limit: data.books.length ? +data.books[0].codes.of : undefined }],
     ["dead_codes", "dead codes", { zero: true }],
   ]) {
     if (!(column in metrics)) continue;
@@ -178,7 +178,16 @@ if (byId("curves")) {
 
 /* ---- codes ---- */
 
-if (data.codes) showCodes(data);
+/** Everything of one codebook is made from its template; what was there goes, with all that listened to it. */
+function showBook(number) {
+  byId("book").replaceChildren(byId(`book-${number}`).content.cloneNode(true));
+  showCodes(data.books[number]);
+}
+document.querySelectorAll("#books input").forEach((input, number) => {
+  input.checked = number === 0; // browsers remember another one over a reload
+  input.addEventListener("change", () => showBook(number));
+});
+if (data.books.length) showBook(0);
 
 function showCodes({ codes, atlas, grids, board }) {
   const many = codes.index.length;
@@ -190,7 +199,8 @@ function showCodes({ codes, atlas, grids, board }) {
   };
 
   // One rule for all patches: the long address of the atlas is in the page once.
-  const sheet = element("style");
+  byId("patches")?.remove();
+  const sheet = element("style", { id: "patches" });
   sheet.textContent = `.patch { background: url(${atlas.picture}) 0 0 / ${100 * atlas.columns}% ${100 * rows}% }`;
   document.head.append(sheet);
   const patch = (code) => {

@@ -42,8 +42,9 @@ MARK = '<meta name="generator" content="Lexel">'  # by which a report is known, 
 SIDE = 384  # of the part of each image that is looked at
 POSITIONS = 1 << 18  # so many codes say enough about their frequencies
 SHOWN = 4  # images, and three times as many small ones
-MOST_CODES, UNUSED = 16384, 48
-PATCHES = 2_000_000  # pixels of all codes' patches: from there on they are made smaller
+BOOKS = 8  # codebooks that are shown
+MOST_CODES, UNUSED = 16384, 48  # of all of them
+PATCHES = 2_000_000  # pixels of all their patches: from there on they are made smaller
 MOST_ROWS = 1000
 SMALL = 128  # pixels: sides of small images
 SIMILAR, FREQUENT, NEIGHBOURS = 4, 4, 8
@@ -123,7 +124,7 @@ def write_report(
     single = model.quantizer.positionwise
     data_of_page: dict[str, Any] = {
         "metrics": {name: [row.get(name) for row in kept_rows] for name in (rows[0] if rows else ())},
-        **(_codes(model, looked) if single else {}),
+        "books": _books(model, looked) if single else [],
     }
     html = _render(
         mark=MARK,
@@ -325,29 +326,39 @@ def _health(
     return ("good", "Healthy", sentence) if healthy else ("fair", "Worth a look", sentence)
 
 
-def _codes(model: VQVAE, looked: _Looked) -> dict[str, Any]:
-    """Return what the page shows of the codes of the first codebook, and of putting one in another's place."""
-    several = bool(model.quantizer.index_shape)
+def _books(model: VQVAE, looked: _Looked) -> list[dict[str, Any]]:
+    """Return what the page shows of each codebook, while the others hold their most frequent codes."""
     counted = [usage.counts() for usage in looked.usages]
-    typical = torch.stack([indices[counts.argmax()] for indices, counts in counted]) if several else None
-    grids = [grid[..., 0] if several else grid for grid in looked.grids]
+    typical = None
+    if model.quantizer.index_shape:
+        typical = torch.stack([indices[counts.argmax()] for indices, counts in counted])
+    shown = min(len(counted), BOOKS)
+    return [_codes(model, looked, *counted[book], typical, book, shown) for book in range(shown)]
+
+
+def _codes(
+    model: VQVAE, looked: _Looked, chosen: Tensor, counts: Tensor, typical: Tensor | None, book: int, books: int
+) -> dict[str, Any]:
+    """Return what the page shows of one of `books` codebooks, and of putting a code in another's place."""
+    grids = [grid if typical is None else grid[..., book] for grid in looked.grids]
     radius, f = reach(model), model.downsampling
 
     window = math.prod(min(side, 4 * radius + 1) for side in grids[0].shape)
-    affordable = min(DECODED // window, KEPT // ((2 * radius + 1) * f) ** 2)
+    affordable = min(DECODED // window, KEPT // ((2 * radius + 1) * f) ** 2) // books
     side = min(BOARD, *grids[0].shape, max(1, math.isqrt(affordable // (SIMILAR + FREQUENT))))
     whole = to_pixels(model.decode(looked.grids[0][None]))[0]
     top, left = _liveliest(whole, side, f)
     board = grids[0][top : top + side, left : left + side].flatten()
 
-    table = code_table(model, *counted[0], typical, most=MOST_CODES, unused=UNUSED, keep=board)
+    most = MOST_CODES // books
+    table = code_table(model, chosen, counts, typical, book, most=most, unused=UNUSED, keep=board)
     xy, share = on_a_plane(table.vectors)
     others = choices(table, table.rows(board), SIMILAR, FREQUENT)
     places = torch.cartesian_prod(torch.arange(top, top + side), torch.arange(left, left + side))
-    changes = swaps(model, looked.grids[0], places, table.indices[others], radius)
+    changes = swaps(model, looked.grids[0], places, table.indices[others], radius, book)
     # One column for each of the board's; below each other the choices of each of its rows.
     changes = changes.reshape(side, side, *changes.shape[1:]).transpose(1, 2).flatten(0, 2)
-    patches, small = table.patches, min(32, math.isqrt(PATCHES // len(table.patches)))
+    patches, small = table.patches, min(32, math.isqrt(PATCHES // books // len(table.patches)))
     if f > small:
         patches = F.adaptive_avg_pool2d(patches.float(), small).round().byte()
     columns = math.isqrt(len(patches) - 1) + 1
@@ -357,9 +368,9 @@ def _codes(model: VQVAE, looked: _Looked) -> dict[str, Any]:
             "count": table.counts.tolist(),
             "near": table.nearest(torch.arange(len(table.indices)), NEIGHBOURS).tolist(),
             "xy": [[float(f"{value:.4g}") for value in point] for point in xy.tolist()],
-            "total": int(counted[0][1].sum()),
-            "used": len(counted[0][0]),
-            "of": str(model.quantizer.codebook_sizes[0]),
+            "total": int(counts.sum()),
+            "used": len(chosen),
+            "of": str(model.quantizer.codebook_sizes[book]),
         },
         "share": share,
         "atlas": {"columns": columns, "picture": _data_uri(_tiled(patches, columns))},
