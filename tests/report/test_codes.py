@@ -8,7 +8,7 @@ import torch
 import lexel
 from lexel.images import to_pixels
 from lexel.models import VQVAE
-from lexel.report.codes import choices, code_table, on_a_plane, reach, swaps
+from lexel.report.codes import choices, code_table, on_a_plane, ordinary, reach, swaps
 
 
 def model(quantizer: lexel.Quantizer | None = None, **settings: object) -> VQVAE:
@@ -87,6 +87,15 @@ def test_of_very_many_codes_none_is_listed() -> None:
     table = code_table(vqvae, indices, torch.tensor([1, 2]), most=100, unused=20, keep=indices)
     assert table.indices[:2].tolist() == [2**62 - 1, 2**61]
     assert len(table.indices) == 22
+
+
+@torch.no_grad()
+def test_an_ordinary_position_is_near_the_mean() -> None:
+    vqvae = model(lexel.ResidualQuantizer([lexel.VectorQuantizer(12, 4) for _ in range(2)]))
+    grids = [torch.randint(12, (5, 7, 2)), torch.randint(12, (4, 4, 2))]
+    vectors = torch.cat([vqvae.quantizer.lookup(grid[None])[0].flatten(1).T for grid in grids])
+    place = (vectors - vectors.mean(0)).norm(dim=1).argmin()
+    assert ordinary(vqvae, grids).tolist() == torch.cat([grid.flatten(0, 1) for grid in grids])[place].tolist()
 
 
 def test_choices_are_others_each_once() -> None:

@@ -11,7 +11,7 @@ from lexel.images import to_pixels
 from lexel.models import VQVAE
 from lexel.nearest import nearest_code
 
-__all__ = ["CodeTable", "choices", "code_table", "on_a_plane", "reach", "swaps"]
+__all__ = ["CodeTable", "choices", "code_table", "on_a_plane", "ordinary", "reach", "swaps"]
 
 # Decoded at once, in positions of the grid: more would not be quicker, and needs memory.
 BATCH = 1 << 14
@@ -53,7 +53,7 @@ def code_table(
     model: VQVAE,
     indices: Tensor,
     counts: Tensor,
-    typical: Tensor | None = None,
+    others: Tensor | None = None,
     book: int = 0,
     *,
     most: int,
@@ -68,7 +68,7 @@ def code_table(
         model: in eval mode, with a quantizer of single positions.
         indices: the codes that were chosen.
         counts: how often.
-        typical: int64 `(Q,)`, what the other codebooks hold meanwhile; None where there is one codebook.
+        others: int64 `(Q,)`, what the other codebooks hold meanwhile; None where there is one codebook.
         book: which codebook.
         most: how many codes to look at, if they were chosen.
         unused: how many of the others, where not all codes fit.
@@ -91,10 +91,22 @@ def code_table(
     field = (2 * radius + 1,) * 2
     vectors, patches = [], []
     for some in torch.split(codes, max(1, BATCH // (field[0] * field[1]))):
-        vectors.append(model.quantizer.lookup(_with_others(some[:, None, None], typical, book))[:, :, 0, 0].float())
-        grids = _with_others(some[:, None, None].expand(-1, *field), typical, book)
+        vectors.append(model.quantizer.lookup(_with_others(some[:, None, None], others, book))[:, :, 0, 0].float())
+        grids = _with_others(some[:, None, None].expand(-1, *field), others, book)
         patches.append(_cell(to_pixels(model.decode(grids)), radius, model.downsampling))
     return CodeTable(codes, counts, torch.cat(vectors), torch.cat(patches))
+
+
+def ordinary(model: VQVAE, grids: list[Tensor]) -> Tensor:
+    """Return the indices `(Q,)` of the position whose quantized vector is nearest to the mean of all positions.
+
+    Args:
+        model: with several codebooks.
+        grids: indices of images, `(h, w, Q)` each.
+    """
+    indices = torch.cat([grid.flatten(0, 1) for grid in grids])
+    vectors = model.quantizer.lookup(indices[:, None, None])[:, :, 0, 0].float()
+    return indices[nearest_code(vectors.mean(0, keepdim=True), vectors)[0]]
 
 
 def reach(model: VQVAE) -> int:
@@ -195,11 +207,11 @@ def _cell(pixels: Tensor, radius: int, side: int) -> Tensor:
     return pixels[..., middle, middle]
 
 
-def _with_others(codes: Tensor, typical: Tensor | None, book: int) -> Tensor:
+def _with_others(codes: Tensor, others: Tensor | None, book: int) -> Tensor:
     """Indices of all codebooks for codes of one."""
-    if typical is None:
+    if others is None:
         return codes
-    indices = typical.expand(*codes.shape, -1).clone()
+    indices = others.expand(*codes.shape, -1).clone()
     indices[..., book] = codes
     return indices
 

@@ -25,7 +25,7 @@ from lexel.images import Images, open_images, psnr, to_pixels
 from lexel.metrics import CodeUsage, Usage
 from lexel.models import MODEL, VQVAE, load_model
 from lexel.quantizers import MultiScaleResidualQuantizer, VectorQuantizer
-from lexel.report.codes import choices, code_table, on_a_plane, reach, swaps
+from lexel.report.codes import choices, code_table, on_a_plane, ordinary, reach, swaps
 from lexel.report.pictures import centre, coloured, heat_map
 from lexel.training.settings import CONFIG, ENVIRONMENT, METRICS, REPORT
 
@@ -327,20 +327,17 @@ def _health(
 
 
 def _books(model: VQVAE, looked: _Looked) -> list[dict[str, Any]]:
-    """Return what the page shows of each codebook, while the others hold their most frequent codes."""
-    counted = [usage.counts() for usage in looked.usages]
-    typical = None
-    if model.quantizer.index_shape:
-        typical = torch.stack([indices[counts.argmax()] for indices, counts in counted])
-    shown = min(len(counted), BOOKS)
-    return [_codes(model, looked, *counted[book], typical, book, shown) for book in range(shown)]
+    """Return what the page shows of each codebook."""
+    others = ordinary(model, looked.grids) if model.quantizer.index_shape else None
+    shown = looked.usages[:BOOKS]
+    return [_codes(model, looked, *usage.counts(), others, book, len(shown)) for book, usage in enumerate(shown)]
 
 
 def _codes(
-    model: VQVAE, looked: _Looked, chosen: Tensor, counts: Tensor, typical: Tensor | None, book: int, books: int
+    model: VQVAE, looked: _Looked, chosen: Tensor, counts: Tensor, others: Tensor | None, book: int, books: int
 ) -> dict[str, Any]:
     """Return what the page shows of one of `books` codebooks, and of putting a code in another's place."""
-    grids = [grid if typical is None else grid[..., book] for grid in looked.grids]
+    grids = [grid if others is None else grid[..., book] for grid in looked.grids]
     radius, f = reach(model), model.downsampling
 
     window = math.prod(min(side, 4 * radius + 1) for side in grids[0].shape)
@@ -351,11 +348,11 @@ def _codes(
     board = grids[0][top : top + side, left : left + side].flatten()
 
     most = MOST_CODES // books
-    table = code_table(model, chosen, counts, typical, book, most=most, unused=UNUSED, keep=board)
+    table = code_table(model, chosen, counts, others, book, most=most, unused=UNUSED, keep=board)
     xy, share = on_a_plane(table.vectors)
-    others = choices(table, table.rows(board), SIMILAR, FREQUENT)
+    offered = choices(table, table.rows(board), SIMILAR, FREQUENT)
     places = torch.cartesian_prod(torch.arange(top, top + side), torch.arange(left, left + side))
-    changes = swaps(model, looked.grids[0], places, table.indices[others], radius, book)
+    changes = swaps(model, looked.grids[0], places, table.indices[offered], radius, book)
     # One column for each of the board's; below each other the choices of each of its rows.
     changes = changes.reshape(side, side, *changes.shape[1:]).transpose(1, 2).flatten(0, 2)
     patches, small = table.patches, min(32, math.isqrt(PATCHES // books // len(table.patches)))
@@ -381,11 +378,11 @@ def _codes(
             "left": left,
             "factor": f,
             "reach": radius,
-            "similar": min(SIMILAR, others.shape[1]),
+            "similar": min(SIMILAR, offered.shape[1]),
             "codes": table.rows(board).tolist(),
-            "choices": others.tolist(),
+            "choices": offered.tolist(),
             "picture": _data_uri(whole[:, top * f : (top + side) * f, left * f : (left + side) * f]),
-            "changes": _data_uri(_tiled(changes, side)) if others.numel() else "",
+            "changes": _data_uri(_tiled(changes, side)) if offered.numel() else "",
         },
     }
 
