@@ -46,9 +46,10 @@ class ResidualQuantizer(Composite):
     chained instead, as in DAC: r_{q+1} = r_q − e_q, and in training each output keeps its own gradient.
 
     The levels of a `FiniteScalarQuantizer` have a fixed width, and a remainder is narrower than a level: stages of it
-    refine each other when each sits in a `ProjectedQuantizer`, whose maps find the scale. The `ResidualFSQ` of
-    vector-quantize-pytorch squashes its input, divides stage q by L^−q, clamps it, and has levels symmetric about zero
-    for even L too; so its indices are others.
+    refine each other when each sits in a `ProjectedQuantizer`, whose maps find the scale. The same goes for the codes
+    of a `CosineCodebook`, which all have length 1; `StraightThrough(metric="cosine")` chooses by the angle, too, and
+    the codes keep their lengths. The `ResidualFSQ` of vector-quantize-pytorch squashes its input, divides stage q by
+    L^−q, clamps it, and has levels symmetric about zero for even L too; so its indices are others.
 
     Args:
         quantizers: the stages, each given once; an `ImplicitQuantizer` is told the sum of those before it.
