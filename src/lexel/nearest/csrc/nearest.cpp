@@ -218,7 +218,8 @@ public:
         capacity = shortest();
         int mode = first_mode();
         if (P.n >= 4 * SAMPLE) mode = probe(mode);
-        const int64_t lists = fits(mode) ? LIST_BYTES : ALL_BYTES - BLOCK_BYTES - fine_bytes(mode);
+        // What one mode leaves undecided is searched again in float32, with the same lists.
+        const int64_t lists = fits(mode) || fits(F32) ? LIST_BYTES : ALL_BYTES - BLOCK_BYTES - fine_bytes(mode);
         const int64_t chunk = std::max<int64_t>(1024, lists / (capacity * int64_t(sizeof(Entry))));
         left.clear();
         for (int64_t first = 0; first < P.n; first += chunk)
@@ -463,6 +464,7 @@ private:
         const int64_t scratch_size = row_bytes * (tile + lanes) + 4 * (P.d + 16 + 3 * tile) + 256;
         std::vector<Buffer<char>> scratch(size_t(team.size()));
         const bool whole = fits(mode);
+        if (!whole && held_mode >= 0) block = Buffer<char>();  // larger than is needed from now on
         if (whole && held_mode != mode) panels = pack(mode, 0, groups, block);
         held_mode = whole ? mode : -1;
         for (int64_t g0 = 0; g0 < groups; g0 += per_block) {
