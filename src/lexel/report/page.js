@@ -180,6 +180,7 @@ if (byId("curves")) {
 
 /** Everything of one codebook is made from its template; what was there goes, with all that listened to it. */
 function showBook(number) {
+  onTheme.length = 0;
   byId("book").replaceChildren(byId(`book-${number}`).content.cloneNode(true));
   showCodes(data.books[number]);
 }
@@ -199,10 +200,9 @@ function showCodes({ codes, atlas, grids, board }) {
   };
 
   // One rule for all patches: the long address of the atlas is in the page once.
-  byId("patches")?.remove();
-  const sheet = element("style", { id: "patches" });
+  const sheet = element("style");
   sheet.textContent = `.patch { background: url(${atlas.picture}) 0 0 / ${100 * atlas.columns}% ${100 * rows}% }`;
-  document.head.append(sheet);
+  byId("book").append(sheet);
   const patch = (code) => {
     const made = element("span", { className: "patch" });
     const [column, row] = [code % atlas.columns, Math.floor(code / atlas.columns)];

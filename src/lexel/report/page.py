@@ -329,30 +329,38 @@ def _health(
 def _books(model: VQVAE, looked: _Looked) -> list[dict[str, Any]]:
     """Return what the page shows of each codebook."""
     others = ordinary(model, looked.grids) if model.quantizer.index_shape else None
-    shown = looked.usages[:BOOKS]
-    return [_codes(model, looked, *usage.counts(), others, book, len(shown)) for book, usage in enumerate(shown)]
+    books = min(len(looked.usages), BOOKS)
+    board = _board(model, looked.grids[0], books)
+    return [_codes(model, looked, board, others, book, books) for book in range(books)]
+
+
+def _board(model: VQVAE, grid: Tensor, books: int) -> dict[str, Any]:
+    """Return the part of the first image whose tokens can be changed, as large as `books` codebooks can afford."""
+    radius, f, shape = reach(model), model.downsampling, grid.shape[:2]
+    window = math.prod(min(side, 4 * radius + 1) for side in shape)
+    affordable = min(DECODED // window, KEPT // ((2 * radius + 1) * f) ** 2) // books
+    side = min(BOARD, *shape, max(1, math.isqrt(affordable // (SIMILAR + FREQUENT))))
+    whole = to_pixels(model.decode(grid[None]))[0]
+    top, left = _liveliest(whole, side, f)
+    picture = whole[:, top * f : (top + side) * f, left * f : (left + side) * f]
+    return {"side": side, "top": top, "left": left, "factor": f, "reach": radius, "picture": _data_uri(picture)}
 
 
 def _codes(
-    model: VQVAE, looked: _Looked, chosen: Tensor, counts: Tensor, others: Tensor | None, book: int, books: int
+    model: VQVAE, looked: _Looked, board: dict[str, Any], others: Tensor | None, book: int, books: int
 ) -> dict[str, Any]:
     """Return what the page shows of one of `books` codebooks, and of putting a code in another's place."""
     grids = [grid if others is None else grid[..., book] for grid in looked.grids]
-    radius, f = reach(model), model.downsampling
-
-    window = math.prod(min(side, 4 * radius + 1) for side in grids[0].shape)
-    affordable = min(DECODED // window, KEPT // ((2 * radius + 1) * f) ** 2) // books
-    side = min(BOARD, *grids[0].shape, max(1, math.isqrt(affordable // (SIMILAR + FREQUENT))))
-    whole = to_pixels(model.decode(looked.grids[0][None]))[0]
-    top, left = _liveliest(whole, side, f)
-    board = grids[0][top : top + side, left : left + side].flatten()
+    side, top, left, f = (board[name] for name in ("side", "top", "left", "factor"))
+    own = grids[0][top : top + side, left : left + side].flatten()
+    chosen, counts = looked.usages[book].counts()
 
     most = MOST_CODES // books
-    table = code_table(model, chosen, counts, others, book, most=most, unused=UNUSED, keep=board)
+    table = code_table(model, chosen, counts, others, book, most=most, unused=UNUSED, keep=own)
     xy, share = on_a_plane(table.vectors)
-    offered = choices(table, table.rows(board), SIMILAR, FREQUENT)
+    offered = choices(table, table.rows(own), SIMILAR, FREQUENT)
     places = torch.cartesian_prod(torch.arange(top, top + side), torch.arange(left, left + side))
-    changes = swaps(model, looked.grids[0], places, table.indices[offered], radius, book)
+    changes = swaps(model, looked.grids[0], places, table.indices[offered], board["reach"], book)
     # One column for each of the board's; below each other the choices of each of its rows.
     changes = changes.reshape(side, side, *changes.shape[1:]).transpose(1, 2).flatten(0, 2)
     patches, small = table.patches, min(32, math.isqrt(PATCHES // books // len(table.patches)))
@@ -373,15 +381,10 @@ def _codes(
         "atlas": {"columns": columns, "picture": _data_uri(_tiled(patches, columns))},
         "grids": [table.rows(grid).tolist() for grid in grids],
         "board": {
-            "side": side,
-            "top": top,
-            "left": left,
-            "factor": f,
-            "reach": radius,
+            **board,
             "similar": min(SIMILAR, offered.shape[1]),
-            "codes": table.rows(board).tolist(),
+            "codes": table.rows(own).tolist(),
             "choices": offered.tolist(),
-            "picture": _data_uri(whole[:, top * f : (top + side) * f, left * f : (left + side) * f]),
             "changes": _data_uri(_tiled(changes, side)) if offered.numel() else "",
         },
     }

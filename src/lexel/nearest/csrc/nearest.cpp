@@ -195,7 +195,7 @@ private:
 };
 
 constexpr int64_t BLOCK_BYTES = 16 << 20;  // packed codes that all rows go through before the next
-constexpr int64_t ALL_BYTES = 52 << 20;    // all that is allocated here
+constexpr int64_t ALL_BYTES = 52 << 20;    // packed codes, float32 panels and lists together
 constexpr int64_t CACHE_BYTES = 8 << 20;   // float32 panels that stay in the outer caches while rows are decided
 constexpr int64_t FINE_BYTES = 24 << 20;   // float32 panels of the whole codebook, if they fit
 constexpr int64_t LIST_BYTES = 12 << 20;   // lists of the rows of one chunk; more where each chunk packs the codes anew
