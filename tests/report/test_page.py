@@ -45,16 +45,17 @@ def browser() -> Iterator[Browser]:
 
 @dataclass
 class Shown:
-    """A run, its page in a browser, and what the model says of the images on it."""
+    """A run, its page in a browser with the codebook that it shows, and what the model says of the images on it."""
 
     run: Path
     page: Page
     model: VQVAE
     grids: list[Tensor]
+    number: int = 0
 
     @property
     def book(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.page.evaluate("data.books[0]")
+        found: dict[str, Any] = self.page.evaluate(f"data.books[{self.number}]")
         return found
 
     def pixels(self) -> Tensor:
@@ -67,7 +68,8 @@ class Shown:
         board, grid = self.book["board"], self.grids[0].clone()
         side, f = board["side"], board["factor"]
         for position, code in (edits or {}).items():
-            grid[board["top"] + position // side, board["left"] + position % side] = int(code)
+            own = grid.view(*grid.shape[:2], -1)[..., self.number]
+            own[board["top"] + position // side, board["left"] + position % side] = int(code)
         whole = to_pixels(self.model.decode(grid[None]))[0].int()
         top, left = board["top"] * f, board["left"] * f
         return whole[:, top : top + side * f, left : left + side * f]
@@ -389,18 +391,13 @@ def test_each_of_several_codebooks_has_tokens_to_change(browser: Browser, tmp_pa
     for book in (1, 0):
         page.get_by_label(str(book + 1), exact=True).check()
         page.wait_for_selector("#board[data-drawn]")
-        board = page.evaluate(f"data.books[{book}].board")
+        shown = Shown(tmp_path, page, model, [grid], book)
         page.locator(".cells button").nth(3).click()
         offered = page.locator("#palette button").last
-        changed = grid.clone()
-        changed[board["top"], board["left"] + 3, book] = int(offered.get_attribute("data-code") or "")
+        expected = shown.decoded({3: offered.get_attribute("data-code") or ""})
         offered.click()
-        side, f = board["side"], board["factor"]
-        rows, columns = (slice(start * f, (start + side) * f) for start in (board["top"], board["left"]))
-        expected = to_pixels(model.decode(changed[None]))[0, :, rows, columns].int()
-        assert (expected - to_pixels(model.decode(grid[None]))[0, :, rows, columns].int()).abs().max() > 5
-        drawn = torch.tensor(page.locator("#board canvas").evaluate(PIXELS)).reshape(side * f, side * f, 4)
-        torch.testing.assert_close(drawn[..., :3].movedim(-1, 0).int(), expected, rtol=0, atol=1)
+        assert (expected - shown.decoded()).abs().max() > 5
+        torch.testing.assert_close(shown.pixels().int(), expected, rtol=0, atol=1)
     page.close()
     assert not noise
 
