@@ -19,8 +19,8 @@ import torch
 
 import lexel
 from lexel.cli import main
-from lexel.models import load_model
-from lexel.training.demo import copy_photographs
+from lexel.demo import copy_photographs
+from lexel.runs import load_model
 from lexel.training.evaluate import Evaluation, evaluate
 
 PAGE = Path(__file__).parent.parent / "docs" / "quantizers.md"

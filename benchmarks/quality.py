@@ -27,10 +27,10 @@ from torch import Tensor, nn
 import lexel
 from benchmarks.kept import kept
 from benchmarks.layer import Seed, SeedEMA
-from lexel.images import open_images
+from lexel.data.images import open_images
+from lexel.demo import copy_photographs
 from lexel.metrics import Usage
 from lexel.models import VQVAE
-from lexel.training.demo import copy_photographs
 
 RESULTS = Path(__file__).parent / "results" / "quality.md"
 KEPT = RESULTS.with_suffix("")

@@ -30,8 +30,8 @@ from vector_quantize_pytorch import VectorQuantize
 
 import lexel
 from benchmarks.kept import kept
-from lexel.images import open_images
-from lexel.training.demo import copy_photographs
+from lexel.data.images import open_images
+from lexel.demo import copy_photographs
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "quality.md"

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 import lexel
 from lexel.cli import main
-from lexel.models import load_model
+from lexel.runs import load_model
 
 TINY = [
     *("--batch-size", "2", "--crop", "16", "--log-every", "2", "--model.hidden-channels", "8"),

@@ -13,7 +13,7 @@ from torch import Tensor
 from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
 
 import lexel
-from lexel.soft import by_rows, logits
+from lexel._core.soft_assignment import by_rows, logits
 
 LEARNING = [lexel.Gradient(), lexel.EMA()]
 ESTIMATORS = [
@@ -207,7 +207,7 @@ class TestSoft:
         for chunk in (64, 1 << 20):
             torch.manual_seed(0)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("lexel.soft.CHUNK", chunk)
+                patch.setattr("lexel._core.soft_assignment.CHUNK", chunk)
                 output = lexel.GumbelSoftmax(hard=False).quantize(z, codes, torch.tensor(0))[1]
                 found.append(gradients(output, upstream, z, codes))
         torch.testing.assert_close(*found)

@@ -38,7 +38,7 @@ def test_entropy_is_its_formula_for_any_chunk(
     torch.manual_seed(seed)
     z, table = (torch.randn(n, 3, dtype=torch.float64, requires_grad=True) for n in (rows, codes))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lexel.soft.CHUNK", chunk)
+        patch.setattr("lexel._core.soft_assignment.CHUNK", chunk)
         ours = lexel.Entropy(diversity=gamma, temperature=temperature)(z, table)
         found = torch.autograd.grad(ours, (z, table))
     expected = entropy(z, table, gamma, temperature)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import lexel
-from lexel.upkeep import kmeans
+from lexel.kmeans import kmeans
 
 LEARNING = [lexel.Gradient(), lexel.EMA(), lexel.EMA(warmup=10)]
 UPKEEP = [
@@ -132,7 +132,7 @@ class TestRevival:
         vq = lexel.VectorQuantizer(40, 4, learning=learning, upkeep=lexel.Revival())
         vq.upkeep[0].usage.zero_()
         z = torch.randn(64, 4)
-        anchors, strength = vq.upkeep[0].prepare(vq.codebook.weight.detach(), lexel.distributed.AllRows(z))
+        anchors, strength = vq.upkeep[0].prepare(vq.codebook.weight.detach(), lexel._core.collectives.AllRows(z))
         assert strength.all()
         assert distinct_rows_of(anchors, z)
 
@@ -177,7 +177,7 @@ class TestRevival:
         state = part.state(3)
         for _ in range(1000):
             state["usage"].zero_()
-            anchors, _ = part.prepare(codes, lexel.distributed.AllRows(torch.arange(10.0).unsqueeze(1)), state)
+            anchors, _ = part.prepare(codes, lexel._core.collectives.AllRows(torch.arange(10.0).unsqueeze(1)), state)
             hits[anchors.long().reshape(-1)] += 1
         assert hits.sum() == 3000
         assert (hits - 300).abs().max() < 5 * math.sqrt(300)

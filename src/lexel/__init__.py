@@ -9,6 +9,7 @@ loss, quantized, perplexity, encodings = vq(torch.randn(2, 64, 8, 8))
 from importlib.metadata import version as _version
 
 from lexel import presets
+from lexel._core.config import from_config, to_config
 from lexel.audit import audit
 from lexel.codebook import (
     AffineCodebook,
@@ -33,7 +34,6 @@ from lexel.estimators import (
 )
 from lexel.learning import EMA, Gradient, Learning
 from lexel.nearest import nearest_code
-from lexel.parts import from_config, to_config
 from lexel.quantizers import (
     BinarySphericalQuantizer,
     FiniteScalarQuantizer,

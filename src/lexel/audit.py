@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lexel.distributed import all_min, gather_rows, world_size
+from lexel._core.collectives import all_min, gather_rows, world_size
 from lexel.metrics import Usage
 
 __all__ = ["Audit", "Finding", "audit"]

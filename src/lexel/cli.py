@@ -16,10 +16,11 @@ try:
     from jsonargparse import SUPPRESS, ArgumentParser, Namespace, set_parsing_settings
     from rich.table import Table
 
-    from lexel.console import messages, results
-    from lexel.files import refuse_existing
-    from lexel.images import listed
-    from lexel.models import VQVAE, load_model
+    from lexel._core.console import messages, results
+    from lexel._core.files import refuse_existing
+    from lexel.data.images import listed
+    from lexel.models import VQVAE
+    from lexel.runs import CONFIG, load_model
     from lexel.tokens import decode_images, encode_images, read_tokens, write_tokens
     from lexel.training.settings import Settings
 except ImportError as error:
@@ -84,7 +85,7 @@ def _train(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
 
 
 def _resume(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
-    from lexel.training.run import CONFIG, train
+    from lexel.training.run import train
 
     run = Path(settings.run)
     if not (run / CONFIG).is_file():
@@ -146,7 +147,7 @@ def _decode(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
 
 
 def _demo(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
-    from lexel.training.demo import run_demo
+    from lexel.demo import run_demo
 
     model = _model(settings)
     config = _kept(settings, commands["demo"])

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lexel.distributed import all_sum
-from lexel.parts import Configurable, Stateful
+from lexel._core.collectives import all_sum
+from lexel._core.config import Configurable, Stateful
 
 __all__ = [
     "AffineCodebook",

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lexel.distributed import all_sum, rank
+from lexel._core.collectives import all_sum, rank
+from lexel._core.config import Configurable
+from lexel._core.soft_assignment import by_rows, logits
 from lexel.nearest import Metric, nearest_code
-from lexel.parts import Configurable
-from lexel.soft import by_rows, logits
 
 __all__ = [
     "NSVQ",

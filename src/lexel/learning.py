@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lexel.parts import Configurable
+from lexel._core.config import Configurable
 
 __all__ = ["EMA", "Gradient", "Learning"]
 

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lexel.distributed import all_sum, gather_rows, rank
+from lexel._core.collectives import all_sum, gather_rows, rank
 
 __all__ = ["CodeUsage", "Usage", "perplexity", "usage_counts", "usage_perplexity"]
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lexel._core.config import known
 from lexel.codebook import CosineCodebook, FactorisedCodebook, NormalisedCodebook, SimVQ
 from lexel.estimators import StraightThrough
 from lexel.learning import EMA
-from lexel.parts import known
 from lexel.quantizers import (
     BinarySphericalQuantizer,
     FiniteScalarQuantizer,

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lexel
-from lexel.models import VQVAE, load_model
+from lexel.models import VQVAE
+from lexel.runs import load_model
 
 
 def make(**settings: object) -> VQVAE:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import lexel
 from lexel.metrics import MOST_COUNTED, perplexity, usage_counts, usage_perplexity
-from lexel.quantizers.radix import from_digits, to_digits
+from lexel.quantizers._radix import from_digits, to_digits
 
 LEVELS = st.lists(st.integers(2, 9), min_size=1, max_size=5)
 

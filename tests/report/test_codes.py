@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lexel
-from lexel.images import to_pixels
+from lexel.data.images import to_pixels
 from lexel.models import VQVAE
 from lexel.report.codes import choices, code_table, on_a_plane, ordinary, reach, swaps
 

@@ -17,9 +17,10 @@ from torch import Tensor
 
 import lexel
 from lexel.cli import main
-from lexel.images import open_images, to_pixels
-from lexel.models import VQVAE, load_model
+from lexel.data.images import open_images, to_pixels
+from lexel.models import VQVAE
 from lexel.report.page import MOST_CODES, write_report
+from lexel.runs import load_model
 
 OPTIONS = (
     *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lexel.images import Images
+from lexel.data.images import Images
 from lexel.training.crops import RandomCrops, Remaining
 
 

@@ -1,5 +1,5 @@
 """Autoencoders that contain a quantizer. Needs the extra `lexel[models]`."""
 
-from lexel.models.vqvae import MODEL, VQVAE, load_model
+from lexel.models.vqvae import VQVAE
 
-__all__ = ["MODEL", "VQVAE", "load_model"]
+__all__ = ["VQVAE"]

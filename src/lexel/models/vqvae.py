@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lexel.parts import from_config, to_config
+from lexel._core.config import from_config, to_config
 from lexel.quantizers import Quantized, Quantizer
 
 try:
@@ -19,10 +19,9 @@ try:
 except ImportError as error:
     raise ImportError("lexel.models needs huggingface_hub and safetensors: pip install 'lexel[models]'") from error
 
-__all__ = ["MODEL", "VQVAE", "load_model"]
+__all__ = ["VQVAE"]
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-MODEL = "model"  # where a run keeps its model
 
 
 class ResidualLayer(nn.Module):
@@ -231,22 +230,6 @@ class VQVAE(
         except (SafetensorError, RuntimeError) as error:
             raise ValueError(f"{path} does not hold the weights of this model: {error}") from error
         return model.eval()
-
-
-def load_model(folder: Path) -> VQVAE:
-    """Load the model that stands in a folder, or that a run keeps there, in eval mode.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: its files are malformed, or hold another architecture.
-    """
-    found = folder / MODEL if (folder / MODEL).is_dir() else folder
-    if not (found / CONFIG).is_file():
-        raise FileNotFoundError(f"{folder} holds no model and no run that is finished")
-    try:
-        return VQVAE.from_pretrained(found)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{found / CONFIG} does not describe a Lexel model: {error}") from error
 
 
 def _doubled_by_transposed_convolution(channels: int, out_channels: int) -> nn.Module:

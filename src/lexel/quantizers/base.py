@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lexel.distributed import all_sum, mean_of_rows
+from lexel._core.collectives import all_sum, mean_of_rows
+from lexel._core.config import Configurable, from_config
 from lexel.metrics import usage_perplexity
-from lexel.parts import Configurable, from_config
 
 __all__ = ["Quantized", "Quantizer", "check_weight"]
 

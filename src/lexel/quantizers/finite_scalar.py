@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lexel.estimators import StraightThrough
+from lexel.quantizers._radix import check_levels, from_digits, to_digits
 from lexel.quantizers.base import Quantized, Quantizer, check_weight
-from lexel.quantizers.radix import check_levels, from_digits, to_digits
 
 __all__ = ["FiniteScalarQuantizer", "LatentQuantizer"]
 

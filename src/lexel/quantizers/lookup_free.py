@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lexel.estimators import StraightThrough
+from lexel.quantizers._radix import from_digits, to_digits
 from lexel.quantizers.base import Quantized, Quantizer, check_weight
-from lexel.quantizers.radix import from_digits, to_digits
 
 __all__ = ["BinarySphericalQuantizer", "LookupFreeQuantizer"]
 

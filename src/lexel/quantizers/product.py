@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lexel.quantizers._composite import Composite, check_parts
 from lexel.quantizers.base import Quantized, Quantizer
-from lexel.quantizers.composite import Composite, check_parts
 
 __all__ = ["ProductQuantizer"]
 

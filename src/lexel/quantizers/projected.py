@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lexel.codebook import apply_layer
+from lexel.quantizers._composite import check_parts
 from lexel.quantizers.base import Quantized, Quantizer
-from lexel.quantizers.composite import check_parts
 
 __all__ = ["ProjectedQuantizer"]
 

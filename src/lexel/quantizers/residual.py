@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lexel._core.collectives import uniform_of_rows
 from lexel.codebook import FactorisedCodebook, NormalisedCodebook
-from lexel.distributed import uniform_of_rows
 from lexel.estimators import StraightThrough
+from lexel.quantizers._composite import Composite, check_parts
 from lexel.quantizers.base import Quantized, Quantizer
-from lexel.quantizers.composite import Composite, check_parts
 from lexel.quantizers.implicit import ImplicitQuantizer
 from lexel.quantizers.projected import ProjectedQuantizer
 from lexel.quantizers.vector import VectorQuantizer

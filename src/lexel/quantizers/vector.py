@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lexel._core.collectives import AllRows, all_sum, mean_over_ranks
+from lexel._core.fused_loss import quantization_step
 from lexel.codebook import Codebook, FreeCodebook, Table
-from lexel.distributed import AllRows, all_sum, mean_over_ranks
 from lexel.estimators import Estimator, StraightThrough
 from lexel.learning import EMA, Gradient, Learning
 from lexel.metrics import perplexity, usage_counts
 from lexel.quantizers.base import Quantized, Quantizer, check_weight
 from lexel.regularisers import Regulariser
-from lexel.step import quantization_step
 from lexel.upkeep import Kept, Upkeep
 
 __all__ = ["VectorQuantizer"]

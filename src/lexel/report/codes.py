@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lexel.images import to_pixels
+from lexel.data.images import to_pixels
 from lexel.models import VQVAE
 from lexel.nearest import nearest_code
 

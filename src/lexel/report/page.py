@@ -19,15 +19,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import lexel
-from lexel.console import track
-from lexel.files import refuse_existing, written_beside
-from lexel.images import Images, open_images, psnr, to_pixels
+from lexel._core.console import track
+from lexel._core.files import refuse_existing, written_beside
+from lexel.data.images import Images, open_images, psnr, to_pixels
+from lexel.data.pictures import centre, coloured, heat_map
 from lexel.metrics import CodeUsage, Usage
-from lexel.models import MODEL, VQVAE, load_model
+from lexel.models import VQVAE
 from lexel.quantizers import MultiScaleResidualQuantizer, VectorQuantizer
 from lexel.report.codes import choices, code_table, on_a_plane, ordinary, reach, swaps
-from lexel.report.pictures import centre, coloured, heat_map
-from lexel.training.settings import CONFIG, ENVIRONMENT, METRICS, REPORT
+from lexel.runs import CONFIG, ENVIRONMENT, METRICS, MODEL, REPORT, load_model
 
 try:
     import yaml
@@ -91,7 +91,7 @@ def write_report(
     Args:
         run: folder of a run, or of a saved model.
         out: the file to write; report.html in `run` by default.
-        data: images to show the model on, as `lexel.images.open_images` takes it; those it was trained on by default.
+        data: images to show the model on, as `lexel.data.images.open_images` takes it; by default those of training.
         overwrite: replace `out` even if it is something else than a report.
 
     Returns:

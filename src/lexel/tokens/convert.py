@@ -6,9 +6,9 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from lexel.console import track
-from lexel.files import inside, written_beside
-from lexel.images import open_images, save_image, to_pixels
+from lexel._core.console import track
+from lexel._core.files import inside, written_beside
+from lexel.data.images import open_images, save_image, to_pixels
 from lexel.models import VQVAE
 from lexel.tokens.file import TokenFile, fingerprint
 
@@ -20,7 +20,7 @@ def encode_images(model: VQVAE, data: str | Path, *, strict: bool = False) -> tu
 
     Args:
         model: in eval mode.
-        data: as `lexel.images.open_images` takes it.
+        data: as `lexel.data.images.open_images` takes it.
         strict: refuse data with unreadable files instead of skipping them.
 
     Returns:

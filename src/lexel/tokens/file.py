@@ -18,7 +18,7 @@ try:
 except ImportError as error:
     raise ImportError("token files need safetensors: pip install 'lexel[train]'") from error
 
-from lexel.files import inside, written_beside
+from lexel._core.files import inside, written_beside
 from lexel.models import VQVAE
 
 __all__ = ["TokenFile", "fingerprint", "read_tokens", "write_tokens"]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from lexel.images import Images
+from lexel.data.images import Images
 
 __all__ = ["RandomCrops", "Remaining"]
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from lexel._core.console import track
 from lexel.audit import Audit, audit
-from lexel.console import track
-from lexel.images import open_images, psnr, to_pixels
+from lexel.data.images import open_images, psnr, to_pixels
 from lexel.metrics import Usage
 from lexel.models import VQVAE
 
@@ -54,7 +54,7 @@ def evaluate(model: VQVAE, data: str | Path, *, strict: bool = False) -> Evaluat
 
     Args:
         model: in eval mode.
-        data: as `lexel.images.open_images` takes it.
+        data: as `lexel.data.images.open_images` takes it.
         strict: refuse data with unreadable files instead of skipping them.
 
     Raises:
@@ -99,7 +99,7 @@ def audit_model(model: VQVAE, data: str | Path, *, strict: bool = False, positio
 
     Args:
         model: of any mode.
-        data: as `lexel.images.open_images` takes it.
+        data: as `lexel.data.images.open_images` takes it.
         strict: refuse data with unreadable files instead of skipping them.
         positions: enough images are read for so many, if there are.
 

@@ -29,18 +29,16 @@ try:
 except ImportError as error:
     raise ImportError("training needs lightning: pip install 'lexel[train]'") from error
 
-from lexel.console import messages, progress_bar, track
-from lexel.files import refuse_existing, written_beside
-from lexel.images import Images, listed, open_images, save_image, to_pixels
-from lexel.models import MODEL, VQVAE
-from lexel.report.pictures import centre, columns
-from lexel.training.settings import CONFIG, ENVIRONMENT, METRICS, REPORT, Settings
+from lexel._core.console import messages, progress_bar, track
+from lexel._core.files import refuse_existing, written_beside
+from lexel.data.images import Images, listed, open_images, save_image, to_pixels
+from lexel.data.pictures import centre, columns
+from lexel.models import VQVAE
+from lexel.runs import CHECKPOINT, CONFIG, ENVIRONMENT, METRICS, MODEL, REPORT, SAMPLES, TENSORBOARD
+from lexel.training.settings import Settings
 from lexel.training.task import TrainingTask
 
-__all__ = ["CONFIG", "train"]
-
-CHECKPOINT = "last.ckpt"
-SAMPLES, TENSORBOARD = "samples", "tensorboard"
+__all__ = ["train"]
 
 
 def train(
@@ -62,7 +60,7 @@ def train(
 
     Args:
         model: what to train, in place.
-        data: as `lexel.images.open_images` takes it.
+        data: as `lexel.data.images.open_images` takes it.
         out: the run's folder.
         settings: how to train.
         config: text to keep as config.yaml.

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["CONFIG", "ENVIRONMENT", "METRICS", "REPORT", "Settings"]
-
-# What stands in a run's folder beside its model.
-CONFIG, METRICS, ENVIRONMENT, REPORT = "config.yaml", "metrics.csv", "environment.json", "report.html"
+__all__ = ["Settings"]
 
 
 @dataclass(frozen=True)

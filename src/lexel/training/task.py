@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lexel.images import Images
+from lexel.data.images import Images
 from lexel.metrics import Usage
 from lexel.models import VQVAE
 from lexel.quantizers import Quantized

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from lexel.files import refuse_existing
-from lexel.images import open_images, save_image, to_pixels
+from lexel._core.files import refuse_existing
+from lexel.data.images import open_images, save_image, to_pixels
+from lexel.data.pictures import centre, columns, token_colours, token_picture
 from lexel.models import VQVAE
 from lexel.report.page import write_report
-from lexel.report.pictures import centre, columns, token_colours, token_picture
 from lexel.training.evaluate import Evaluation, evaluate
 from lexel.training.run import train
 from lexel.training.settings import Settings

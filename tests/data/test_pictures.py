@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lexel.report.pictures import centre, columns, heat_map, token_colours, token_picture
+from lexel.data.pictures import centre, columns, heat_map, token_colours, token_picture
 
 
 def test_columns_hold_every_picture_at_its_place() -> None:

@@ -68,7 +68,7 @@ class Composite(Quantizer, abstract=True):
         """How many different values each index of a position takes, in their order."""
         return tuple(size for part in self.parts for size in self.heads * part.codebook_sizes)
 
-    def check_indices(self, indices: Tensor) -> None:  # noqa: D102
+    def check_indices(self, indices: Tensor) -> None:
         if indices.ndim < 1 or indices.shape[-1] != self.index_shape[0]:
             raise ValueError(
                 f"{type(self).__name__}.lookup: indices must have a last axis of {self.index_shape[0]} codebooks, "

@@ -15,7 +15,7 @@ try:
     import numpy as np
     from PIL import Image, ImageOps
 except ImportError as error:
-    raise ImportError("lexel.images needs Pillow and numpy: pip install 'lexel[train]'") from error
+    raise ImportError("lexel.data.images needs Pillow and numpy: pip install 'lexel[train]'") from error
 
 __all__ = ["Images", "listed", "open_images", "psnr", "save_image", "to_pixels"]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lexel.images import listed, open_images, save_image
+from lexel.data.images import listed, open_images, save_image
 
 
 def all_of(images: object) -> list[torch.Tensor]:

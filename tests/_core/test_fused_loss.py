@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import lexel
-from lexel.step import quantization_step
+from lexel._core.fused_loss import quantization_step
 
 
 def formulas(z: Tensor, codes: Tensor, indices: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lexel.files import inside, written_beside
+from lexel._core.files import inside, written_beside
 
 
 def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_kill_in_the_middle_leaves_what_was_there(tmp_path: Path) -> None:
     target = tmp_path / "answer"
     target.write_text("before")
     program = (
-        "import os, signal, sys; from pathlib import Path; from lexel.files import written_beside\n"
+        "import os, signal, sys; from pathlib import Path; from lexel._core.files import written_beside\n"
         "with written_beside(Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('half of'); os.kill(os.getpid(), signal.SIGKILL)"
     )
