@@ -1,8 +1,8 @@
 """Nearest-code search in plain torch, for every device.
 
-Two passes, as in the compiled kernel. The first scores codes by a matrix product, tile by tile, and keeps the few best
-of every input. Its rounding error has a bound; inputs whose next candidate lies within it are decided again, from true
-differences in float64. See docs/nearest-code-search.md.
+There are two passes, as in the compiled kernel. The first scores codes by a matrix product, tile by tile, and keeps the
+few best of every input. Its rounding error has a bound. Where that leaves open which codes are the k best, the second
+pass compares true differences in float64. See docs/nearest-code-search.md.
 """
 
 from __future__ import annotations
@@ -13,23 +13,22 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-# One tile of scores holds this many numbers: large enough for the matrix product to be efficient, small enough for
-# the memory not to grow with N or K.
+# Numbers in one tile of scores: enough for an efficient matrix product, and the memory does not grow with N or K.
 TILE = 1 << 20
 WIDTH = 1 << 13  # codes in a tile, at most
-SPARE = 15  # candidates beyond k that are kept when the first pass could not decide
+SPARE = 15  # candidates beyond k that are compared where k + 1 do not suffice
 
 
 def search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tuple[Tensor, Tensor]:
-    """Nearest codes `(N, k)`, and their scores (empty unless asked for). Arguments are already checked."""
-    eager = not (torch.compiler.is_compiling() or is_exporting())
-    if eager:
+    """Find the nearest codes `(N, k)`, and their scores (`(0, k)` unless asked for). Arguments are already checked."""
+    traced = torch.compiler.is_compiling() or is_exporting()
+    if not traced:
         for name, tensor in (("codebook", codebook), ("x", x)):
             if tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
                 raise ValueError(f"{name} contains NaN or infinity")
     with torch.autocast(x.device.type, enabled=False):
         first = _FirstPass(codebook, metric)
-        if not eager:
+        if traced:  # nothing may depend on the data: three more candidates, whether or not they suffice
             indices = decide(x, codebook, first.best(x, min(k + 3, len(codebook)))[1], metric, k)
         else:
             indices = torch.empty((len(x), k), dtype=torch.int64, device=x.device)
@@ -46,7 +45,7 @@ def search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tu
 
 
 def _exactly(first: _FirstPass, x: Tensor, codebook: Tensor, metric: str, k: int) -> Tensor:
-    """Decide what is beyond doubt at once, then what a few more candidates decide, then the rest by brute force."""
+    """Decide as much as k + 1 candidates can, then as much as a few more can, then the rest by brute force."""
     count = len(codebook)
     values, indices = first.best(x, min(k + 1, count))
     doubt = first.doubt(x, values, k)
@@ -58,12 +57,12 @@ def _exactly(first: _FirstPass, x: Tensor, codebook: Tensor, metric: str, k: int
         indices[rows] = decide(again, codebook, candidates, metric, k)
         if count > k + SPARE:
             rows = rows[first.doubt(again, values, k)]
-            indices[rows] = _brute_force_once_each(x[rows], codebook, metric, k)
+            indices[rows] = _brute_force_without_copies(x[rows], codebook, metric, k)
     return indices
 
 
-def _brute_force_once_each(x: Tensor, codebook: Tensor, metric: str, k: int) -> Tensor:
-    """`brute_force`, but equal codes, which no bound can tell apart, are looked at once."""
+def _brute_force_without_copies(x: Tensor, codebook: Tensor, metric: str, k: int) -> Tensor:
+    """Do as `brute_force`, but search only the first of equal codes, which no bound can tell apart."""
     if k == 1 and len(x) > SPARE:
         place = torch.unique(codebook, dim=0, return_inverse=True)[1]
         every = torch.arange(len(codebook), device=x.device)
@@ -75,41 +74,42 @@ def _brute_force_once_each(x: Tensor, codebook: Tensor, metric: str, k: int) -> 
 
 
 class _FirstPass:
-    """Scores `<x, w> + bias`, larger is nearer, over codes `w` moved and scaled to where rounding does least harm."""
+    """Scores `<x, w> + bias`, larger is nearer, over codes `w` that are centred and scaled, so that less is rounded."""
 
     def __init__(self, codebook: Tensor, metric: str) -> None:
         self.codebook, self.metric = codebook, metric
-        # Scores do not change in order when all codes move together; the rounding of their expanded form does.
+        # To centre all codes does not change the order of the scores, but makes the rounding of their sums smaller.
         self.centre = codebook.mean(0) if metric != "cosine" else torch.zeros_like(codebook[0])
         low, high = codebook.aminmax(dim=0)
         top = torch.maximum(high - self.centre, self.centre - low).max()
         self.scale = _power_of_two(top) if metric != "cosine" else torch.ones_like(top)
-        # A codebook of several tiles is moved and scaled anew for every tile: a second copy might not fit.
-        self.only = self._packed(codebook) if len(codebook) <= WIDTH else None
+        # A codebook of several tiles is centred and scaled anew for every tile: a second copy might not fit.
+        self.whole = self._pack(codebook) if len(codebook) <= WIDTH else None
         self.norm = codebook.new_zeros(())
         for _, codes, _ in self.tiles():
             self.norm = torch.maximum(self.norm, torch.linalg.vecdot(codes, codes).max().sqrt())
 
-    def _packed(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+    def _pack(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         codes = _unit(codes) if self.metric == "cosine" else (codes - self.centre) * self.scale
         bias = torch.linalg.vecdot(codes, codes) / -2
         return codes, bias if self.metric == "euclidean" else torch.zeros_like(bias)
 
     def tiles(self) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """The first index, the codes and the biases of every tile."""
-        if self.only:
-            yield 0, *self.only
+        """Yield the first index, the codes and the biases of every tile."""
+        if self.whole:
+            yield 0, *self.whole
             return
         for start in range(0, len(self.codebook), WIDTH):
-            yield start, *self._packed(self.codebook[start : start + WIDTH])
+            yield start, *self._pack(self.codebook[start : start + WIDTH])
 
     def rows(self, x: Tensor) -> Tensor:
+        """Centre and scale inputs as the scores want them."""
         if self.metric == "euclidean":
             return (x - self.centre) * self.scale
         return x * _power_of_two(x.abs().amax(1, keepdim=True))
 
     def best(self, x: Tensor, keep: int) -> tuple[Tensor, Tensor]:
-        """The `keep` best scores of every row, best first, and the indices of their codes."""
+        """Return the `keep` best scores of every row, best first, and the indices of their codes."""
         rows, found = self.rows(x), None
         for start, codes, bias in self.tiles():
             values, indices = _top(torch.addmm(bias, rows, codes.T), min(keep, len(codes)))
@@ -123,7 +123,7 @@ class _FirstPass:
         return found
 
     def doubt(self, x: Tensor, values: Tensor, k: int) -> Tensor:
-        """Rows whose last score may belong to the k best: the bound is derived in the documentation."""
+        """Say for each row whether its last score may belong to the k best; the documentation derives the bound."""
         length, norm = self.rows(x).norm(dim=1) + 1e-18, self.norm
         terms = (x.shape[1] + 8) * 2.0**-24 if x.dtype != torch.float64 else (x.shape[1] + 8) * 2.0**-53
         error = 1.1 * (terms + 2 * _rounding(x)) * norm * (length + norm) + 1e-30
@@ -134,7 +134,7 @@ class _FirstPass:
 
 
 def decide(x: Tensor, codebook: Tensor, candidates: Tensor, metric: str, k: int) -> Tensor:
-    """The `k` best of some candidates `(N, C)` by their true scores; the lowest index on a tie."""
+    """Choose the `k` best of the candidates `(N, C)` by their true scores; the lowest index on a tie."""
     best = [
         _lowest_first(true_scores(x[s], codebook, candidates[s], metric), candidates[s], k)
         for s in _slices(x, candidates.shape[1])
@@ -143,7 +143,7 @@ def decide(x: Tensor, codebook: Tensor, candidates: Tensor, metric: str, k: int)
 
 
 def brute_force(x: Tensor, codebook: Tensor, metric: str, k: int) -> Tensor:
-    """The `k` best of all codes by their true scores."""
+    """Choose the `k` best of all codes by their true scores."""
     every, best = torch.arange(len(codebook), device=x.device), []
     for row in x:
         found = torch.empty((1, 0), dtype=torch.int64, device=x.device)
@@ -155,7 +155,10 @@ def brute_force(x: Tensor, codebook: Tensor, metric: str, k: int) -> Tensor:
 
 
 def true_scores(x: Tensor, codebook: Tensor, indices: Tensor, metric: str) -> Tensor:
-    """Minus the squared distance, the cosine, or the product of every row with its codes, in float64 where there is."""
+    """Return the negative squared distance, the cosine, or the product of every row and each of its codes.
+
+    In float64; on MPS, which has none, in float32.
+    """
     x, codes = _double(x)[:, None], _double(codebook[indices])
     if metric == "euclidean":
         return -(x - codes).square().sum(-1)
@@ -170,7 +173,7 @@ _exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
 def is_exporting() -> bool:
-    """Whether torch.export or an ONNX export is looking: then nothing may depend on the data, or be native."""
+    """Whether torch.export or an ONNX export traces this: the graph may then hold plain torch only."""
     if torch.compiler.is_compiling():
         return bool(_exporting())
     return torch._C._get_tracing_state() is not None or torch.onnx.is_in_onnx_export()
@@ -196,7 +199,7 @@ def _top(scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
 
 def _slices(x: Tensor, width: int) -> Iterator[slice]:
     if torch.compiler.is_compiling() or is_exporting():
-        yield slice(None)  # no loop whose length is the batch's
+        yield slice(None)  # a graph cannot hold a loop that runs as often as the batch is long
         return
     step = max(1, TILE // (width * x.shape[1]))
     for start in range(0, len(x), step):
@@ -204,7 +207,7 @@ def _slices(x: Tensor, width: int) -> Iterator[slice]:
 
 
 def _rounding(tensor: Tensor) -> float:
-    """The relative rounding of a factor in this device's matrix products, beyond that of the dtype itself."""
+    """Return how much this device's matrix products round a factor before they multiply, relative to it."""
     if tensor.dtype == torch.float64:
         return 2.0**-53
     tf32 = tensor.is_cuda and torch.backends.cuda.matmul.allow_tf32
@@ -213,8 +216,8 @@ def _rounding(tensor: Tensor) -> float:
 
 
 def _power_of_two(top: Tensor) -> Tensor:
-    """A factor that brings `top` near 1, exactly: 1 where it is 0."""
-    exponent = (top.log2().floor() + 1).clamp(-126, 126)  # frexp has no counterpart in ONNX
+    """Return the power of two that brings `top` near 1, or 1 where `top` is 0."""
+    exponent = (top.log2().floor() + 1).clamp(-126, 126)  # ONNX has no frexp
     return torch.exp2(-exponent).where(top > 0, 1)
 
 
@@ -224,9 +227,5 @@ def _unit(codes: Tensor) -> Tensor:
     return (wide / norms.where(norms > 0, 1)).to(codes.dtype)
 
 
-def _has_double(tensor: Tensor) -> bool:
-    return tensor.device.type != "mps"
-
-
 def _double(tensor: Tensor) -> Tensor:
-    return tensor.double() if _has_double(tensor) else tensor
+    return tensor if tensor.device.type == "mps" else tensor.double()  # MPS has no float64
