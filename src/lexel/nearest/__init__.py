@@ -8,14 +8,14 @@ everywhere else. `_dispatch.py` has the table of backends and says how to add on
 
 from __future__ import annotations
 
-from typing import Literal, get_args, overload
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
 
 from lexel.nearest import _dispatch
 from lexel.nearest._dispatch import available_backends, backend, use_backend
-from lexel.nearest._interface import Metric
+from lexel.nearest._interface import METRICS, Metric
 
 __all__ = ["Metric", "available_backends", "backend", "nearest_code", "use_backend"]
 
@@ -73,8 +73,8 @@ def _check(x: Tensor, codebook: Tensor, metric: str, k: int) -> None:
             raise TypeError(f"{name} must be a floating tensor, not {kind}; convert it with .float()")
         if tensor.ndim != 2:
             raise ValueError(f"{name} must be ({rows}, D), not of shape {tuple(tensor.shape)}")
-    if metric not in get_args(Metric):
-        raise TypeError(f"metric must be one of {', '.join(get_args(Metric))}, not {metric!r}")
+    if metric not in METRICS:
+        raise TypeError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}")
     if x.device != codebook.device:
         raise ValueError(f"x is on {x.device} and codebook on {codebook.device}; move one of them")
     if x.shape[1] != codebook.shape[1]:

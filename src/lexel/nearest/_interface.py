@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
-__all__ = ["Backend", "Metric", "Search"]
+__all__ = ["METRICS", "Backend", "Metric", "Search"]
 
 Metric = Literal["euclidean", "cosine", "dot"]
+METRICS: tuple[str, ...] = get_args(Metric)
 
 
 class Search(Protocol):

@@ -1,6 +1,6 @@
-// The bound on the error of the first pass: |s' - s| <= p*norm + q*residue + r + constant, with (p, q, r) of the row and
-// (norm, residue, constant) of the group. docs/nearest-code-search.md derives every term; the numbers below name its
-// steps.
+// The bound on the error of the first pass: |s' - s| <= p*norm + q*residue + r + constant, where (p, q, r) belong to the
+// row and (norm, residue, constant) to the group. docs/nearest-code-search.md derives every term; the numbers in the
+// comments below are its steps.
 #pragma once
 #include <cmath>
 
@@ -58,7 +58,8 @@ float code_residue(Mode mode, int d, float length, float rest2, float raw_norm) 
 // A group's part that no factor of the row goes with; `far` is infinite if a code is longer than HUGE_NORM.
 float group_constant(Mode mode, int d, float norm, float far) {
     const float gamma = roundings(mode, d) * U;
-    return far + PAD * norm * norm * (0.5f * gamma + 4 * U + 2 * decision_rounding(d)) + float(d) * FLUSHED * (1 + norm);
+    return far + PAD * norm * norm * (0.5f * gamma + 4 * U + 2 * decision_rounding(d)) +
+           float(d) * FLUSHED * (1 + norm);
 }
 
 }  // namespace

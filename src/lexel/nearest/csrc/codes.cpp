@@ -107,9 +107,9 @@ void find_centre(Problem& P, std::vector<float>& centre) {
     if (top > FAR_AWAY * middle) average(middle);
 }
 
-// Codes go by length (to a factor of two), then along an arbitrary direction. A long code spoils the bound of its group:
-// now long codes share theirs. Codes too close together to be told apart then fill a few groups, instead of a place in
-// each of many. Equal codes meet, and the first of them stands for all.
+// Sorts by length (to a factor of two), then along an arbitrary direction. A long code spoils the bound of its group, so
+// long codes are to share groups. Codes too close together to be told apart then fill a few groups, instead of a place
+// in each of many. Equal codes meet, and the first of them stands for all.
 std::vector<int32_t> sorted_codes(const Problem& P) {
     const std::vector<Key> keys = sorted_keys(P);
     std::vector<int32_t> order;

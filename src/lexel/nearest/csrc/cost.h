@@ -5,7 +5,7 @@
 
 namespace lexel {
 
-// -- the machine -------------------------------------------------------------------------------------------------------
+// -- the machine ------------------------------------------------------------------------------------------------------
 constexpr double FLOAT32_RATE = 30;   // multiply-adds a cycle of the float32 pass: nearly all of two units of 16 lanes
 constexpr double TILE_RATE = 450;     // multiply-adds a cycle of the AMX passes, of 512 that the unit can do
 constexpr double RESCORE = 40;        // scoring one listed group again in float32: this much, and
@@ -14,7 +14,7 @@ constexpr double FETCH_RATE = 2;      // bytes a cycle of a panel that the cache
 constexpr double SORT = 200;          // sorting and gathering one code: this much, and
 constexpr double SORT_DEPTH = 4;      // this for each dimension
 
-// -- what is tolerated before something is done about it ---------------------------------------------------------------
+// -- what is tolerated before something is done about it --------------------------------------------------------------
 constexpr double FULL_TOLERATED = 0.02;  // share of the rows whose lists overflow: lists grow, or codes are sorted
 constexpr double GROUPS_TOLERATED = 4;   // listed groups a row: codes are sorted if that pays
 constexpr double CODES_TOLERATED = 4;    // codes a row that are compared in float64: groups get centres of their own
@@ -38,8 +38,8 @@ inline bool sorting_pays(const Problem& P, const Trial& trial) {
     return doubt * double(P.n) > double(P.k) * (SORT + SORT_DEPTH * P.d);
 }
 
-// The mode to go on with after a trial of `mode`: the same one if that is cheap enough, otherwise F32 or the next to try.
-// `panel_bytes` is the size of a float32 panel that has to be fetched from beyond the caches, or 0.
+// The mode to go on with after a trial of `mode`: the same one if that is cheap enough, otherwise F32 or the next one to
+// try. `panel_bytes` is the size of a float32 panel if it has to be fetched from beyond the caches, otherwise 0.
 inline Mode mode_after(Mode mode, const Problem& P, const Trial& trial, int64_t panel_bytes) {
     // Each row scores one group again in any mode.
     const double wait = double(panel_bytes) / FETCH_RATE, f32 = float32_pass(P);

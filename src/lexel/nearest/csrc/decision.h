@@ -97,8 +97,9 @@ void group_scores(const char* const* panels, const float* v, int d, float (*out)
         }
 }
 
-// The codes that may still be a row's nearest, from the scores of its groups in float32. Around a group's own centre m a
-// code's score is the base, -|x - m|^2 / 2, in float64, plus a small rest, in float32, and only the rest has an error.
+// The codes that may still be a row's nearest, by the scores of its groups in float32. Around a group's own centre m a
+// code's score is the base, -|x - m|^2 / 2, in float64, plus a rest in float32, and only the rest, which is small, has
+// an error.
 struct Candidates {
     static constexpr int HELD = 64, BATCH = 4;
     const Problem& P;

@@ -1,8 +1,8 @@
 // One level of the nearest-code search: packing, the first pass, and the decision. It is compiled once for each
-// instruction set; LEXEL_LEVEL names the table it exports. There are only static functions and no C++ library templates
-// here and in the headers of a level, so that the linker cannot merge code built for a newer processor into an older
-// path. Built with -ffp-contract=off: a multiplication and an addition are one operation only where the source says fma,
-// so every level decides with the same arithmetic.
+// instruction set; LEXEL_LEVEL names the table it exports. This file and the headers of a level hold only static
+// functions and use no templates of the C++ library, so that the linker cannot merge code built for a newer processor
+// into an older path. Built with -ffp-contract=off: a multiplication and an addition are one operation only where the
+// source says fma, so every level decides with the same arithmetic.
 //
 // Scores. A row x and a code w (centred, scaled) score s = <x, w> - |w|^2 / 2 (without the last term for cosine and dot
 // products); the nearest code has the largest. The first pass computes s inexactly and keeps, for 16 codes at a time,
@@ -11,6 +11,7 @@
 // Layout. Rows lie across vector lanes, codes in the unrolled dimension: the best of a group is then a vertical
 // maximum, for as many rows at once as there are lanes, and the running best of those rows is one register.
 //
+// The headers:
 // simd.h           vector operations of the instruction set
 // words.h          how rows and codes are written for each mode
 // exact.h          true scores, in float64

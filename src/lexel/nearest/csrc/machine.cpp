@@ -56,7 +56,8 @@ const std::vector<Choice>& choices() {
             c.push_back({"avx512", &level_avx512, false, false});
             // bf16 pairs run at twice the float32 rate on AMD, at half of it on Intel: there plain AVX-512 is preferred
             if (pairs_supported())
-                c.insert(__builtin_cpu_is("intel") ? c.end() - 1 : c.end(), {"avx512_bf16", &level_avx512, true, false});
+                c.insert(__builtin_cpu_is("intel") ? c.end() - 1 : c.end(),
+                         {"avx512_bf16", &level_avx512, true, false});
             if (tiles_allowed()) c.push_back({"amx", &level_avx512, false, true});
         }
 #elif defined(__aarch64__)

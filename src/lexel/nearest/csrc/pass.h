@@ -65,7 +65,8 @@ bool fill_tile(const Problem& P, Mode mode, State& S, int64_t s0, int64_t s1, co
     return finite;
 }
 
-bool pass(const Problem& P, const Panels& panels, State& S, int64_t s0, int64_t s1, int64_t g0, int64_t g1, char* scratch) {
+bool pass(const Problem& P, const Panels& panels, State& S, int64_t s0, int64_t s1, int64_t g0, int64_t g1,
+          char* scratch) {
     const Mode mode = panels.mode;
     const PassScratch to = lay_out(scratch, mode, P.d, s1 - s0);
     if (!fill_tile(P, mode, S, s0, s1, to)) return false;

@@ -49,7 +49,8 @@ inline Vec best_of_tile(const float* c, const float* bias) {
     }
 
 template <bool JOINED>
-LEXEL_AMX_TARGET void pass_tiles(const Problem& P, const Panels& panels, State& S, const Tile& T, int64_t g0, int64_t g1) {
+LEXEL_AMX_TARGET void pass_tiles(const Problem& P, const Panels& panels, State& S, const Tile& T, int64_t g0,
+                                 int64_t g1) {
     const int64_t words = T.words, vecs = T.vecs, all = words / 16, half = all / 2;
     const Run split[3] = {{0, 0, half}, {half, 0, half}, {0, half, half}}, whole[1] = {{0, 0, all}};
     const Run* runs = panels.mode == SPLIT ? split : whole;

@@ -16,20 +16,21 @@
 namespace lexel {
 namespace {
 
-constexpr int SHORTEST_LIST = 32;    // groups listed for a row; more for several neighbours
-constexpr int LONG_LIST = 1024;      // where most data are in doubt
-constexpr int64_t SAMPLE = 192;      // rows that modes are tried on
-constexpr int64_t FEWEST_ROWS = 1024;  // of one chunk
-constexpr int64_t TILE_STEP = 48;    // rows: strips of 3 vectors of at most 16 lanes
-constexpr int64_t TILE_ROWS = 192;   // of a tile, at most
-constexpr int64_t FEWEST_GROUPS = 64;  // that are shared out where there are fewer tiles of rows than threads
+constexpr int SHORTEST_LIST = 32;      // groups that a row's list holds; more for several neighbours,
+constexpr int LONG_LIST = 1024;        // and so many where most data are in doubt
+constexpr int64_t SAMPLE = 192;        // rows that modes are tried on
+constexpr int64_t CHUNK_ROWS = 1024;   // rows that share memory for their lists, at least
+constexpr int64_t TILE_ROWS = 192;     // rows that one thread takes at a time, at most,
+constexpr int64_t TILE_STEP = 48;      // in steps of three vectors of 16 lanes
+constexpr int64_t SPLIT_GROUPS = 64;   // groups, at least, where threads share groups out for want of rows
 
-enum Purpose { COUNT, TRIAL, ANSWER };  // of a search: what is in doubt; and what it takes to decide; to be kept
+// What a search is for: to count what is in doubt, to try what a decision takes, or to answer.
+enum Purpose { COUNT, TRIAL, ANSWER };
 
-// How the rows of one search are cut up.
+// How the rows of one search are cut up, and the groups shared out.
 struct Cut {
     int64_t tile, tiles;  // rows of a tile, and how many tiles
-    int splits;           // shares of the groups
+    int splits;           // shares of the groups; 1 unless there are fewer tiles than threads
 };
 
 class Search {
@@ -45,7 +46,7 @@ public:
         if (P.n >= 4 * SAMPLE) mode = probe(mode);
         // What one mode leaves undecided is searched again in float32, with the same lists.
         const int64_t lists = fits(mode) || fits(F32) ? LIST_BYTES : ALL_BYTES - BLOCK_BYTES - fine_bytes(mode);
-        const int64_t chunk = std::max<int64_t>(FEWEST_ROWS, lists / (capacity * int64_t(sizeof(Entry))));
+        const int64_t chunk = std::max<int64_t>(CHUNK_ROWS, lists / (capacity * int64_t(sizeof(Entry))));
         undecided.clear();
         for (int64_t first = 0; first < P.n; first += chunk)
             search(mode, nullptr, first, std::min(chunk, P.n - first), ANSWER);
@@ -176,7 +177,7 @@ private:
         int64_t tile = std::clamp<int64_t>(most / TILE_STEP * TILE_STEP, TILE_STEP, TILE_ROWS);
         tile = std::min(tile, (rows + lanes - 1) / lanes * lanes);
         const int64_t tiles = (rows + tile - 1) / tile;
-        return {tile, tiles, tiles < team.size() && groups >= FEWEST_GROUPS ? team.size() : 1};
+        return {tile, tiles, tiles < team.size() && groups >= SPLIT_GROUPS ? team.size() : 1};
     }
 
     std::vector<State> empty_lists(const int32_t* which, int64_t first, int64_t rows, const Cut& cut) {
@@ -199,7 +200,8 @@ private:
         panels_held = whole;
         const int64_t block = std::max<int64_t>(2, BLOCK_BYTES / L.panel_bytes(mode, P.d) / 2 * 2);
         for (int64_t g0 = 0; g0 < groups; g0 += block) {
-            const int64_t g1 = std::min(groups, g0 + block), share = ((g1 - g0 + cut.splits - 1) / cut.splits + 1) / 2 * 2;
+            const int64_t g1 = std::min(groups, g0 + block);
+            const int64_t share = ((g1 - g0 + cut.splits - 1) / cut.splits + 1) / 2 * 2;
             if (!whole) panels = pack(mode, g0, g1, packed, nullptr);
             const int64_t scratch_bytes = L.pass_scratch_bytes(mode, P.d, cut.tile);
             spread(cut.tiles * cut.splits, scratch_bytes, [&](int64_t i, int, char* space) {
