@@ -19,7 +19,8 @@ import lexel
 from lexel.cli import main
 from lexel.data.images import open_images, to_pixels
 from lexel.models import VQVAE
-from lexel.report.page import MOST_CODES, write_report
+from lexel.report import write_report
+from lexel.report.sections import MOST_CODES
 from lexel.runs import load_model
 
 OPTIONS = (
@@ -30,7 +31,7 @@ PIXELS = """canvas => [...canvas.getContext("2d").getImageData(0, 0, canvas.widt
 LONG_LABELS = """() => {
     const long = element("div", { id: "long", className: "chart" });
     byId("curves").append(long);
-    chart(long, { x: [0, 1], y: [1e-5, 2e-5], xName: "step", format: (n) => n.toFixed(7) + " of all" }, []);
+    new Chart(long, { x: [0, 1], y: [1e-5, 2e-5], xName: "step", format: (n) => n.toFixed(7) + " of all" }, []);
 }"""
 
 
@@ -56,7 +57,7 @@ class Shown:
 
     @property
     def book(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.page.evaluate(f"data.books[{self.number}]")
+        found: dict[str, Any] = self.page.evaluate(f"data.codebooks[{self.number}]")
         return found
 
     def pixels(self) -> Tensor:
@@ -367,7 +368,7 @@ def test_any_model_alone_has_a_page(
             if sizes[book] <= MOST_CODES:
                 assert page.locator("#atlas > div.dead").count() == sizes[book] - len(codes)
             else:
-                assert "the most used ones, and some that do not occur" in text
+                assert "the most used, and some that these images never use" in text
             assert page.locator("#atlas > div").first.get_attribute("data-code") == str(int(codes[counts.argmax()]))
     else:
         assert "no atlas" in text
@@ -434,7 +435,7 @@ def test_collapse_is_called_by_its_name(run: Path, photographs: Path, tmp_path: 
         text = write_report(tmp_path, data=photographs).read_text()
         health = re.sub(r"<[^>]*>|\s+", " ", text[text.index('<p class="health') : text.index("<dl")])
         assert health.strip().startswith(verdict)
-        assert f"only {used} of 64 codes" in health if used == 1 else "All 64 codes are in use" in health
+        assert f"only {used} of 64 codes" in health if used == 1 else "These images use all 64 codes" in health
 
 
 class TestTheCommand:
@@ -469,7 +470,7 @@ class TestTheCommand:
         assert "give some with --data" in refused(model)
         assert "no such file or folder" in refused(model, "--data", str(tmp_path / "nowhere"))
         for name, content, message in (
-            ("metrics.csv", "step,loss\n1,many\n", "malformed"),
+            ("metrics.csv", "step,loss\n1,many\n", "metrics.csv cannot be read"),
             ("metrics.csv", "loss\n1\n", "a row has no step"),
             ("environment.json", "[", "cannot be read"),
             ("config.yaml", "a: [", "cannot be read"),
