@@ -20,6 +20,7 @@ from lexel.cli import main
 from lexel.data.images import open_images, to_pixels
 from lexel.models import VQVAE
 from lexel.report import write_report
+from lexel.report.page import WEB
 from lexel.report.sections import MOST_CODES
 from lexel.runs import load_model
 
@@ -404,23 +405,47 @@ def test_each_of_several_codebooks_has_tokens_to_change(browser: Browser, tmp_pa
     assert not noise
 
 
-def test_text_stays_text(run: Path, photographs: Path, browser: Browser, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "data_name"),
+    [
+        ("<img src=x onerror=document.title='broken'>", "a & b {{ 1 }}"),
+        ("exp[lr=0.1]", """<b>&"x'"""),
+        ("[/red] {% raw %}", "</script><script>document.title = 'broken'<"),
+    ],
+    ids=["an element", "brackets", "a template"],
+)
+def test_text_stays_text(
+    name: str, data_name: str, run: Path, photographs: Path, browser: Browser, tmp_path: Path
+) -> None:
     """Names and settings of any kind are shown, and do nothing."""
-    folder = tmp_path / "<img src=x onerror=document.title='broken'>"
+    folder, data = tmp_path / name.replace("/", "∕"), tmp_path / data_name.replace("/", "∕")
     shutil.copytree(run, folder)
+    shutil.copytree(photographs, data)
     harm = "</script><script>document.title = 'broken'</script>{{ 1 + 1 }}"
     config = (folder / "config.yaml").read_text() + f'note: "{harm}"\n'
     (folder / "config.yaml").write_text(config)
-    (folder / "environment.json").write_text('{"Lexel": "<b>"}')
-    data = tmp_path / "a & b {{ 1 }}"
-    shutil.copytree(photographs, data)
+    (folder / "environment.json").write_text('{"Lexel<b>": "<b>"}')
+    metrics = (folder / "metrics.csv").read_text().splitlines()
+    metrics = [f"{metrics[0]},</script>", *(f"{line},1" for line in metrics[1:])]
+    (folder / "metrics.csv").write_text("\n".join(metrics))
     page, noise = opened(browser, write_report(folder, tmp_path / "report.html", data))
+    page.wait_for_selector("#board[data-drawn]")
     assert page.title() == f"{folder.name} · Lexel report"
+    assert page.locator("h1").inner_text() == folder.name
     page.locator("summary").click()
-    assert page.locator("pre").inner_text() == config.rstrip("\n") or page.locator("pre").inner_text() == config
-    assert "“a & b {{ 1 }}”" in page.locator("main").inner_text()
+    assert page.locator("pre").inner_text().rstrip("\n") == config.rstrip("\n")
+    assert f"“{data.name}”" in page.locator("main").inner_text()
+    assert page.locator("dt", has_text="Lexel<b>").count() == 1
     page.close()
     assert not noise
+
+
+def test_no_template_and_no_script_writes_markup_unescaped() -> None:
+    for file in WEB.iterdir():
+        text = file.read_text(encoding="utf-8")
+        assert not re.search(
+            r"\|\s*safe\b|autoescape|innerHTML|outerHTML|insertAdjacent|document\.write|\beval\(", text
+        ), file
 
 
 def test_collapse_is_called_by_its_name(run: Path, photographs: Path, tmp_path: Path) -> None:

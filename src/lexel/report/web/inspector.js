@@ -10,7 +10,7 @@ function showInspector(codebook) {
     return element(
       "div",
       { className: "identity" },
-      element("span", { className: dead ? "dead" : "" }, codebook.patch(code)),
+      element("span", dead ? { className: "dead" } : {}, codebook.patch(code)),
       element(
         "span",
         {},
