@@ -47,8 +47,8 @@ def test_figures_follow_their_formulas() -> None:
         (torch.arange(64), 64, None, "Healthy", "These images use all 64 codes of the codebook."),
         (torch.arange(58).repeat(3), 64, None, "Healthy", "use 58 of the 64 codes of the codebook (90.6 %)."),
         (torch.arange(57).repeat(3), 64, None, "Worth a look", "use 57 of the 64 codes of the codebook (89.1 %)."),
-        (torch.arange(57).repeat(3), 64, 0.95, "Healthy", "The last 50 steps of training used 95 %."),
-        (torch.arange(57).repeat(3), 64, 0.5, "Worth a look", "The last 50 steps of training used 50 %."),
+        (torch.arange(57).repeat(3), 64, 0.95, "Healthy", "The last 50 steps of training used 95 % of them."),
+        (torch.arange(57).repeat(3), 64, 0.5, "Worth a look", "The last 50 steps of training used 50 % of them."),
         (
             torch.arange(20),
             2**40,

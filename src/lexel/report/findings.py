@@ -102,7 +102,7 @@ def _verdict(run: Run, codebooks: tuple[CodeUsage, ...], positions: int) -> Verd
     trained = run.metrics[-1].get("usage") if run.metrics else None
     if trained is not None:
         first, last = [-1, *(int(row["step"] or 0) for row in run.metrics)][-2:]
-        reason += f" The last {counted(last - first, 'step')} of training used {percent(trained)}."
+        reason += f" The last {counted(last - first, 'step')} of training used {percent(trained)} of them."
     if max(used / size, trained or 0) >= HEALTHY:
         return Verdict("good", "Healthy", reason)
     return Verdict("fair", "Worth a look", reason)

@@ -29,8 +29,8 @@ const short = (value) =>
  * `group` holds the charts that share their x: pointing at one of them points at all.
  */
 class Chart {
-  constructor(container, { title, x, y, xName, format = short, logY, zero, limit, area }, group) {
-    Object.assign(this, { title, x, y, xName, format, logY, zero, limit, area, group });
+  constructor(container, { title, x, y, xName, format = short, logY, zero, limit, most = Infinity, area }, group) {
+    Object.assign(this, { title, x, y, xName, format, logY, zero, limit, most, area, group });
     this.points = x.map((_, i) => i).filter((i) => y[i] !== null && (!logY || y[i] > 0));
     if (!this.points.length) return container.remove();
     this.first = this.points[0];
@@ -96,7 +96,8 @@ class Chart {
     const low = this.zero ? 0 : Math.min(...values);
     const high = this.limit && this.limit < 3 * highest ? Math.max(highest, this.limit) : highest;
     if (low < high) return [low, high];
-    return this.zero ? [0, 1] : [low - (Math.abs(low) || 1) * 0.1, high + (Math.abs(high) || 1) * 0.1];
+    const margin = (Math.abs(low) || 1) * 0.1; // the line is flat
+    return this.zero ? [0, 1] : [low - margin, Math.min(high + margin, this.most)];
   }
 
   draw() {

@@ -8,6 +8,7 @@ function showRanks(codebook) {
     xName: "rank",
     format: (value) => `${+(100 * value).toPrecision(2)} %`,
     logY: true,
+    most: 1,
     area: true,
   };
   new Chart(byId("ranks"), settings, []);
