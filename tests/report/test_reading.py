@@ -14,7 +14,6 @@ from tests.report.models import tiny_model
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     tiny_model().save_pretrained(tmp_path / "run/model")
-    (tmp_path / "photos.npy").write_bytes(b"")
     np.save(tmp_path / "photos.npy", np.zeros((3, 8, 8, 3), np.uint8))
     (tmp_path / "run/config.yaml").write_text("data: photos.npy\n")
     return tmp_path / "run"
@@ -33,7 +32,8 @@ def test_a_path_as_training_saw_it_is_found_from_there_and_missed_elsewhere(
     with pytest.raises(FileNotFoundError) as error:
         open_source(read_run(run))
     message = str(error.value)
-    assert f"was trained on photos.npy, and nothing stands there, seen from {run}" in message
+    assert "was trained on photos.npy (a path from the folder where training was started)" in message
+    assert f"but {run / 'photos.npy'} does not exist" in message
     assert "with --data" in message
     source = open_source(read_run(run), "../photos.npy")
     assert source.description == "images from “photos.npy”"

@@ -88,7 +88,7 @@ def judge(run: Run, measurement: Measurement) -> Findings:
 def _verdict(run: Run, codebooks: tuple[CodeUsage, ...], positions: int) -> Verdict:
     several = len(codebooks) > 1
     for number, each in enumerate(codebooks):
-        if each.num_embeddings > 2 and each.perplexity < COLLAPSED * min(each.num_embeddings, each.total):
+        if each.perplexity < COLLAPSED * min(each.num_embeddings, each.total):
             name = f"Codebook {number + 1}" if several else "The codebook"
             return Verdict("bad", "Collapsed", _collapse(name, each) + _advice(run.model))
     used, size = sum(each.used for each in codebooks), sum(each.num_embeddings for each in codebooks)

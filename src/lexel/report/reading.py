@@ -104,9 +104,9 @@ def open_source(run: Run, data: str | Path | None = None) -> Source:
     elif trained_on is None:
         raise ValueError(f"{run.folder} does not say which images it was trained on; give some with --data")
     elif not trained_on.exists():
-        relative = "" if trained_on.is_absolute() else f", seen from {Path.cwd()}"
+        relative = "" if trained_on.is_absolute() else " (a path from the folder where training was started)"
         raise FileNotFoundError(
-            f"{run.folder} was trained on {trained_on}, and nothing stands there{relative}; "
+            f"{run.folder} was trained on {trained_on}{relative}, but {trained_on.absolute()} does not exist: "
             "give the path of these images, or of others, with --data"
         )
     else:
