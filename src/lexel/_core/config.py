@@ -121,7 +121,13 @@ def from_config(config: Any) -> Any:
             return {key: from_config(item) for key, item in config.items()}
         make = _REGISTRY.get(str(config["class_path"]))
         if make is None:
-            raise ValueError(f"unknown class_path {config['class_path']!r}; known: {', '.join(sorted(_REGISTRY))}")
+            path = config["class_path"]
+            if not str(path).startswith("lexel."):
+                raise ValueError(
+                    f"unknown class_path {path!r}: import the module that defines it first; "
+                    "on the command line, name its file with --plugin"
+                )
+            raise ValueError(f"unknown class_path {path!r}; known: {', '.join(sorted(_REGISTRY))}")
         try:
             return make(**{key: from_config(item) for key, item in config.get("init_args", {}).items()})
         except TypeError as error:

@@ -88,7 +88,7 @@ def train(
     images.check(track(range(len(images)), "reading images"), strict=strict)
     if first:
         if images.skipped:
-            messages.print(f"[yellow]skipped {listed(images.skipped)}[/yellow]")
+            messages.print(f"skipped {listed(images.skipped)}", style="yellow", soft_wrap=True)
         if not resume:
             _clear(out)
             out.mkdir(parents=True, exist_ok=True)
