@@ -21,6 +21,7 @@ try:
     from rich.table import Table
 
     from lexel._core.arguments import Parser
+    from lexel._core.config import registry
     from lexel._core.console import complain, messages, results
     from lexel._core.files import refuse_existing
     from lexel._core.plugins import import_plugin
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from lexel.training.evaluate import Evaluation
 
 DATA = "folder of images at any depth, one image, a .npy or .npz array, or what datasets.load_dataset opens locally"
-PRESETS = [f"lexel.presets.{name}" for name in lexel.presets.__all__]
+PRESETS = [name for name in registry() if name.startswith("lexel.presets.")]
 # Chosen for what two CPU cores can learn in two minutes.
 DEMO = {
     "out": "runs/demo",
@@ -305,11 +306,9 @@ def _parser() -> Parser:
 @cache
 def _hints() -> tuple[str, ...]:
     """Names that may be meant by one that is not known: classes, presets, and their arguments."""
-    makers = [getattr(lexel, name) for name in lexel.__all__] + [
-        getattr(lexel.presets, n) for n in lexel.presets.__all__
-    ]
-    arguments = {name for maker in makers if callable(maker) for name in inspect.signature(maker).parameters}
-    return (*(f"lexel.{name}" for name in lexel.__all__), *PRESETS, *sorted(arguments))
+    makers = registry()
+    arguments = {name for maker in makers.values() for name in inspect.signature(maker).parameters}
+    return (*makers, *sorted(arguments))
 
 
 def _command(description: str) -> Parser:

@@ -27,16 +27,13 @@ from torch import Tensor
 from lexel.codebook import Codebook, CosineCodebook, FactorisedCodebook, FreeCodebook, SimVQ
 from lexel.estimators import StraightThrough
 from lexel.learning import EMA, Gradient, Learning
-from lexel.quantizers import (
-    BinarySphericalQuantizer,
-    FiniteScalarQuantizer,
-    LookupFreeQuantizer,
-    ProductQuantizer,
-    ProjectedQuantizer,
-    Quantizer,
-    ResidualQuantizer,
-    VectorQuantizer,
-)
+from lexel.quantizers.base import Quantizer
+from lexel.quantizers.finite_scalar import FiniteScalarQuantizer
+from lexel.quantizers.lookup_free import BinarySphericalQuantizer, LookupFreeQuantizer
+from lexel.quantizers.product import ProductQuantizer
+from lexel.quantizers.projected import ProjectedQuantizer
+from lexel.quantizers.residual import ResidualQuantizer
+from lexel.quantizers.vector import VectorQuantizer
 from lexel.upkeep import Revival
 
 __all__ = ["load"]
@@ -353,15 +350,7 @@ def _vector(
     """A vector quantizer with these codes and, where it learns by EMA, these running counts and sums."""
     dim = codes.shape[1] if embedding_dim is None else embedding_dim
     vq = VectorQuantizer(len(codes), dim, commitment_cost, codebook=codebook, learning=learning, **parts)
-    with torch.no_grad():
-        vq.codebook.weight.copy_(codes)
-        if isinstance(learning, EMA):
-            for buffer, value in zip((vq.ema_count, vq.ema_sum), averages, strict=True):
-                buffer.copy_(value)
-        for part in vq.upkeep:
-            for name, buffer in part.named_buffers():
-                if name == "collected":  # codes that came from elsewhere have started
-                    buffer.fill_(len(codes))
+    vq.load_codes(codes, **dict(zip(("count", "sum"), averages, strict=False)) if isinstance(learning, EMA) else {})
     return vq
 
 

@@ -12,7 +12,7 @@ import lexel
 from lexel.data.images import Images, psnr, to_pixels
 from lexel.models import VQVAE
 from lexel.report import measuring
-from lexel.report.measuring import map_size, measure
+from lexel.report.measuring import measure
 from tests.report.models import tiny_model
 
 
@@ -99,6 +99,6 @@ def test_images_are_spread_over_all_and_end_with_positions_enough(monkeypatch: p
 
 def test_a_quantizer_of_one_size_gets_images_of_that_size() -> None:
     model = tiny_model(lexel.presets.var((1, 2, 3, 4), embedding_dim=4))
-    assert map_size(model.quantizer) == (4, 4)
+    assert model.quantizer.map_size == (4, 4)
     found = measure(model, images((16, 16), (50, 40)))
     assert [tuple(example.original.shape) for example in found.examples] == [(3, 16, 16)] * 2

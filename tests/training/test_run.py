@@ -61,7 +61,7 @@ class TestARun:
         ]
         options += ["--quantizer.learning", "lexel.EMA", "--quantizer.learning.decay", "0.5"]
         assert train(photographs, tmp_path / "run", *options, steps=1) == 0
-        assert load_model(tmp_path / "run").quantizer.learning == lexel.EMA(decay=0.5)
+        assert load_model(tmp_path / "run").quantizer.learning.settings == lexel.EMA(decay=0.5)
 
     def test_default_recipe_follows_the_size_of_the_codebook(self, run: Path) -> None:
         assert load_model(run).quantizer.config == lexel.presets.default(16, 4).config

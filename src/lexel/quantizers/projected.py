@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from lexel.codebook import apply_layer
 from lexel.quantizers._composite import check_parts
-from lexel.quantizers.base import Quantized, Quantizer
+from lexel.quantizers._wrapper import Wrapper
+from lexel.quantizers.base import Quantizer
 
 __all__ = ["ProjectedQuantizer"]
 
 
-class ProjectedQuantizer(Quantizer):
+class ProjectedQuantizer(Wrapper):
     """Quantizes a learned linear map of the input, and maps the result back by another.
 
         quantized = up(quantizer(down(z)))
@@ -24,7 +23,6 @@ class ProjectedQuantizer(Quantizer):
     task loss moves both maps. A table alone has the same in `FactorisedCodebook`.
 
     Attributes:
-        quantizer: the quantizer that was given.
         down: from D to the quantizer's channels.
         up: back.
 
@@ -47,45 +45,28 @@ class ProjectedQuantizer(Quantizer):
 
     def __init__(self, quantizer: Quantizer, embedding_dim: int, *, bias: bool = True, channel_dim: int = 1) -> None:
         check_parts(type(self).__name__, [quantizer], "use two of these")
-        super().__init__(quantizer.num_embeddings, embedding_dim, channel_dim)
+        super().__init__(quantizer, embedding_dim, channel_dim)
         self.bias = bias
-        self.quantizer = quantizer
         self.down = nn.Linear(embedding_dim, quantizer.embedding_dim, bias)
         self.up = nn.Linear(quantizer.embedding_dim, embedding_dim, bias)
 
     @property
-    def bits(self) -> float:
-        """Bits that the indices of one position carry at most."""
-        return self.quantizer.bits
+    @override
+    def learns_from_task(self) -> bool:
+        return True
 
     @property
-    def index_shape(self) -> tuple[int, ...]:
-        """As that of the quantizer."""
-        return self.quantizer.index_shape
+    @override
+    def leaves_remainder(self) -> bool:
+        return True  # the map back learns to bring the codes to where the inputs lie
 
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        """As those of the quantizer."""
-        return self.quantizer.codebook_sizes
+    @override
+    def inward(self, z: Tensor) -> Tensor:
+        return apply_layer(self.down, z)
 
-    def check_indices(self, indices: Tensor) -> None:  # noqa: D102
-        self.quantizer.check_indices(indices)
-
-    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
-        inner = apply_layer(self.down, z)
-        if valid is not None:
-            inner = torch.where(valid.unsqueeze(-1), inner, 0)
-        result = self.quantizer.quantize_positions(inner, valid)
-        return replace(result, quantized=apply_layer(self.up, result.quantized))
-
-    def unquantized(self, inputs: Tensor) -> Tensor:  # noqa: D102
-        inner = apply_layer(self.down, inputs.movedim(self.channel_dim, -1)).movedim(-1, self.quantizer.channel_dim)
-        inner = self.quantizer.unquantized(inner).movedim(self.quantizer.channel_dim, -1)
-        return apply_layer(self.up, inner).movedim(-1, self.channel_dim)
-
-    def lookup_positions(self, indices: Tensor) -> Tensor:  # noqa: D102
-        absent = (indices < 0).all(-1) if self.index_shape else indices < 0
-        return torch.where(absent.unsqueeze(-1), 0, apply_layer(self.up, self.quantizer.lookup_positions(indices)))
+    @override
+    def outward(self, e: Tensor) -> Tensor:
+        return apply_layer(self.up, e)
 
     def extra_repr(self) -> str:
         """Show D."""

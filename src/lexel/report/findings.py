@@ -118,7 +118,6 @@ def _collapse(name: str, usage: CodeUsage) -> str:
 
 def _advice(model: VQVAE) -> str:
     """Say what prevents a collapse, if the model can have it and does not."""
-    # No quantizer declares yet whether it takes upkeep. Those that do hold it under this name.
-    if any(not part.upkeep for part in model.quantizer.modules() if hasattr(part, "upkeep")):
+    if model.quantizer.could_use_upkeep:
         return " To prevent this, start the codes where the data lies (KMeansStart) and revive dead ones (Revival)."
     return ""

@@ -12,7 +12,6 @@ from lexel.data.images import Images, psnr, to_pixels
 from lexel.data.pictures import centre
 from lexel.metrics import Usage
 from lexel.models import VQVAE
-from lexel.quantizers import Quantizer
 
 __all__ = ["Example", "Measurement", "measure"]
 
@@ -91,7 +90,7 @@ def measure(model: VQVAE, images: Images) -> Measurement:
         ValueError: no image is readable.
     """
     f = model.downsampling
-    only = map_size(model.quantizer)
+    only = model.quantizer.map_size
     height, width = (f * only[0], f * only[1]) if only else (MAX_SIDE, MAX_SIDE)
     usages = tuple(Usage(size) for size in model.quantizer.codebook_sizes)
     examples: list[Example] = []
@@ -113,19 +112,6 @@ def measure(model: VQVAE, images: Images) -> Measurement:
         if positions > 2 * ENOUGH_POSITIONS:  # the first image was smaller than the others
             break
     return Measurement(usages, tuple(examples), number, ratios / number, positions, pixels)
-
-
-def map_size(quantizer: Quantizer) -> tuple[int, int] | None:
-    """Return the only `(height, width)` of maps that a quantizer takes; None if it takes any.
-
-    Example:
-        >>> import lexel
-        >>> map_size(lexel.presets.var((1, 2, 3, 4), embedding_dim=8)), map_size(lexel.VectorQuantizer(8, 4))
-        ((4, 4), None)
-    """
-    # No quantizer declares this yet. Those that take one size alone have `sizes`, coarse to fine.
-    sizes: list[tuple[int, int]] = getattr(quantizer, "sizes", [])
-    return sizes[-1] if sizes else None
 
 
 def _spread(model: VQVAE, images: Images, height: int, width: int) -> list[int]:

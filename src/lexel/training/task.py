@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from lexel.data.images import Images, constant_error
 from lexel.metrics import Usage
 from lexel.models import VQVAE
-from lexel.quantizers import Quantized
+from lexel.quantizers.base import Quantized
 from lexel.training.crops import RandomCrops, Remaining
 from lexel.training.settings import Settings
 
