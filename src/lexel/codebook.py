@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lexel._core.config import Configurable, Part
+from lexel._core.gradients import unit_rows
+from lexel._core.modules import ZeroLinear
 
 __all__ = [
     "AffineCodebook",
@@ -162,15 +164,15 @@ class _CosineModule(CodebookModule[CosineCodebook]):
     @override
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        self.weight.copy_(F.normalize(self.weight.normal_(), dim=1))
+        self.weight.copy_(unit_rows(self.weight.normal_()))
 
     @override
     def forward(self) -> Tensor:
-        return F.normalize(self.weight, dim=1)
+        return unit_rows(self.weight)
 
     @override
     def project(self, z: Tensor) -> Tensor:
-        return F.normalize(z, dim=1)
+        return unit_rows(z)
 
 
 @dataclass(frozen=True)
@@ -292,8 +294,7 @@ class _SimModule(CodebookModule[SimVQ]):
 
     @override
     def forward(self) -> Tensor:
-        codes: Tensor = self.map(self.weight)
-        return codes
+        return apply_layer(self.map, self.weight)
 
 
 @dataclass(frozen=True)
@@ -346,9 +347,7 @@ class _BridgeModule(CodebookModule[VQBridge]):
         self.patch = settings.codes_per_token
         self.compress = nn.Linear(self.patch * code_dim, settings.width)
         self.process = nn.Sequential(*(_Block(settings.width, settings.heads) for _ in range(settings.depth)))
-        recover = nn.Linear(settings.width, self.patch * code_dim)
-        nn.init.zeros_(recover.weight)
-        nn.init.zeros_(recover.bias)
+        recover = ZeroLinear(settings.width, self.patch * code_dim)
         self.recover = nn.Sequential(nn.LayerNorm(settings.width), recover)
 
     @override
@@ -413,6 +412,14 @@ class _AffineModule(CodebookModule[AffineCodebook]):
         super().__init__(settings, num_embeddings, code_dim, trainable=trainable)
         self.shift = nn.Parameter(torch.zeros(code_dim))
         self.scale = nn.Parameter(torch.ones(code_dim))
+
+    @override
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        if "scale" in self._parameters:  # not while the table itself is being made
+            self.shift.zero_()
+            self.scale.fill_(1)
 
     @override
     def forward(self) -> Tensor:

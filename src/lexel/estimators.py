@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from lexel._core.collectives import all_sum, rank
 from lexel._core.config import Configurable, Part
-from lexel._core.gradients import carry, straight_through
+from lexel._core.gradients import LEAST_LENGTH, carry, straight_through
 from lexel._core.soft_assignment import by_rows, logits
 from lexel.nearest import Metric, nearest_code
 
@@ -239,7 +239,7 @@ def rotation_trick(z: Tensor, e: Tensor) -> Tensor:
         z_norm, e_norm = z.norm(dim=1, keepdim=True), e.norm(dim=1, keepdim=True)
         z_unit, e_unit = F.normalize(z, dim=1), F.normalize(e, dim=1)
         r = F.normalize(z_unit + e_unit, dim=1)
-        turns = z_norm > 0
+        turns = z_norm > LEAST_LENGTH
         stretch = torch.where(turns, e_norm / torch.where(turns, z_norm, 1), 1)
     along_r, along_z = ((unit * z).sum(1, keepdim=True) for unit in (r, z_unit))
     return carry(e.detach(), stretch * (z - 2 * r * along_r + 2 * e_unit * along_z))
@@ -441,7 +441,12 @@ class _GumbelModule(EstimatorModule[GumbelSoftmax]):
 
     def __init__(self, settings: GumbelSoftmax) -> None:
         super().__init__(settings)
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("step", torch.empty((), dtype=torch.int64))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Begin with the first step."""
+        self.step.zero_()
 
     @override
     def forward(self, z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:

@@ -150,11 +150,20 @@ class EMAModule(LearningModule[EMA]):
     sum: Tensor
     age: Tensor | None
 
+    wide_buffers = ("count", "sum", "age")
+
     def __init__(self, settings: EMA, num_embeddings: int, embedding_dim: int) -> None:
         super().__init__(settings)
-        self.register_buffer("count", torch.ones(num_embeddings))
-        self.register_buffer("sum", torch.zeros(num_embeddings, embedding_dim))
-        self.register_buffer("age", torch.zeros(num_embeddings) if settings.warmup else None)
+        self.register_buffer("count", torch.empty(num_embeddings))
+        self.register_buffer("sum", torch.empty(num_embeddings, embedding_dim))
+        self.register_buffer("age", torch.empty(num_embeddings) if settings.warmup else None)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Forget everything: codes whose count is 0 start when the next step begins."""
+        for buffer in self.buffers():
+            buffer.zero_()
 
     @override
     def statistics(self, z: Tensor, indices: Tensor, num_embeddings: int) -> tuple[Tensor, ...]:
@@ -163,6 +172,7 @@ class EMAModule(LearningModule[EMA]):
     @override
     @torch.no_grad()
     def update(self, codes: Tensor, counts: Tensor, *sums: Tensor) -> None:
+        self._begin(codes)
         decay, epsilon, warmup = self.settings.decay, self.settings.epsilon, self.settings.warmup
         n, total_z = counts.to(self.count.dtype), sums[0].to(self.sum.dtype)
         step = torch.full_like(n, 1 - decay)
@@ -178,9 +188,18 @@ class EMAModule(LearningModule[EMA]):
         # e = m / smoothed, or e as it is: in place, since these are the largest tensors of a step.
         codes.mul_(~moves).addcdiv_(self.sum, smoothed.where(moves, torch.inf).unsqueeze(1))
 
+    def _begin(self, codes: Tensor) -> None:
+        """Start the averages of codes that have none: as if each had been chosen once, by an input equal to itself."""
+        self.widen()
+        absent = self.count == 0
+        if torch.compiler.is_compiling() or bool(absent.any()):
+            self.count.masked_fill_(absent, 1)
+            self.sum.copy_(torch.where(absent.unsqueeze(1), codes, self.sum))
+
     @override
     @torch.no_grad()
     def restart(self, codes: Tensor, strength: Tensor) -> None:
+        self.widen()
         # As all codes start: chosen once, by an input equal to itself. Its old count and sum would take a code that was
         # replaced straight back in the next update.
         strength = strength.to(self.count.dtype)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
 from lexel._core.collectives import all_sum, mean_over_ranks
 from lexel._core.config import Configurable, Part
+from lexel._core.gradients import unit_rows
 from lexel._core.soft_assignment import by_rows, logits
 
 __all__ = ["Entropy", "Orthogonality", "Regulariser", "RegulariserModule"]
@@ -141,6 +141,6 @@ class Orthogonality(Regulariser):
 class _OrthogonalityModule(RegulariserModule[Orthogonality]):
     @override
     def forward(self, z: Tensor, codes: Tensor, valid: Tensor | None = None) -> Tensor:
-        K, unit = len(codes), F.normalize(codes, dim=1)
+        K, unit = len(codes), unit_rows(codes)
         term: Tensor = ((unit.T @ unit).square().sum() - K) / K**2
         return term

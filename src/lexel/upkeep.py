@@ -105,7 +105,12 @@ class _KMeansStartModule(UpkeepModule[KMeansStart]):
     def __init__(self, settings: KMeansStart, num_embeddings: int) -> None:
         super().__init__(settings)
         self.num_embeddings = num_embeddings
-        self.register_buffer("collected", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("collected", torch.empty((), dtype=torch.int64))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Wait for the first inputs."""
+        self.collected.zero_()
 
     @override
     def prepare(self, codes: Tensor, rows: AllRows, *, unit_length: bool = False) -> Change | None:
@@ -163,7 +168,7 @@ class Revival(Upkeep):
 
     @override
     def build(self, num_embeddings: int, embedding_dim: int) -> UpkeepModule[Upkeep]:
-        return _RevivalModule(self, torch.ones(num_embeddings))
+        return _RevivalModule(self, num_embeddings, usage=1)
 
 
 class _UsageModule(UpkeepModule[UpkeepT]):
@@ -177,13 +182,23 @@ class _UsageModule(UpkeepModule[UpkeepT]):
     usage: Tensor
     step: Tensor
 
-    def __init__(self, settings: UpkeepT, usage: Tensor) -> None:
+    wide_buffers = ("usage",)
+
+    def __init__(self, settings: UpkeepT, num_embeddings: int, usage: float) -> None:
         super().__init__(settings)
-        self.register_buffer("usage", usage)
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.first_usage = usage
+        self.register_buffer("usage", torch.empty(num_embeddings))
+        self.register_buffer("step", torch.empty((), dtype=torch.int64))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Forget everything."""
+        self.usage.fill_(self.first_usage)
+        self.step.zero_()
 
     def follow(self, counts: Tensor, step: Tensor) -> None:
         """Move the running average by `step` in [0, 1]; 0 for an empty batch."""
+        self.widen()
         share = counts.to(self.usage.dtype) * (len(self.usage) / counts.sum().clamp_min(1))
         self.usage.lerp_(share.to(self.usage.dtype), step.to(self.usage.dtype))
 
@@ -251,7 +266,7 @@ class OnlineClustering(Upkeep):
 
     @override
     def build(self, num_embeddings: int, embedding_dim: int) -> UpkeepModule[Upkeep]:
-        return _OnlineClusteringModule(self, torch.zeros(num_embeddings))
+        return _OnlineClusteringModule(self, num_embeddings, usage=0)
 
 
 class _OnlineClusteringModule(_UsageModule[OnlineClustering]):

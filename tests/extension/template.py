@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import lexel
 
@@ -17,7 +18,8 @@ def _template() -> type[lexel.Quantizer]:
     """Run the page's first block of Python, and return the quantizer that it defines."""
     block = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert block is not None
-    names: dict[str, Any] = {"__name__": "contributing"}
+    module = sys.modules["contributing"] = ModuleType("contributing")  # as if it stood in a file of that name
+    names = vars(module)
     with redirect_stdout(io.StringIO()):
         exec(compile(block.group(1), str(PAGE), "exec", dont_inherit=True), names)
     (found,) = (value for value in names.values() if isinstance(value, type) and issubclass(value, lexel.Quantizer))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-__all__ = ["carry", "straight_through"]
+__all__ = ["LEAST_LENGTH", "carry", "straight_through", "unit_rows"]
+
+# A shorter vector has no direction: the gradient of its unit vector would be larger than the inverse of this.
+LEAST_LENGTH = 1e-6
 
 
 def straight_through(z: Tensor, e: Tensor) -> Tensor:
@@ -28,3 +32,15 @@ def straight_through(z: Tensor, e: Tensor) -> Tensor:
 def carry(value: Tensor, gradient: Tensor) -> Tensor:
     """Return `value`, with the gradient of `gradient` besides its own: a zero is added, so the value stays exact."""
     return value + (gradient - gradient.detach())
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """Divide vectors `(…, D)` by their lengths; those shorter than 1e-6 stay as they are, with the identity's gradient.
+
+    Example:
+        >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+        tensor([[0.6000, 0.8000],
+                [0.0000, 0.0000]])
+    """
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / torch.where(length > LEAST_LENGTH, length, 1)

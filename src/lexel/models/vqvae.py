@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lexel._core.config import from_config, to_config
+from lexel._core.modules import evaluating
 from lexel.quantizers.base import Quantized, Quantizer
 
 try:
@@ -159,11 +160,8 @@ class VQVAE(
             TypeError: `images` is not a floating tensor.
             ValueError: `images` has another number of dimensions or channels, or no pixels.
         """
-        training = self.quantizer.training
-        try:
-            indices: Tensor = self.quantizer.eval()(self.latents(images)).indices
-        finally:
-            self.quantizer.train(training)
+        with evaluating(self.quantizer):
+            indices: Tensor = self.quantizer(self.latents(images)).indices
         return indices
 
     def decode(self, indices: Tensor, size: tuple[int, int] | None = None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -17,9 +18,12 @@ def check_levels(name: str, levels: Sequence[int]) -> tuple[int, ...]:
         TypeError: `levels` is not a sequence of integers.
         ValueError: it is empty, or a number of levels is below 2.
     """
-    if isinstance(levels, (int, str)) or any(isinstance(n, bool) or not isinstance(n, int) for n in levels):
-        raise TypeError(f"{name}: levels must be a sequence of int, one for each channel, got {levels!r}")
-    levels = tuple(levels)
+    try:
+        if isinstance(levels, str) or any(isinstance(level, bool) for level in levels):
+            raise TypeError
+        levels = tuple(operator.index(level) for level in levels)
+    except TypeError:
+        raise TypeError(f"{name}: levels must be a sequence of int, one for each channel, got {levels!r}") from None
     if not levels or min(levels) < 2:
         raise ValueError(f"{name}: levels must hold one or more numbers of at least 2, got {list(levels)}")
     return levels

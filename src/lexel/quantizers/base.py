@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+import operator
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import override
+from typing_extensions import Self, override
 
 from lexel._core.collectives import all_sum, mean_of_rows
 from lexel._core.config import Configurable, from_config
+from lexel._core.recomputation import Recorder, is_second_run
 from lexel.metrics import mean_perplexity
 
-__all__ = ["Choice", "CodebookIndices", "Quantized", "Quantizer", "RowQuantizer", "check_weight"]
+__all__ = ["Choice", "CodebookIndices", "Quantized", "Quantizer", "RowQuantizer", "check_integer", "check_weight"]
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,24 @@ def check_weight(owner: str, argument: str, value: float) -> float:
     return float(value)
 
 
+def check_integer(owner: str, argument: str, value: Any, *, least: int | None = None) -> int:
+    """Return an integer of any kind, numpy's too, as an int.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: it is below `least`.
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{owner}: {argument} must be an int, got {value!r} ({type(value).__name__})") from None
+    if least is not None and number < least:
+        raise ValueError(f"{owner}: {argument} must be at least {least}, got {number}")
+    return number
+
+
 class Quantizer(nn.Module, Configurable):
     """Turns continuous vectors into discrete codes and back.
 
@@ -117,6 +137,7 @@ class Quantizer(nn.Module, Configurable):
         num_embeddings: K, how many different values an index takes; at most 2^62.
         embedding_dim: D, the size of the channel axis.
         channel_dim: which axis of the input holds the channels.
+        frozen: whether `freeze` keeps everything as it is.
         positionwise: whether each position of the input has indices of its own.
         needs_partial_sum: as a stage of a `ResidualQuantizer` it must be told what the stages before it have chosen.
     """
@@ -127,25 +148,61 @@ class Quantizer(nn.Module, Configurable):
     num_embeddings: int
     embedding_dim: int
     channel_dim: int
+    _thawed: list[nn.Parameter]
 
     def __init__(self, num_embeddings: int, embedding_dim: int, channel_dim: int = 1) -> None:
         super().__init__()
         name = type(self).__name__
-        for argument, value in (("num_embeddings", num_embeddings), ("embedding_dim", embedding_dim)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name}: {argument} must be an int, got {value!r} ({type(value).__name__})")
-            if value < 1:
-                raise ValueError(f"{name}: {argument} must be at least 1, got {value}")
+        num_embeddings = check_integer(name, "num_embeddings", num_embeddings, least=1)
+        embedding_dim = check_integer(name, "embedding_dim", embedding_dim, least=1)
+        channel_dim = check_integer(name, "channel_dim", channel_dim)
         if num_embeddings > 2**62:
             raise ValueError(
                 f"{name}: num_embeddings must be at most 2^62, so that an index fits int64, "
                 f"got {num_embeddings} (about 2^{math.log2(num_embeddings):.0f})"
             )
-        if isinstance(channel_dim, bool) or not isinstance(channel_dim, int):
-            raise TypeError(f"{name}: channel_dim must be an int, got {channel_dim!r} ({type(channel_dim).__name__})")
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
         self.channel_dim = channel_dim
+        self.frozen = False
+        self._recorder = Recorder()
+
+    def freeze(self) -> Self:
+        """Leave all codes, and whatever else is learned here, as they are from now on, also in training mode.
+
+        No parameter gets a gradient, and no forward pass moves any state: no moving average, no start, no revival.
+        Estimators and regularisers go on as in training, and the encoder goes on to learn. `train()` and `eval()`
+        change nothing of this; a state dict and a configuration do not hold it.
+
+        Returns:
+            The quantizer.
+
+        Example:
+            >>> import torch, lexel
+            >>> vq = lexel.VectorQuantizer(16, 4, learning=lexel.EMA()).freeze().train()
+            >>> before = vq.codebook().clone()
+            >>> _ = vq(torch.randn(8, 4))
+            >>> torch.equal(vq.codebook(), before)
+            True
+        """
+        for module in self.modules():
+            if isinstance(module, Quantizer) and not module.frozen:
+                module.frozen = True
+                module._thawed = [each for each in module.parameters() if each.requires_grad]
+        return self.requires_grad_(False)
+
+    def unfreeze(self) -> Self:
+        """Undo `freeze`: what had a gradient before has one again.
+
+        Returns:
+            The quantizer.
+        """
+        for module in self.modules():
+            if isinstance(module, Quantizer) and module.frozen:
+                module.frozen = False
+                for parameter in module._thawed:
+                    parameter.requires_grad_()
+        return self
 
     @property
     def bits(self) -> float:
@@ -258,17 +315,29 @@ class Quantizer(nn.Module, Configurable):
 
         Raises:
             TypeError: `inputs` is not a floating tensor, or `mask` not a boolean one.
-            ValueError: `inputs` or `mask` has another shape, or, in training, `inputs` holds NaN or Inf on any rank
+            ValueError: `inputs` or `mask` has another shape, or `inputs` holds NaN or Inf, in training on any rank
                 (before any state changes).
+            RuntimeError: it is called within a backward pass, but repeats no forward pass of
+                ``torch.utils.checkpoint(…, use_reentrant=False)``.
         """
         self._check(inputs, mask)
+        if torch.compiler.is_compiling():
+            return self._forward(inputs, mask)
+        if self.training and is_second_run():
+            with self._recorder.second_run(self, inputs, mask):
+                return self._forward(inputs, mask)
+        with self._recorder.first_run(self, inputs, mask) as outputs:
+            result = self._forward(inputs, mask)
+            outputs += [result.loss, result.quantized]
+        return result
+
+    def _forward(self, inputs: Tensor, mask: Tensor | None) -> Quantized:
         rows = inputs.movedim(self.channel_dim, -1)
         with torch.autocast(inputs.device.type, enabled=False):
             z = rows.to(torch.promote_types(inputs.dtype, torch.float32))
             if mask is not None:
                 z = torch.where(mask.unsqueeze(-1), z, 0)
-            if self.training:
-                self._require_finite(z)
+            self._require_finite(z)
             choice = self.choose(z, mask)
             perplexity = mean_perplexity(self.by_codebook(choice.indices), over_ranks=self.training)
         quantized = choice.quantized.to(inputs.dtype)
@@ -294,7 +363,8 @@ class Quantizer(nn.Module, Configurable):
         if indices.dtype.is_floating_point or indices.dtype.is_complex or indices.dtype == torch.bool:
             raise TypeError(f"{type(self).__name__}.lookup: indices must be integers, got {indices.dtype}")
         self.check_indices(indices)
-        return self.lookup_positions(indices.long()).movedim(-1, self.channel_dim).contiguous()
+        with torch.autocast(indices.device.type, enabled=False):
+            return self.lookup_positions(indices.long()).movedim(-1, self.channel_dim).contiguous()
 
     def unquantized(self, inputs: Tensor) -> Tensor:
         """Return what `quantized` approximates: the output that these inputs would get if every vector were a code.
@@ -357,8 +427,10 @@ class Quantizer(nn.Module, Configurable):
         # The sum is finite unless an element is not, or the sum itself overflows; only then is it worth a closer look.
         total = z.detach().sum()
         poisoned = not torch.isfinite(total) and not torch.isfinite(z).all()
-        # All ranks stop together: one that went on alone would wait for the others for ever.
-        if all_sum(total.new_tensor(float(poisoned)))[0] > 0:
+        if self.training:
+            # All ranks stop together: one that went on alone would wait for the others for ever.
+            poisoned = bool(all_sum(total.new_tensor(float(poisoned)))[0] > 0)
+        if poisoned:
             raise ValueError(f"{type(self).__name__}: inputs hold NaN or Inf; no code was changed")
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lexel._core.gradients import straight_through
-from lexel._core.modules import TypedModuleList
+from lexel._core.modules import TypedModuleList, ZeroLinear
 from lexel.codebook import Codebook, CodebookModule, FreeCodebook
 from lexel.quantizers.base import Choice, Quantizer, check_weight
 
@@ -75,16 +75,13 @@ class ImplicitQuantizer(Quantizer):
         self.depth = depth
         self.width = width
         self.codebook: CodebookModule[Codebook] = FreeCodebook().build(num_embeddings, embedding_dim)
-        self.mix = nn.Linear(2 * embedding_dim, embedding_dim)
+        self.mix = ZeroLinear(2 * embedding_dim, embedding_dim)
         self.blocks: TypedModuleList[nn.Sequential] = TypedModuleList(
             nn.Sequential(
-                nn.Linear(embedding_dim, width, bias=False), nn.ReLU(), nn.Linear(width, embedding_dim, bias=False)
+                nn.Linear(embedding_dim, width, bias=False), nn.ReLU(), ZeroLinear(width, embedding_dim, bias=False)
             )
             for _ in range(depth)
         )
-        for layer in (self.mix, *(block[-1] for block in self.blocks)):
-            for parameter in layer.parameters():
-                nn.init.zeros_(parameter)
 
     @override
     def quantize_after(self, z: Tensor, valid: Tensor | None, partial: Tensor) -> Choice:

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
-from lexel._core.gradients import straight_through
+from lexel._core.gradients import straight_through, unit_rows
 from lexel.quantizers._radix import from_digits, to_digits
-from lexel.quantizers.base import Choice, RowQuantizer, check_weight
+from lexel.quantizers.base import Choice, RowQuantizer, check_integer, check_weight
 
 __all__ = ["BinarySphericalQuantizer", "LookupFreeQuantizer"]
 
@@ -64,8 +64,7 @@ class LookupFreeQuantizer(RowQuantizer):
         channel_dim: int = 1,
     ) -> None:
         name = type(self).__name__
-        if isinstance(embedding_dim, bool) or not isinstance(embedding_dim, int):
-            raise TypeError(f"{name}: embedding_dim must be an int, got {embedding_dim!r}")
+        embedding_dim = check_integer(name, "embedding_dim", embedding_dim)
         if not 1 <= embedding_dim <= 62:
             raise ValueError(
                 f"{name}: embedding_dim must be in [1, 62] so that an index fits int64, got {embedding_dim}"
@@ -175,7 +174,7 @@ class BinarySphericalQuantizer(LookupFreeQuantizer):
 
     @override
     def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
-        return super().quantize_rows(F.normalize(z, dim=1), valid)
+        return super().quantize_rows(unit_rows(z), valid)
 
 
 def _entropy_of_bits(logits: Tensor) -> Tensor:

@@ -126,22 +126,24 @@ class VectorQuantizer(RowQuantizer):
     @override
     def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
         z = self.codebook.project(z)
-        if self.training:
+        moving = self.training and not self.frozen
+        if moving:
             self._look_after_codes(z, valid)
-        codes = self.codebook().to(z.dtype)
+        codes = self._codes().to(z.dtype)
 
         if self.training and not self.estimator.is_straight_through:
             indices, estimated = self.estimator(z, codes)
         else:
             indices, estimated = self.estimator.nearest(z, codes), None
-        moving = codes if self._has_codebook_loss else codes.detach()
-        quantized, codebook_error, commitment_error = quantization_step(z, moving, indices, valid)
+        learned = codes if self._has_codebook_loss else codes.detach()
+        quantized, codebook_error, commitment_error = quantization_step(z, learned, indices, valid)
         quantized = quantized if estimated is None else estimated
 
         statistics = [self._counts(indices, valid), commitment_error]
-        if self.training:
+        if moving:
             counted = z.detach() if valid is None else torch.where(valid.unsqueeze(1), z.detach(), 0)
             statistics += self.learning.statistics(counted, indices, self.num_embeddings)
+        if self.training:
             # In training alone: evaluating on one rank must not wait for the others.
             statistics = list(all_sum(*statistics))
         counts, error, *sums = statistics
@@ -159,11 +161,14 @@ class VectorQuantizer(RowQuantizer):
             # A rule that moves the codes in place does so before the backward pass reads them.
             fixed = codes if self.learning.settings.trainable else codes.clone()
             for part in self.regularisers:
-                terms[part.settings.name] = part(z, fixed, valid)
+                # A product: an empty batch has no loss, and needs no branch.
+                terms[part.settings.name] = part(z, fixed, valid) * (counts.sum() > 0)
                 loss = loss + part.settings.weight * terms[part.settings.name]
+            self.estimator.observe(counts)
+        if moving:
             self.learning.update(self.codebook.weight, counts, *sums)
-            for observer in (self.estimator, *self.upkeep):
-                observer.observe(counts)
+            for keeper in self.upkeep:
+                keeper.observe(counts)
         return Choice(indices, self.codebook.expand(quantized), loss, terms)
 
     @override
@@ -224,6 +229,15 @@ class VectorQuantizer(RowQuantizer):
             buffers[name].copy_(value)
         for part in self.upkeep:
             part.skip_start()
+
+    def _codes(self) -> Tensor:
+        """The codes, of a copy of the table where upkeep may move that before the backward pass reads it."""
+        table = self.codebook.weight
+        copies: dict[str, Tensor] = {}
+        if self.upkeep and self.training and table.requires_grad and torch.is_grad_enabled():
+            copies = {name: table.clone() for name, value in self.codebook.named_parameters() if value is table}
+        codes: Tensor = torch.func.functional_call(self.codebook, copies, ()) if copies else self.codebook()
+        return codes
 
     def _counts(self, indices: Tensor, valid: Tensor | None) -> Tensor:
         return usage_counts(indices if valid is None else torch.where(valid, indices, -1), self.num_embeddings)
