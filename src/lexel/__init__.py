@@ -11,6 +11,7 @@ The names below are the public ones: this is the one place where they are listed
 from importlib.metadata import version as _version
 
 from lexel import presets as presets
+from lexel._core.collectives import set_process_group as set_process_group
 from lexel._core.config import (
     from_config as from_config,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from lexel.nearest import nearest_code
 
@@ -16,19 +17,52 @@ __all__ = [
     "mean_of_rows",
     "mean_over_ranks",
     "rank",
+    "set_process_group",
     "uniform_of_rows",
     "world_size",
 ]
 
 
+_group: dist.ProcessGroup | None = None
+
+
+def set_process_group(group: dist.ProcessGroup | DeviceMesh | None) -> None:
+    """Say which processes hold different inputs of the same quantizers: those of data-parallel training.
+
+    Beside tensor or pipeline parallelism, where several processes hold the same inputs, the default group would count
+    these several times. Call it on every process, after `init_process_group` and before training.
+
+    Args:
+        group: a process group; a `DeviceMesh` of one dimension, such as ``mesh["data"]``; None for all processes.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: the mesh has several dimensions.
+
+    Example:
+        >>> set_process_group(None)
+    """
+    global _group
+    if isinstance(group, DeviceMesh):
+        if group.ndim != 1:
+            raise ValueError(
+                "set_process_group: the mesh must have one dimension, that of the data, such as mesh['data']; "
+                f"got {group}"
+            )
+        group = group.get_group()
+    elif group is not None and not isinstance(group, dist.ProcessGroup):
+        raise TypeError(f"set_process_group: group must be a ProcessGroup, a DeviceMesh or None, got {group!r}")
+    _group = group
+
+
 def world_size() -> int:
-    """Return how many processes train together; 1 without `torch.distributed`."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    """Return how many processes share the inputs; 1 without `torch.distributed`."""
+    return dist.get_world_size(_group) if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Return the number of this process, from 0; 0 without `torch.distributed`."""
-    return dist.get_rank() if world_size() > 1 else 0
+    """Return the number of this process among them, from 0; 0 without `torch.distributed`."""
+    return dist.get_rank(_group) if world_size() > 1 else 0
 
 
 def all_sum(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -52,7 +86,7 @@ def all_sum(*tensors: Tensor) -> tuple[Tensor, ...]:
     for tensor in tensors[1:]:
         dtype = torch.promote_types(dtype, tensor.dtype)
     message = torch.cat([tensor.detach().reshape(-1).to(dtype) for tensor in tensors])
-    dist.all_reduce(message)
+    dist.all_reduce(message, group=_group)
     parts = torch.split(message, [tensor.numel() for tensor in tensors])
     return tuple(part.reshape(tensor.shape).to(tensor.dtype) for part, tensor in zip(parts, tensors, strict=True))
 
@@ -66,7 +100,7 @@ def all_min(tensor: Tensor) -> Tensor:
     """
     least = tensor.detach().clone()
     if world_size() > 1:
-        dist.all_reduce(least, op=dist.ReduceOp.MIN)
+        dist.all_reduce(least, op=dist.ReduceOp.MIN, group=_group)
     return least
 
 
@@ -194,11 +228,11 @@ def gather_rows(rows: Tensor, *, absent: float) -> Tensor:
     if world_size() == 1:
         return rows.detach()
     largest = torch.tensor(len(rows), device=rows.device)
-    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    dist.all_reduce(largest, dist.ReduceOp.MAX, group=_group)
     padded = rows.new_full((int(largest), *rows.shape[1:]), absent)
     padded[: len(rows)] = rows.detach()
     gathered = [torch.empty_like(padded) for _ in range(world_size())]
-    dist.all_gather(gathered, padded)
+    dist.all_gather(gathered, padded, group=_group)
     return torch.cat(gathered)
 
 
@@ -221,9 +255,8 @@ def uniform_of_rows(rows: Tensor) -> Tensor:
     start = torch.rand((), device=rows.device)
     number = torch.arange(len(rows), device=rows.device, dtype=torch.float32)
     if world_size() > 1:
-        rank = dist.get_rank()
         counts = torch.zeros(world_size(), device=rows.device)
-        counts[rank] = len(rows)
-        counts, start = all_sum(counts, start if rank == 0 else torch.zeros_like(start))
-        number = number + counts[:rank].sum()
+        counts[rank()] = len(rows)
+        counts, start = all_sum(counts, start if rank() == 0 else torch.zeros_like(start))
+        number = number + counts[: rank()].sum()
     return (start + number * ((5**0.5 - 1) / 2)) % 1

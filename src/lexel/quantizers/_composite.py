@@ -76,6 +76,11 @@ class Composite(Quantizer):
 
     @property
     @override
+    def has_own_gradient(self) -> bool:
+        return any(part.has_own_gradient for part in self.quantizers)
+
+    @property
+    @override
     def leaves_remainder(self) -> bool:
         return all(part.leaves_remainder for part in self.quantizers)
 

@@ -61,6 +61,11 @@ class Wrapper(Quantizer):
 
     @property
     @override
+    def has_own_gradient(self) -> bool:
+        return self.quantizer.has_own_gradient
+
+    @property
+    @override
     def leaves_remainder(self) -> bool:
         return self.quantizer.leaves_remainder
 
@@ -99,6 +104,10 @@ class Wrapper(Quantizer):
         if not self.needs_partial_sum:
             return self.lookup_positions(indices)
         return self._present(indices, self.outward(self.quantizer.lookup_after(indices, self.inward(partial))))
+
+    @override
+    def search_positions(self, z: Tensor, beam_size: int) -> Tensor:
+        return self.quantizer.search_positions(self.inward(z), beam_size)
 
     @override
     def unquantized(self, inputs: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from typing_extensions import Self, override
 
 from lexel._core.collectives import all_sum, mean_of_rows
 from lexel._core.config import Configurable, from_config
+from lexel._core.modules import evaluating
 from lexel._core.recomputation import Recorder, is_second_run
 from lexel.metrics import mean_perplexity
 
@@ -229,6 +230,11 @@ class Quantizer(nn.Module, Configurable):
         return False
 
     @property
+    def has_own_gradient(self) -> bool:
+        """Whether an estimator gives its inputs another gradient in training than the identity's."""
+        return False
+
+    @property
     def leaves_remainder(self) -> bool:
         """Whether codes lie where the inputs lie, so that input minus code is a remainder to quantize further."""
         return True
@@ -281,6 +287,10 @@ class Quantizer(nn.Module, Configurable):
             indices = torch.where(valid.reshape(*valid.shape, *[1] * len(self.index_shape)), indices, -1)
         # A zero that backward() accepts: the loss of every quantizer can be differentiated.
         return replace(choice, indices=indices, loss=z[:0].sum() if choice.loss is None else choice.loss)
+
+    def search_positions(self, z: Tensor, beam_size: int) -> Tensor:
+        """Return the indices for `z` `(*positions, D)` that `beam_search` finds; here the quantizer's own choice."""
+        return self.choose(z, None).indices
 
     def by_codebook(self, indices: Tensor) -> list[CodebookIndices]:
         """Return indices, as `choose` returns them, by the codebook that they point into."""
@@ -365,6 +375,36 @@ class Quantizer(nn.Module, Configurable):
         self.check_indices(indices)
         with torch.autocast(indices.device.type, enabled=False):
             return self.lookup_positions(indices.long()).movedim(-1, self.channel_dim).contiguous()
+
+    @torch.no_grad()
+    def beam_search(self, inputs: Tensor, beam_size: int, mask: Tensor | None = None) -> Tensor:
+        """Choose indices of smaller error than `forward` does, where the codes of several codebooks add up.
+
+        Where none add up, these are the indices of `forward` in eval mode. A `ResidualQuantizer` says what it does.
+
+        Args:
+            inputs: as for `forward`.
+            beam_size: how many partial sums of each vector are kept, at least 1.
+            mask: as for `forward`.
+
+        Returns:
+            Indices as `forward` returns them.
+
+        Raises:
+            TypeError: as `forward`; or `beam_size` is not an integer.
+            ValueError: as `forward`; `beam_size` is below 1; or a stage of a residual cannot be searched so.
+        """
+        self._check(inputs, mask)
+        beam_size = check_integer(f"{type(self).__name__}.beam_search", "beam_size", beam_size, least=1)
+        z = inputs.movedim(self.channel_dim, -1).to(torch.promote_types(inputs.dtype, torch.float32))
+        if mask is not None:
+            z = torch.where(mask.unsqueeze(-1), z, 0)
+        with torch.autocast(inputs.device.type, enabled=False), evaluating(self):
+            self._require_finite(z)
+            indices = self.search_positions(z, beam_size)
+        if mask is None or not self.positionwise:
+            return indices
+        return torch.where(mask.reshape(*mask.shape, *[1] * len(self.index_shape)), indices, -1)
 
     def unquantized(self, inputs: Tensor) -> Tensor:
         """Return what `quantized` approximates: the output that these inputs would get if every vector were a code.

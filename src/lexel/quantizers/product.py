@@ -54,17 +54,29 @@ class ProductQuantizer(Composite):
     def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Choice:
         if valid is not None:
             valid = valid.unsqueeze(-1).expand(*valid.shape, self.heads)
-        channels = torch.split(z, [self.heads * group.embedding_dim for group in self.parts], -1)
-        choices = [
-            group.choose(own.reshape(*z.shape[:-1], self.heads, group.embedding_dim), valid)
-            for group, own in zip(self.parts, channels, strict=True)
-        ]
+        choices = [group.choose(own, valid) for group, own in zip(self.parts, self._grouped(z), strict=True)]
         return self._join(choices, torch.cat([choice.quantized.flatten(-2) for choice in choices], -1))
+
+    @override
+    def search_positions(self, z: Tensor, beam_size: int) -> Tensor:
+        found = [
+            group.search_positions(own, beam_size).reshape(*z.shape[:-1], width)
+            for group, own, width in zip(self.parts, self._grouped(z), self._widths, strict=True)
+        ]
+        return torch.cat(found, -1)
 
     @override
     def lookup_positions(self, indices: Tensor) -> Tensor:
         codes = zip(self.parts, self._split(indices), strict=True)
         return torch.cat([group.lookup_positions(own).flatten(-2) for group, own in codes], -1)
+
+    def _grouped(self, z: Tensor) -> list[Tensor]:
+        """The channels of each group, `(*positions, heads, D of the group)`."""
+        channels = torch.split(z, [self.heads * group.embedding_dim for group in self.parts], -1)
+        return [
+            own.reshape(*z.shape[:-1], self.heads, group.embedding_dim)
+            for group, own in zip(self.parts, channels, strict=True)
+        ]
 
     def extra_repr(self) -> str:
         """Show what the groups' own lines do not."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lexel._core.collectives import uniform_of_rows
-from lexel._core.gradients import straight_through
+from lexel._core.gradients import carry, straight_through
 from lexel.quantizers._composite import Composite, check_parts
 from lexel.quantizers.base import Choice, Quantizer
 
@@ -37,10 +37,11 @@ class ResidualQuantizer(Composite):
     The gradient of the task loss passes straight through the whole, once, as in EnCodec's later versions, and the loss
     of each stage reaches the inputs through r_q, so that they are drawn to every partial sum (RQ-VAE, eq. 10). Chaining
     the stages' own straight-through outputs would give the inputs Q times the gradient, or none from the later stages'
-    commitment. The gradients of the stages' own outputs are therefore not used, neither their estimators' nor the slope
-    of the bounds of a `FiniteScalarQuantizer`. Where a stage has something that the task loss must move, codes under
-    an estimator such as `DiVeQ`, or the way out of a `FactorisedCodebook` or `ProjectedQuantizer`, all stages are
-    chained instead, as in DAC: r_{q+1} = r_q − e_q, and in training each output keeps its own gradient.
+    commitment. The slope of the bounds of a `FiniteScalarQuantizer` is therefore not used. Where a stage has an
+    estimator with a gradient of its own, such as `RotationTrick`, or something that the task loss must move, such as
+    codes under `DiVeQ` or the way out of a `FactorisedCodebook` or `ProjectedQuantizer`, all stages are chained
+    instead, as in DAC: r_{q+1} = r_q − e_q, and each output keeps its own gradient; in eval mode too, where parameters
+    learn from it.
 
     The levels of a `FiniteScalarQuantizer` have a fixed width, and a remainder is narrower than a level: stages of it
     refine each other when each sits in a `ProjectedQuantizer`, whose maps find the scale. The same goes for the codes
@@ -94,6 +95,7 @@ class ResidualQuantizer(Composite):
 
     @override
     def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Choice:
+        chained = self.learns_from_task or (self.training and self.has_own_gradient)
         remainder, total = z, torch.zeros_like(z)
         choices = []
         for stage, reached in zip(self.parts, self._positions_of_stages(z, valid), strict=True):
@@ -104,16 +106,17 @@ class ResidualQuantizer(Composite):
                 present = reached.unsqueeze(-1)
                 choice = stage.choose(torch.where(present, remainder, 0), reached, total)
                 e = torch.where(present, choice.quantized, 0)
-            if not self.learns_from_task:
+            if not chained:
                 e = e.detach()
             remainder, total = remainder - e, total + e
             choices.append(choice)
         joined = self._join(choices, total)
-        if self.training and self.learns_from_task:
+        if self.training and chained:
             return joined
-        if not self.training:  # the same sum in the codes' own precision
-            total = self.lookup_positions(joined.indices).to(z.dtype)
-        return replace(joined, quantized=straight_through(z, total))
+        # In eval mode the same sum in the codes' own precision.
+        value = total if self.training else self.lookup_positions(joined.indices).to(z.dtype)
+        quantized = carry(value.detach(), total) if chained else straight_through(z, value)
+        return replace(joined, quantized=quantized)
 
     @override
     def lookup_positions(self, indices: Tensor) -> Tensor:
@@ -130,12 +133,12 @@ class ResidualQuantizer(Composite):
             indices = F.pad(indices, (0, self.index_shape[0] - indices.shape[-1]), value=-1)
         super().check_indices(indices)
 
-    @torch.no_grad()
+    @override
     def beam_search(self, inputs: Tensor, beam_size: int, mask: Tensor | None = None) -> Tensor:
         """Choose indices of smaller error than `forward` does, which takes the nearest code at each stage for good.
 
         At each stage the `beam_size` best partial sums of each vector are kept, over all continuations of all that were
-        kept before; one of them is the greedy choice when `beam_size` is 1.
+        kept before. With a beam of 1 that is the choice of `forward`, where its stages choose by the distance.
 
         Args:
             inputs: as for `forward`.
@@ -146,8 +149,9 @@ class ResidualQuantizer(Composite):
             Indices as `forward` returns them.
 
         Raises:
-            ValueError: `beam_size` is below 1, or a stage has several codebooks, more than 65,536 codes or codes that
-                depend on the stages before.
+            TypeError: as `forward`; or `beam_size` is not an integer.
+            ValueError: as `forward`; `beam_size` is below 1; or a stage has several codebooks, more than 65,536 codes
+                or codes that depend on the stages before.
 
         Example:
             >>> import torch, lexel
@@ -155,24 +159,24 @@ class ResidualQuantizer(Composite):
             >>> rvq.beam_search(torch.randn(2, 8, 10), beam_size=4).shape
             torch.Size([2, 10, 4])
         """
-        self._check(inputs, mask)
-        if beam_size < 1:
-            raise ValueError(f"{type(self).__name__}.beam_search: beam_size must be at least 1, got {beam_size}")
+        return super().beam_search(inputs, beam_size, mask)
+
+    @override
+    def search_positions(self, z: Tensor, beam_size: int) -> Tensor:
         for stage in self.parts:
             if stage.index_shape or stage.num_embeddings > 1 << 16 or stage.needs_partial_sum:
                 raise ValueError(
                     f"{type(self).__name__}.beam_search: each stage must have one codebook of at most 65,536 codes, "
                     f"got {stage}"
                 )
-        rows = inputs.movedim(self.channel_dim, -1)
-        z = rows.reshape(-1, self.embedding_dim).to(torch.promote_types(inputs.dtype, torch.float32))
-        tables = [stage.lookup_positions(torch.arange(stage.num_embeddings, device=z.device)) for stage in self.parts]
+        tables = [
+            stage.lookup_positions(torch.arange(stage.num_embeddings, device=z.device)).to(z.dtype)
+            for stage in self.parts
+        ]
         height = max(1, TILE // (beam_size * max(len(table) for table in tables)))
-        with torch.autocast(inputs.device.type, enabled=False):
-            tables = [table.to(z.dtype) for table in tables]
-            found = [self._beam(tile, tables, beam_size) for tile in torch.split(z, height)]
-        indices = torch.cat(found).reshape(*rows.shape[:-1], len(tables))
-        return indices if mask is None else torch.where(mask.unsqueeze(-1), indices, -1)
+        rows = torch.split(z.reshape(-1, self.embedding_dim), height)
+        found = [self._beam(tile, tables, beam_size) for tile in rows]
+        return torch.cat(found).reshape(*z.shape[:-1], len(tables))
 
     @staticmethod
     def _beam(z: Tensor, tables: list[Tensor], beam_size: int) -> Tensor:

@@ -120,6 +120,11 @@ class VectorQuantizer(RowQuantizer):
 
     @property
     @override
+    def has_own_gradient(self) -> bool:
+        return not self.estimator.is_straight_through
+
+    @property
+    @override
     def could_use_upkeep(self) -> bool:
         return self.codebook.settings.accepts_placement and not self.upkeep
 
