@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import operator
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 from typing_extensions import Self, override
 
 from lexel._core.collectives import all_sum, mean_of_rows
@@ -60,8 +61,26 @@ class Quantized:
         yield from (self.loss, self.quantized, self.perplexity, self.encodings)
 
 
-# `torch.export` and whatever else walks through nested outputs may look inside.
-torch.export.register_dataclass(Quantized, serialized_type_name="lexel.Quantized")
+def _leaves(output: Quantized) -> tuple[list[Tensor], tuple[list[str], int]]:
+    tensors = [output.loss, output.quantized, output.perplexity, output.indices, *output.terms.values()]
+    return tensors, (list(output.terms), output.num_embeddings)
+
+
+def _from_leaves(tensors: Iterable[Tensor], context: tuple[list[str], int]) -> Quantized:
+    loss, quantized, perplexity, indices, *terms = tensors
+    names, num_embeddings = context
+    return Quantized(loss, quantized, perplexity, indices, dict(zip(names, terms, strict=True)), num_embeddings)
+
+
+# `torch.export`, ONNX and whatever else walks through nested outputs see the tensors, and K beside them.
+pytree.register_pytree_node(
+    Quantized,
+    _leaves,
+    _from_leaves,
+    serialized_type_name="lexel.Quantized",
+    to_dumpable_context=list,
+    from_dumpable_context=tuple,
+)
 
 
 @dataclass(frozen=True)
