@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ WHITE_IS_65535 = {"PNG", "PPM", "JPEG2000"}
 # Where more than one image in a file means frames or pages, and not a preview.
 FRAMES = {"AVIF", "FLI", "GIF", "PNG", "TIFF", "WEBP"}
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # TIFF 6.0, section 8 and 19
-WHITE_IS_ZERO, UNSIGNED = 0, 1
+WHITE_IS_ZERO, UNSIGNED, SHORT = 0, 1, 3
 
 # A damaged file is read or skipped with its reason; its decoder's warnings would only break the line of progress.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -166,10 +167,26 @@ def _flattened(image: Image.Image, channels: int) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
+    exif = image.info.get("exif", b"")
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a malformed block says nothing of how to turn the pixels, which are whole
+        return _orientation_in(exif) or int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a block so malformed says nothing of how to turn the pixels, which are whole
         return 1
+
+
+def _orientation_in(exif: bytes) -> int | None:
+    """Find the orientation in an EXIF block, whatever is wrong with its other entries (TIFF 6.0, section 2)."""
+    block = exif.removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(block[:2])
+    if order is None:
+        return None
+    (start,) = struct.unpack_from(f"{order}4xI", block)
+    (count,) = struct.unpack_from(f"{order}H", block, start)
+    for entry in range(start + 2, min(start + 2 + 12 * count, len(block) - 11), 12):
+        tag, kind, _, value = struct.unpack_from(f"{order}HHIH", block, entry)
+        if (tag, kind) == (ExifTags.Base.Orientation, SHORT):
+            return int(value)
+    return None
 
 
 def _upright(pixels: Tensor, orientation: int) -> Tensor:

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 
 from torch import Tensor
 
@@ -95,11 +96,16 @@ def walk(root: Path) -> Found:
             continue
         for entry in entries:
             name = os.path.join(folder, entry.name)  # noqa: PTH118 - a Path would cost more than the rest
-            if entry.is_dir():
+            try:
+                mode = entry.stat().st_mode
+            except OSError as error:
+                found.skipped[name] = "a link that leads nowhere" if entry.is_symlink() else reason_of(error)
+                continue
+            if S_ISDIR(mode):
                 (links if entry.is_symlink() else folders).append(name)
-            elif entry.is_file():
+            elif S_ISREG(mode):
                 found.files.append(name)
             else:  # to open a pipe would be to wait for what nobody writes
-                found.skipped[name] = "a link that leads nowhere" if entry.is_symlink() else "not a regular file"
+                found.skipped[name] = "not a regular file"
     found.files.sort(key=lambda name: Path(name).parts)
     return found

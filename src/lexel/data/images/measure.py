@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import torch
@@ -27,13 +27,13 @@ def psnr(image: Tensor, copy: Tensor) -> float:
 def ssim(image: Tensor, copy: Tensor, tile: int = 512) -> float:
     """Return the mean structural similarity of two images (Wang et al. 2004): windows of 11 × 11, σ = 1.5.
 
-    Worked out in tiles, which together hold every window once: the value is that of the whole image, the memory that
-    of one tile.
+    A window stands on every pixel; beyond the border the image is mirrored. Worked out in tiles: the value is that of
+    the whole image, the memory that of one tile.
 
     Args:
         image: floating in [0, 1], `(C, H, W)`, with H and W at least 11.
         copy: likewise.
-        tile: side of a tile, in windows.
+        tile: side of a tile in pixels.
 
     Raises:
         ImportError: torchmetrics is missing.
@@ -47,16 +47,26 @@ def ssim(image: Tensor, copy: Tensor, tile: int = 512) -> float:
     except ImportError as error:
         raise ImportError("SSIM needs torchmetrics: pip install 'lexel[train]'") from error
 
-    margin = SSIM_WINDOW - 1
-    height, width = image.shape[-2] - margin, image.shape[-1] - margin
     total = 0.0
-    for top in range(0, height, tile):
-        for left in range(0, width, tile):
-            bottom, right = min(top + tile, height), min(left + tile, width)
-            mine, theirs = (each[None, :, top : bottom + margin, left : right + margin] for each in (image, copy))
-            mean = float(structural_similarity_index_measure(theirs, mine, data_range=1.0))  # type: ignore[arg-type]
-            total += mean * (bottom - top) * (right - left)
-    return total / (height * width)
+    for rows, inner_rows in _tiles(image.shape[-2], tile):
+        for columns, inner_columns in _tiles(image.shape[-1], tile):
+            mine, theirs = image[None, :, rows, columns], copy[None, :, rows, columns]
+            _, similarities = structural_similarity_index_measure(
+                theirs,
+                mine,
+                data_range=1.0,
+                return_full_image=True,
+            )
+            total += float(similarities[..., inner_rows, inner_columns].sum(dtype=torch.float64))
+    return total / image.numel()
+
+
+def _tiles(length: int, tile: int) -> Iterator[tuple[slice, slice]]:
+    """Cut a side into tiles: each with what its windows reach on both sides, and where in that the tile itself lies."""
+    reach = SSIM_WINDOW // 2
+    for start in range(0, length, tile):
+        stop, first = min(start + tile, length), max(start - reach, 0)
+        yield slice(first, min(stop + reach, length)), slice(start - first, stop - first)
 
 
 def constant_error(images: Iterable[Tensor], loss: Literal["mse", "l1"]) -> float:
