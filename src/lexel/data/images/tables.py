@@ -71,12 +71,16 @@ def open_table(path: Path, files: list[str], channels: int) -> ImageColumn:
     except ImportError as error:
         raise ImportError(f"{path} needs the package datasets to open: pip install 'lexel[train]'") from error
 
+    verbosity = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs on an error is in the error
     try:
         loaded = _load(datasets, path, files)
         table = datasets.concatenate_datasets(list(loaded.values())) if isinstance(loaded, dict) else loaded
         table = table.with_format(None)
     except Exception as error:  # the package raises many kinds; all mean that there is nothing to read here
         raise ValueError(f"no images found in {path}: {reason_of(error)}") from error
+    finally:
+        datasets.logging.set_verbosity(verbosity)
     for column, feature in table.features.items():
         if isinstance(feature, datasets.Image):
             return ImageColumn(
