@@ -99,6 +99,15 @@ def test_other_shapes_have_one_reading(
     assert images.channels == each[0]
 
 
+def test_who_asks_for_grey_images_has_three_of_them(tmp_path: Path) -> None:
+    path = saved(tmp_path, np.zeros((3, 28, 28), np.uint8))
+    assert len(open_images(path, 1)) == 3
+    with pytest.raises(ValueError, match="layout="):
+        open_images(path, 3)
+    with pytest.raises(ValueError, match="layout="):
+        open_images(saved(tmp_path, np.zeros((224, 200, 3), np.uint8)), 1)
+
+
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW", "NWHC", "CHWN", "HWC", "CHW", "WHC", "NHW", "HNW", "HW"])
 def test_the_layout_can_be_said(tmp_path: Path, layout: str) -> None:
     source = COLOUR[(slice(None) if "N" in layout else 0, slice(None) if "C" in layout else 0)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import pickle
 import shutil
@@ -40,13 +39,21 @@ def in_turn(batches: RandomCrops) -> torch.Tensor:
 
 
 class TestTraining:
-    def test_a_check_reads_headers_only(self, damaged: Path) -> None:
+    def test_a_check_names_the_unreadable_of_a_small_set(self, damaged: Path) -> None:
+        images = open_images(damaged)
+        images.check(range(len(images)))
+        assert len(images.skipped) == 4
+        assert all(name.endswith("-half.png") for name in images.skipped)
+        assert len(images) == 8
+
+    def test_a_check_of_a_large_set_reads_headers_only(self, damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(examples, "KEPT_BYTES", 0)
         (damaged / "notes.txt").write_text("not an image")
         images = open_images(damaged)
         images.check(range(len(images)))
         assert images.skipped["notes.txt"] == "not an image"
         assert "astronaut.png-half.png" not in images.skipped
-        assert len(images) == 9
+        assert not images._kept
 
     def test_a_strict_check_reads_everything(self, damaged: Path) -> None:
         images = open_images(damaged)
@@ -77,15 +84,15 @@ class TestTraining:
         assert 5 < changed.sum() < 30
 
     def test_a_file_that_goes_while_training_is_replaced_and_named_once(
-        self, photographs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+        self, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
+        monkeypatch.setattr(examples, "KEPT_BYTES", 0)
         shutil.copytree(photographs, tmp_path / "a")
         seen = crops(tmp_path / "a", 64)
         seen.images.check(range(4))
         (tmp_path / "a/coffee.webp").unlink()
-        with caplog.at_level(logging.WARNING, "lexel.data"):
-            in_turn(seen)
-        assert caplog.messages == ["left out coffee.webp (No such file or directory)"]
+        in_turn(seen)
+        assert capsys.readouterr().err == "left out coffee.webp (No such file or directory)\n"
 
     def test_one_readable_among_many_is_found(self, photographs: Path, tmp_path: Path) -> None:
         for number in range(300):
@@ -112,9 +119,11 @@ class TestMemory:
         images = open_images(photographs)
         for _ in images.readable(range(4)):
             pass
-        images.check(range(4))
-        assert len(pickle.dumps(images)) < 5000
+        images.check(range(4), strict=True)
         assert not images._kept
+        images.check(range(4))
+        assert len(images._kept) == 4
+        assert len(pickle.dumps(images)) < 5000
 
 
 @pytest.mark.parametrize("kind", ["files", "npy", "npz", "parquet", "saved"])
@@ -160,15 +169,14 @@ def test_workers_read_the_same_and_tell_each_reason_once(
     assert all("-half.png (" in line for line in told)
 
 
-def test_what_is_left_out_of_images_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_left_out_of_images_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     frames[0].save(tmp_path / "b.gif")
     images = open_images(tmp_path)
-    with caplog.at_level(logging.WARNING, "lexel.data"):
-        images.check(range(2))
-        list(images.readable(range(2)))
-    assert caplog.messages == ["a.gif (only its first frame is read)"]
+    images.check(range(2))
+    list(images.readable(range(2)))
+    assert capsys.readouterr().err == "a.gif (only its first frame is read)\n"
 
 
 def test_names_and_reasons_are_lines_that_a_terminal_can_show() -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lexel._core.console import messages
+
 __all__ = ["Examples", "listed", "printable", "reason_of"]
 
 # What was read is kept up to this many bytes in each process: a small set is decoded once, a large one does not fill
 # the memory. Nothing is thrown out again: for draws at random any share of the set serves as well as another.
 KEPT_BYTES = 1 << 28
-LOGGER = logging.getLogger(__name__)
 
 
 class Examples:
@@ -73,7 +73,7 @@ class Examples:
             raise ValueError(f"{printable(self.names[index])} cannot be read: {reason_of(error)}") from error
 
     def first_readable(self, indices: Iterable[int]) -> Tensor:
-        """Return the first example of `indices` that can be read. The log names those before it, each once.
+        """Return the first example of `indices` that can be read. The terminal names those before it, each once.
 
         Raises:
             ValueError: none can be read.
@@ -85,13 +85,13 @@ class Examples:
                 self.skipped[self.names[index]] = reason_of(error)
                 if not self._told[index]:
                     self._told[index] = True
-                    LOGGER.warning("left out %s (%s)", printable(self.names[index]), reason_of(error))
+                    _tell(f"left out {_named({self.names[index]: reason_of(error)})}")
         raise self._nothing()
 
     def readable(self, indices: Iterable[int], *, strict: bool = False) -> Iterator[tuple[int, Tensor]]:
         """Read the examples of `indices` in turn, leaving out those that cannot be read; keeps none of them.
 
-        The log says at the end what was left out of examples that were read.
+        The terminal says at the end what was left out of examples that were read.
 
         Args:
             indices: which; a progress bar may be wrapped around them.
@@ -106,7 +106,7 @@ class Examples:
         for index in indices:
             try:
                 self._look(index)
-                example = self._source(index)
+                example = self._kept[index] if index in self._kept else self._source(index)
             except Exception as error:
                 self.skipped[self.names[index]] = reason_of(error)
                 if strict:
@@ -119,10 +119,11 @@ class Examples:
             raise self._nothing()
 
     def check(self, indices: Iterable[int], *, strict: bool = False) -> None:
-        """Look at the examples of `indices`, keeping none; `skipped` says what was found.
+        """Look at the examples of `indices`, before any is needed; `skipped` says what was found.
 
-        Reads no more of each than its header, and one example whole, so that a large set is ready in a moment:
-        `first_readable` deals with those that turn out to be damaged later. An index keeps its meaning.
+        The first ones are read whole and kept, as many as may be: all of a small set. Of the others no more is read
+        than their headers, so that a large set is ready soon: `first_readable` deals with those that turn out to be
+        damaged later. An index keeps its meaning.
 
         Args:
             indices: which; a progress bar may be wrapped around them.
@@ -135,17 +136,19 @@ class Examples:
             for _ in self.readable(indices, strict=True):
                 pass
             return
-        hopeful: list[int] = []
+        found, room = False, True
         for index in indices:
             try:
                 self._look(index)
+                if room:
+                    self._read(index)
+                    found, room = True, index in self._kept
             except Exception as error:
                 self.skipped[self.names[index]] = reason_of(error)
                 self._told[index] = True  # by whoever prints `skipped` next
-            else:
-                hopeful.append(index)
         self._tell_remarks()
-        next(self.readable(hopeful))
+        if not found:
+            raise self._nothing()
 
     def _read(self, index: int) -> Tensor:
         if index in self._kept:
@@ -164,7 +167,7 @@ class Examples:
     def _tell_remarks(self) -> None:
         if self._remarks and not self._remarks_told:
             self._remarks_told = True
-            LOGGER.warning("%s", _named(self._remarks))
+            _tell(_named(self._remarks))
 
     def _refuse_skipped(self, cause: Exception | None = None) -> None:
         for name, reason in self.skipped.items():
@@ -207,6 +210,10 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, (OSError, ValueError, SyntaxError)) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _tell(line: str) -> None:
+    messages.print(line, style="yellow", markup=False, soft_wrap=True)
 
 
 def _named(reasons: Mapping[str, str], most: int = 5) -> str:

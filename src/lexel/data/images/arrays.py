@@ -79,7 +79,7 @@ def open_array(path: Path, channels: int | None, layout: str | None) -> ImageArr
     if 0 in shape:
         raise ValueError(f"{path} holds no image, its shape is {shape}")
     if layout is None:
-        layout = _layout(path, shape)
+        layout = _layout(path, shape, channels)
     elif set(layout) | {"C", "N"} != set("NCHW") or not len(set(layout)) == len(layout) == len(shape):
         raise ValueError(f"layout must name the axes of {shape} as in 'NHWC', got {layout!r}")
     images = ImageArray(path, layout)
@@ -88,14 +88,16 @@ def open_array(path: Path, channels: int | None, layout: str | None) -> ImageArr
     return images
 
 
-def _layout(path: Path, shape: tuple[int, ...]) -> str:
+def _layout(path: Path, shape: tuple[int, ...], channels: int | None) -> str:
     """Tell the axes from the shape.
 
     Raises:
         ValueError: it can be read in two ways, or in none.
     """
     if len(shape) == 3:
-        one = [layout for layout in ("HWC", "CHW") if _plausible(shape, layout) and shape[0] != 1]
+        # Whoever asks for grey has not one colour image in mind; nor many of three columns, so HWC stays in doubt.
+        others = ("HWC",) if channels == 1 else ("HWC", "CHW")
+        one = [layout for layout in others if _plausible(shape, layout) and shape[0] != 1]
         if not one:
             return "NHW"
         raise ValueError(
