@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lexel.data.images import open_images
+from lexel.data.images import arrays, open_images
 from tests.data.test_open import all_of
 
 RANDOM = np.random.default_rng(0)
@@ -134,6 +134,13 @@ class TestDamage:
         with pytest.raises(ValueError, match="cannot be read as one array") as caught:
             open_images(path)
         assert "\n" not in str(caught.value)
+
+    def test_a_small_archive_does_not_fill_the_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(arrays, "LARGE", 1 << 20)
+        path = saved(tmp_path, np.zeros((2, 1000, 1000), np.uint8), "z.npz")
+        with pytest.raises(ValueError, match="bytes would become 2,000,128"):
+            open_images(path)
+        assert len(open_images(saved(tmp_path, np.zeros((1, 1000, 1000), np.uint8), "z.npz"))) == 1
 
     def test_an_archive_with_another_number_of_arrays_is_refused(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "none.npz")

@@ -109,16 +109,7 @@ class TestDepth:
 
     @pytest.mark.parametrize(("bits", "mode"), [(1, "1"), (2, "L"), (4, "L"), (8, "L")])
     def test_few_bits_are_scaled(self, bits: int, mode: str) -> None:
-        def chunk(name: bytes, body: bytes) -> bytes:
-            return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-        header = struct.pack(">IIBBBBB", 8 // bits, 1, bits, 0, 0, 0, 0)
-        file = (
-            b"\x89PNG\r\n\x1a\n"
-            + chunk(b"IHDR", header)
-            + chunk(b"IDAT", zlib.compress(b"\0\xff"))
-            + chunk(b"IEND", b"")
-        )
+        file = png(struct.pack("B", 0xFF), width=8 // bits, bits=bits)
         assert Image.open(io.BytesIO(file)).mode == mode
         assert (decode(io.BytesIO(file), 1) == 255).all()
 
@@ -166,7 +157,33 @@ def tiff(body: bytes, *, width: int, bits: int, photometric: int = 1, sample_for
     return io.BytesIO(b"II*\0" + struct.pack("<I", 8 + len(padded)) + padded + directory + bytes(4))
 
 
+def png(row: bytes, *, width: int, bits: int, colour: int = 0, transparent: bytes = b"") -> bytes:
+    """A PNG file of one row, written by hand."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, bits, colour, 0, 0, 0))
+    hidden = chunk(b"tRNS", transparent) if transparent else b""
+    return b"\x89PNG\r\n\x1a\n" + header + hidden + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+
+
 class TestColour:
+    @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+    def test_a_hidden_grey_is_hidden_at_every_depth(self, bits: int) -> None:
+        shown, hidden = 0, (1 << bits) // 2
+        row = struct.pack(">H", (shown << 16 - bits) + (hidden << 16 - 2 * bits)) if bits < 16 else b"\0\0\x80\0"
+        file = png(row, width=2, bits=bits, transparent=struct.pack(">H", hidden))
+        assert decode(io.BytesIO(file), 1).tolist() == [[[0, 255]]]
+        assert decode(io.BytesIO(file), 4)[3].tolist() == [[255, 0]]
+
+    @pytest.mark.parametrize("bits", [8, 16])
+    def test_a_hidden_colour_is_hidden_at_every_depth(self, bits: int) -> None:
+        values = [0, 0, 0, 18 << bits - 8, 0, 0]
+        row, transparent = struct.pack(">6B" if bits == 8 else ">6H", *values), struct.pack(">3H", *values[3:])
+        file = png(row, width=2, bits=bits, colour=2, transparent=transparent)
+        assert decode(io.BytesIO(file), 3).tolist() == [[[0, 255]]] * 3
+
     @pytest.mark.parametrize("mode", ["RGBA", "LA", "GIF", "palette", "one grey", "one deep grey", "one colour"])
     def test_what_lies_under_transparency_does_not_appear(self, mode: str) -> None:
         """Black that is not there, beside black that is: white and black on paper."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -51,7 +52,8 @@ class Examples:
         self._space = KEPT_BYTES
         # Shared by the workers of a DataLoader, so that a reason is told once and not by each of them.
         self._told = torch.zeros(len(names), dtype=torch.bool)
-        self._told.share_memory_()  # type: ignore[no-untyped-call]
+        with suppress(RuntimeError):  # where there is no shared memory each worker tells for itself
+            self._told.share_memory_()  # type: ignore[no-untyped-call]
         self._remarks = dict(remarks or {})
         self._remarks_told = False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from lexel.data.images.write import to_pixels
 __all__ = ["ImageArray", "open_array"]
 
 MOST_CHANNELS = 4  # a longer axis is not taken for that of the channels, unless the layout is given
+LARGE = 1 << 30  # bytes
 
 
 class ImageArray:
@@ -122,6 +124,13 @@ def _plausible(shape: tuple[int, ...], layout: str) -> bool:
     return channels <= min(MOST_CHANNELS, height, width) and (len(shape) == 4 or channels != 2)
 
 
+def _refuse_bomb(archive: ZipFile) -> None:
+    """A small archive must not fill the memory: pictures do not shrink to a hundredth."""
+    (entry,) = archive.infolist()
+    if entry.file_size > max(LARGE, 100 * entry.compress_size):
+        raise ValueError(f"{entry.compress_size:,} bytes would become {entry.file_size:,}; save it as .npy")
+
+
 def _load(path: Path) -> np.ndarray[Any, Any]:
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -130,6 +139,7 @@ def _load(path: Path) -> np.ndarray[Any, Any]:
                 if len(loaded.files) != 1:
                     held = f": {', '.join(loaded.files)}" if loaded.files else ""
                     raise ValueError(f"it holds {len(loaded.files)} arrays{held}")
+                _refuse_bomb(loaded.zip)
                 loaded = loaded[loaded.files[0]]
     except Exception as error:  # a damaged file fails in many ways
         raise ValueError(f"{path} cannot be read as one array: {reason_of(error)}") from error

@@ -51,6 +51,7 @@ def decode(file: Path | IO[bytes], channels: int) -> Tensor:
     if channels not in MODES:
         raise ValueError(f"image files have 1, 3 or 4 channels, not {channels}")
     with _opened(file) as image:
+        _scale_transparency(image)
         image.load()
         array = np.asarray(_flattened(_eight_bits(image), channels))
         pixels = torch.from_numpy(array.reshape(*array.shape[:2], channels).copy()).movedim(-1, 0)
@@ -115,6 +116,19 @@ def _opened(file: Path | IO[bytes]) -> Iterator[Image.Image]:
                 f"{image.width} × {image.height} pixels are more than {limit:,}; {MAX_PIXELS} can be set higher"
             )
         yield image
+
+
+def _scale_transparency(image: Image.Image) -> None:
+    """Bring the one value that stands for what is not there to eight bits, as the pixels will be.
+
+    Pillow leaves it at the depth of the file, where no pixel has it: what is hidden would appear.
+    """
+    transparent, tiles = image.info.get("transparency"), getattr(image, "tile", None)
+    rawmode = tiles[0][3] if image.format == "PNG" and tiles else None
+    if isinstance(transparent, int) and rawmode in ("L;2", "L;4"):
+        image.info["transparency"] = transparent * (85 if rawmode == "L;2" else 17)
+    elif isinstance(transparent, tuple) and rawmode == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -54,7 +54,8 @@ def open_images(data: str | os.PathLike[str], channels: int | None = None, *, la
             `(N, C, H, W)`, uint8, bool, or floating in [0, 1]; or anything local that `datasets.load_dataset` opens (a
             folder or file of Parquet, Arrow, JSON, …), of which the first column of images is taken, from all splits.
             Links to folders are followed, each folder is read once; hidden files are left out. What a file is, its
-            content says where its name does not.
+            content says where its name does not. An image of more pixels than `lexel.data.images.decode.most_pixels`
+            allows cannot be read.
         channels: 1, 3 or 4 to convert to grey, colour, or colour and transparency; as the data has them when None
             (files count as colour). How files are converted: `lexel.data.images.decode.decode`.
         layout: the axes of an array, where its shape can be read in two ways: some of `N`, `C`, `H` and `W`, as in
