@@ -1,4 +1,4 @@
-"""Module lists that know what they hold."""
+"""Module lists with the type of their items."""
 
 from __future__ import annotations
 
