@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings, command = parsed[parsed.command], COMMANDS[parsed.command]
             if settings.get("plugin"):
                 raise ValueError(
-                    "plugin: a file of settings cannot name a plugin; give --plugin FILE on the command line"
+                    "plugin: only the command line can name a plugin (--plugin FILE), not a file of settings"
                 )
             return command.run(settings)
     except KeyboardInterrupt:
