@@ -337,5 +337,5 @@ def test_refuses_settings_out_of_range(cls: type, wrong: dict[str, object]) -> N
 
 
 def test_synchronised_refuses_an_estimator_that_moves_codes_itself() -> None:
-    with pytest.raises(ValueError, match="has a gradient for the codes already"):
+    with pytest.raises(ValueError, match="already passes a gradient to the codes"):
         lexel.Synchronised(estimator=lexel.NSVQ())

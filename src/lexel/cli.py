@@ -31,12 +31,12 @@ try:
     from lexel.tokens import decode_images, encode_images, read_tokens, write_tokens
     from lexel.training.settings import Settings
 except ImportError as error:
-    sys.exit(f"lexel: the command line needs more than the library: pip install 'lexel[train]' ({error})")
+    sys.exit(f"lexel: the command line needs further packages: pip install 'lexel[train]' ({error})")
 
 if TYPE_CHECKING:
     from lexel.training.evaluate import Evaluation
 
-DATA = "folder of images at any depth, one image, a .npy or .npz array, or what datasets.load_dataset opens locally"
+DATA = "folder of images at any depth, one image, a .npy or .npz array, or local files that datasets.load_dataset opens"
 PRESETS = [name for name in registry() if name.startswith("lexel.presets.")]
 # Chosen for what two CPU cores can learn in two minutes.
 DEMO = {
@@ -47,10 +47,10 @@ DEMO = {
     "model.hidden_channels": 64,
     "model.upsampling": "resize",
 }
-# What says where and how a command runs, not what is trained: it stays out of config.yaml.
+# Settings of how a command runs, not of what is trained: config.yaml leaves them out.
 NOT_CONFIGURED = ("config", "overwrite", "strict", "plugin", "debug")
 
-# No configuration file can have anything imported but Lexel's own classes.
+# A configuration file can name Lexel's own classes; it cannot import anything else.
 set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["lexel"])
 
 
@@ -65,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parsed = parser.parse_args(words)
             settings, command = parsed[parsed.command], COMMANDS[parsed.command]
             if settings.get("plugin"):
-                raise ValueError("plugin: only the command line can name a plugin (--plugin FILE), no file of settings")
+                raise ValueError(
+                    "plugin: only the command line can name a plugin (--plugin FILE), not a file of settings"
+                )
             return command.run(settings)
     except KeyboardInterrupt:
         return 130
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Command(NamedTuple):
-    """A command: its parser, and the function that it calls with what was parsed."""
+    """A command: its parser, and the function that runs it with the parsed settings."""
 
     parser: Callable[[], Parser]
     run: Callable[[Namespace], int]
@@ -90,7 +92,7 @@ def train_parser() -> Parser:
     """Parse `lexel train`."""
     parser = _command("Train a VQ-VAE on a set of images.")
     parser.add_argument("--config", action="config", help="file of settings, as config.yaml in a run's folder")
-    # Left out where it is not given: None would take the place of what --config says.
+    # No default: None would replace the path that --config names.
     parser.add_argument("data", nargs="?", type=str, default=SUPPRESS, help=DATA)
     _add_run(parser)
     _add_strict(parser)
@@ -103,7 +105,7 @@ def train(settings: Namespace) -> int:
     """Train."""
     from lexel.training.run import train
 
-    data, out = _given(settings, "data", "DATA"), Path(_given(settings, "out", "--out"))
+    data, out = _required(settings, "data", "DATA"), Path(_required(settings, "out", "--out"))
     finished = train(
         _model(settings),
         data,
@@ -113,7 +115,7 @@ def train(settings: Namespace) -> int:
         strict=settings.strict,
         overwrite=settings.overwrite,
     )
-    return _ended(out, finished)
+    return _report_end(out, finished)
 
 
 def resume_parser() -> Parser:
@@ -134,9 +136,9 @@ def resume(settings: Namespace) -> int:
     parser = train_parser()
     parser.subject = str(run.config)
     config = parser.parse_path(run.config)
-    data = _given(config, "data", f"data in {run.config}")
+    data = _required(config, "data", f"data in {run.config}")
     finished = train(_model(config), data, run.path, _settings(config), resume=True)
-    return _ended(run.path, finished)
+    return _report_end(run.path, finished)
 
 
 def evaluate_parser() -> Parser:
@@ -174,7 +176,7 @@ def audit_parser() -> Parser:
 
 def audit(settings: Namespace) -> int:
     """Examine a model's quantizer."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else torch.profiler tells standard error when it starts
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # otherwise torch.profiler writes to standard error when it starts
     from lexel.training.evaluate import audit_model
 
     found = audit_model(load_model(Path(settings.run)), settings.data, strict=settings.strict)
@@ -186,8 +188,8 @@ def report_parser() -> Parser:
     """Parse `lexel report`."""
     parser = _command("Draw a page about a run: reconstructions, every code, and how training went.")
     _add_model(parser)
-    parser.add_argument("--data", type=str, help=f"{DATA}; what the run was trained on by default")
-    parser.add_argument("--out", type=str, help="file to write, report.html in the run's folder by default")
+    parser.add_argument("--data", type=str, help=f"{DATA}; by default the images that the run was trained on")
+    parser.add_argument("--out", type=str, help="file to write; by default report.html in the run's folder")
     _add_overwrite(parser)
     _add_plugin(parser)
     return parser
@@ -251,7 +253,7 @@ def decode(settings: Namespace) -> int:
 
 def demo_parser() -> Parser:
     """Parse `lexel demo`."""
-    parser = _command("Train for about two minutes on photographs that packages carry, and draw what comes out.")
+    parser = _command("Train for about two minutes on photographs that Python packages contain, and draw the results.")
     parser.add_argument("--config", action="config", help="file of settings, as config.yaml in a run's folder")
     _add_run(parser, num_embeddings=1024)
     parser.set_defaults(DEMO)
@@ -261,7 +263,7 @@ def demo_parser() -> Parser:
 
 
 def demo(settings: Namespace) -> int:
-    """Train on a few photographs and draw what comes out."""
+    """Train on a few photographs and draw the results."""
     from lexel.demo import run_demo
 
     config = _config(settings, demo_parser())
@@ -297,15 +299,15 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"lexel {lexel.__version__}")
     subcommands = parser.add_subcommands(required=True, dest="command")
     for name, command in COMMANDS.items():
-        of_command = command.parser()
-        subcommands.add_subcommand(name, of_command, help=of_command.description)
-        parser.hints += of_command.options
+        subparser = command.parser()
+        subcommands.add_subcommand(name, subparser, help=subparser.description)
+        parser.hints += subparser.options
     return parser
 
 
 @cache
 def _hints() -> tuple[str, ...]:
-    """Names that may be meant by one that is not known: classes, presets, and their arguments."""
+    """Return the names to suggest for an unknown one: classes, presets, and their arguments."""
     makers = registry()
     arguments = {name for maker in makers.values() for name in inspect.signature(maker).parameters}
     return (*makers, *sorted(arguments))
@@ -318,7 +320,7 @@ def _command(description: str) -> Parser:
 
 
 def _add_run(parser: Parser, **sizes: int) -> None:
-    """Add what a training run needs; `sizes` are those of its quantizer where they are not the preset's own."""
+    """Add the settings of a training run; `sizes` are those of its quantizer that differ from the preset's."""
     parser.add_argument("--out", type=str, help="folder to write the run into")
     parser.add_class_arguments(Settings)
     parser.add_class_arguments(VQVAE, "model", skip={"quantizer"}, instantiate=False)
@@ -328,7 +330,7 @@ def _add_run(parser: Parser, **sizes: int) -> None:
         lexel.Quantizer,
         "quantizer",
         default={"class_path": "lexel.presets.default", "init_args": shown},
-        help=f"what makes the codes, a class or one of the presets {', '.join(PRESETS)}; its settings follow it",
+        help=f"the quantizer, a class or one of the presets {', '.join(PRESETS)}; its own settings follow it",
     )
 
 
@@ -337,19 +339,19 @@ def _add_model(parser: Parser) -> None:
 
 
 def _add_strict(parser: Parser) -> None:
-    parser.add_argument("--strict", action="store_true", help="refuse unreadable files, do not skip them")
+    parser.add_argument("--strict", action="store_true", help="stop at unreadable files instead of skipping them")
 
 
 def _add_overwrite(parser: Parser) -> None:
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace what exists")
 
 
 def _add_plugin(parser: Parser) -> None:
-    parser.add_argument("--plugin", metavar="FILE", type=str, help="file of Python with parts of your own to import")
+    parser.add_argument("--plugin", metavar="FILE", type=str, help="Python file to import, with parts of your own")
 
 
 def _plugins(words: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Take the plugins out of the words: they must be imported before the others can be understood."""
+    """Take the plugins out of the words: they must be imported before the other words can be parsed."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--plugin", action="append", type=Path, default=[])
     try:
@@ -382,21 +384,22 @@ def _settings(settings: Namespace) -> Settings:
 
 
 def _config(settings: Namespace, parser: Parser) -> str:
-    """Return what config.yaml says of a run."""
+    """Return the text of config.yaml for a run."""
     config = settings.clone()
     for name in NOT_CONFIGURED:
         config.pop(name, None)
     return str(parser.dump(config))
 
 
-def _given(settings: Namespace, name: str, shown: str) -> str:
-    """Return a setting that has no default."""
+def _required(settings: Namespace, name: str, shown: str) -> str:
+    """Return a setting that has no default, or say that it is missing."""
     if settings.get(name) is None:
         raise ValueError(f"{shown} is missing; see lexel train --help")
     return str(settings[name])
 
 
-def _ended(run: Path, finished: bool) -> int:
+def _report_end(run: Path, finished: bool) -> int:
+    """Say how a run ended, and return the exit code."""
     if finished:
         results.print(f"trained: {run}", soft_wrap=True)
         return 0
@@ -416,7 +419,7 @@ def _print(evaluation: Evaluation) -> None:
     share = evaluation.used / evaluation.num_embeddings
     table.add_row("codes in use", f"{evaluation.used:,} of {evaluation.num_embeddings:,} ({share:.1%})")
     table.add_row("bits per pixel", f"{evaluation.bits_per_pixel:.4f}")
-    table.add_row("… entropy coded", f"{evaluation.entropy_bits_per_pixel:.4f}")
+    table.add_row("bits per pixel, entropy-coded", f"{evaluation.entropy_bits_per_pixel:.4f}")
     if evaluation.skipped:
         table.add_row("skipped", listed(evaluation.skipped))
     results.print(table)

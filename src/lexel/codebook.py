@@ -1,7 +1,7 @@
 """Codebooks: what the codes of a quantizer are a function of.
 
-The settings, such as `SimVQ()`, say which function; the quantizer builds of them the `CodebookModule` that holds the
-numbers, and keeps it as `vq.codebook`. Calling that gives the codes.
+Settings such as `SimVQ()` say which function it is. The quantizer builds a `CodebookModule` from them, which holds the
+table and whatever else is learned, and stores it as `vq.codebook`; `vq.codebook()` returns the codes.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ __all__ = [
 
 
 class Codebook(Configurable):
-    """What the codes are a function of: settings only, of which `build` makes the module."""
+    """Settings that say what the codes are a function of; `build` makes the module from them."""
 
     @property
     def accepts_averages(self) -> bool:
-        """Whether each code may become an average of its inputs, as EMA makes it."""
+        """Whether a learning rule may set each code to an average of its inputs, as `EMA` does."""
         return True
 
     @property
     def accepts_placement(self) -> bool:
-        """Whether upkeep may put a single code where it wants it."""
+        """Whether upkeep may move a single code to a new place."""
         return True
 
     @property
@@ -53,7 +53,7 @@ class Codebook(Configurable):
 
     @property
     def learns_from_task(self) -> bool:
-        """Whether the task loss moves parameters here that the quantizer's own loss does not."""
+        """Whether the task loss must train parameters of the codebook that the quantizer's own loss does not reach."""
         return False
 
     @abstractmethod
@@ -63,7 +63,8 @@ class Codebook(Configurable):
         Args:
             num_embeddings: K.
             embedding_dim: D.
-            trainable: whether gradient descent moves the codes; else they are a buffer, which a learning rule moves.
+            trainable: True if gradient descent moves the codes; otherwise they are a buffer, which the learning rule
+                updates in place.
         """
 
 
@@ -71,10 +72,10 @@ CodebookT = TypeVar("CodebookT", bound=Codebook, covariant=True)
 
 
 class CodebookModule(Part[CodebookT]):
-    """A table of codes, each of which is learned on its own. Calling it gives the codes, `(K, d)`.
+    """A table of codes, each learned on its own. Calling the module returns the codes, `(K, d)`.
 
-    A codebook whose codes are a function of its table overrides `forward` and `table_for`; one that works in another
-    space than its inputs overrides `project` and `expand`.
+    A codebook whose codes are a function of its table overrides `forward` and `table_for`; one whose codes lie in
+    another space than the inputs overrides `project` and `expand`.
 
     Attributes:
         weight: the table, `(K, d)`; a parameter when gradient descent moves it, else a buffer.
@@ -101,15 +102,15 @@ class CodebookModule(Part[CodebookT]):
         return self.weight
 
     def project(self, z: Tensor) -> Tensor:
-        """Bring inputs `(N, D)` into the space of the codes, `(N, d)`."""
+        """Map inputs `(N, D)` into the space of the codes, `(N, d)`."""
         return z
 
     def expand(self, e: Tensor) -> Tensor:
-        """Bring codes `(N, d)` back into the space of the inputs, `(N, D)`."""
+        """Map codes `(N, d)` back into the space of the inputs, `(N, D)`."""
         return e
 
     def table_for(self, codes: Tensor) -> Tensor:
-        """Return the table for which `forward` would return `codes`; both `(K, d)`."""
+        """Return the table from which `forward` would compute `codes`: its inverse; both are `(K, d)`."""
         return codes
 
     @torch.no_grad()
@@ -141,10 +142,10 @@ class FreeCodebook(Codebook):
 
 @dataclass(frozen=True)
 class CosineCodebook(Codebook):
-    """Codes and inputs are divided by their lengths, so that the angle decides (ViT-VQGAN, arXiv 2110.04627, §3.2).
+    """Codes and inputs are scaled to length 1, so that the angle decides (ViT-VQGAN, arXiv 2110.04627, §3.2).
 
     Losses and estimator see unit vectors, and the quantized output has length 1. Codes start uniform on the sphere.
-    With EMA they are the directions of the mean of their unit inputs (spherical k-means).
+    With EMA each code is the direction of the mean of its unit inputs (spherical k-means).
 
     Example:
         >>> import lexel
@@ -177,9 +178,9 @@ class _CosineModule(CodebookModule[CosineCodebook]):
 
 @dataclass(frozen=True)
 class FactorisedCodebook(Codebook):
-    """The search happens in few dimensions, between two learned linear maps (ViT-VQGAN, arXiv 2110.04627, §3.2).
+    """A codebook of few dimensions between two learned linear maps (ViT-VQGAN, arXiv 2110.04627, §3.2).
 
-    Losses and estimator work in the space of the codes.
+    The search, the losses and the estimator work in the space of the codes.
 
     Attributes:
         dim: d, the dimension of the codes, at least 1.
@@ -256,7 +257,7 @@ class _FactorisedModule(CodebookModule[FactorisedCodebook]):
 
 
 def apply_layer(layer: nn.Linear, rows: Tensor) -> Tensor:
-    """Apply a layer in its own dtype, so that a code that is looked up takes the same way as one that was quantized."""
+    """Apply a layer in its own dtype, so that looking a code up gives the very numbers that quantizing gave."""
     result: Tensor = layer(rows.to(layer.weight.dtype))
     return result.to(rows.dtype)
 
@@ -303,12 +304,12 @@ class VQBridge(Codebook):
 
     Compress: `codes_per_token` neighbouring rows become a token. Process: `depth` pre-norm transformer blocks.
     Recover: each token becomes its rows again. Here the result is added to the table and starts at zero, so that the
-    codes start as the table. No (tokens, tokens) matrix is kept.
+    codes start as the table. No (tokens, tokens) matrix is stored.
 
     Attributes:
-        depth: how many blocks.
-        width: of a token; a multiple of `heads`.
-        heads: of the attention.
+        depth: number of transformer blocks.
+        width: channels of a token; a multiple of `heads`.
+        heads: number of attention heads.
         codes_per_token: how many rows make a token.
 
     Raises:
@@ -391,7 +392,7 @@ class AffineCodebook(Codebook):
 
         e_i = shift + scale · table_i
 
-    with a shift and a scale for each dimension, learned by gradient as everything else.
+    with a shift and a scale for each dimension, both learned by gradient descent like the table.
 
     Example:
         >>> import lexel

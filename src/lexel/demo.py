@@ -1,4 +1,4 @@
-"""A first look: train on photographs that packages carry, and show what the codes keep of two that were held out."""
+"""The demo: train on photographs that Python packages contain, and show how the codes reproduce two others."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ HELD_OUT = {"skimage": ["data/chelsea.png", "data/coffee.png"]}
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo made.
+    """The results of the demo.
 
     Attributes:
-        held_out: figures on the photographs that were not trained on.
+        held_out: figures on the two photographs that were not trained on.
         reconstructions: picture of those photographs above their reconstructions.
         tokens: picture of a photograph beside its grid of tokens.
         report: page about the run, on those photographs.
-        finished: False when it was interrupted.
+        finished: False when training was interrupted.
     """
 
     held_out: Evaluation
@@ -56,12 +56,12 @@ def run_demo(model: VQVAE, out: Path, settings: Settings, *, config: str = "", o
         model: what to train.
         out: the run's folder, to which the photographs and the pictures are added.
         settings: how to train.
-        config: text to keep as config.yaml.
+        config: the text of config.yaml.
         overwrite: start anew where a run exists.
 
     Raises:
         FileExistsError: `out` exists and `overwrite` is not set.
-        ImportError: a package that carries the photographs is missing.
+        ImportError: a package that contains the photographs is missing.
     """
     refuse_existing(out, overwrite=overwrite)
     trained_on, held_out = copy_photographs(out / "photographs")
@@ -88,7 +88,7 @@ def copy_photographs(folder: Path) -> tuple[Path, Path]:
     """Copy the photographs into `folder`, and return the folders of those to train on and of those to hold out.
 
     Raises:
-        ImportError: a package that carries the photographs is missing.
+        ImportError: a package that contains the photographs is missing.
     """
     folders = folder / "trained-on", folder / "held-out"
     for photographs, target in zip((TRAINED_ON, HELD_OUT), folders, strict=True):
@@ -103,7 +103,7 @@ def copy_photographs(folder: Path) -> tuple[Path, Path]:
 
 
 def _token_page(model: VQVAE, image: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    """Draw an image beside its tokens, each a square of the colour that stands for its code."""
+    """Draw an image beside its tokens: each is a square, and each code has its own colour."""
     vectors = model.quantizer.lookup(grid)[0].movedim(0, -1)
     height, width, dim = vectors.shape
     codes, which = torch.unique(vectors.reshape(-1, dim), dim=0, return_inverse=True)

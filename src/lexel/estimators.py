@@ -1,7 +1,7 @@
 """Estimators: what gradient the encoder gets through the choice of a code, which has none of its own.
 
-They act in training; in eval mode the quantizer returns the code itself, with the gradient of the identity. Where they
-draw noise for each input, it comes from torch's global generator, like that of dropout, and is each rank's own.
+Estimators act in training only; in eval mode the quantizer returns the code itself, with the gradient of the identity.
+Noise that they draw for each input comes from torch's global generator, like that of dropout, and differs by rank.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ __all__ = [
 
 
 class Estimator(Configurable):
-    """Which gradient stands in for that of the choice of a code: settings only, of which `build` makes the module."""
+    """Settings that say which gradient the encoder gets; `build` makes the module from them."""
 
     @property
     def metric(self) -> Metric:
-        """By what the nearest code is chosen, in eval mode too."""
+        """The metric by which the nearest code is chosen, in eval mode too."""
         return "euclidean"
 
     @property
@@ -53,7 +53,7 @@ class Estimator(Configurable):
 
     @property
     def replaces_codebook_loss(self) -> bool:
-        """Whether that gradient is all that moves the codes: there is no codebook loss."""
+        """Whether the gradient of the task loss alone moves the codes, so that there is no codebook loss."""
         return False
 
     @abstractmethod
@@ -65,12 +65,12 @@ EstimatorT = TypeVar("EstimatorT", bound=Estimator, covariant=True)
 
 
 class EstimatorModule(Part[EstimatorT]):
-    """Chooses codes and quantizes, in training: an estimator is its `forward`.
+    """Chooses codes and quantizes in training: `forward` is the estimator.
 
     Attributes:
-        is_straight_through: `forward` returns the nearest code with the gradient of the identity and nothing else, so
-            that the quantizer may compute it together with the losses. A subclass that overrides `forward` is not,
-            unless it says so itself.
+        is_straight_through: whether `forward` returns the nearest code with the gradient of the identity and nothing
+            else, so that the quantizer may compute it together with the losses. For a subclass that overrides
+            `forward` it is False, unless the subclass sets it itself.
     """
 
     is_straight_through: ClassVar[bool] = False
@@ -97,15 +97,15 @@ class EstimatorModule(Part[EstimatorT]):
         return nearest_code(z.detach(), codes.detach(), metric=self.settings.metric)
 
     def observe(self, counts: Tensor) -> None:
-        """Learn, at the end of a training step, how many inputs of all ranks chose each code, `counts` `(K,)`."""
+        """Take note, at the end of a step, of how many inputs of all ranks chose each code: `counts` `(K,)`."""
 
 
 class NearestCode(EstimatorModule[EstimatorT]):
     """Chooses the nearest code, and quantizes by a function of each input and its code alone.
 
     Args:
-        settings: what built it.
-        function: from inputs and their codes, both `(N, D)`, to the quantized rows `(N, D)`.
+        settings: the settings of the estimator.
+        function: takes inputs and their codes, both `(N, D)`, and returns the quantized rows `(N, D)`.
     """
 
     def __init__(self, settings: EstimatorT, function: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -125,8 +125,8 @@ class StraightThrough(Estimator):
     The value is exactly the code's, bit for bit.
 
     Attributes:
-        metric: by what the code is chosen. With `"cosine"` the angle decides and codes keep their lengths, as in DAC
-            (arXiv 2306.06546); with a `CosineCodebook` there are no lengths to keep.
+        metric: the metric by which the code is chosen. With `"cosine"` the angle decides and codes keep their lengths,
+            as in DAC (arXiv 2306.06546), whereas the codes of a `CosineCodebook` all have length 1.
 
     Raises:
         ValueError: the metric is none of `"euclidean"`, `"cosine"` and `"dot"`.
@@ -154,16 +154,16 @@ class _StraightThroughModule(NearestCode[StraightThrough]):
 
 @dataclass(frozen=True)
 class Synchronised(Estimator):
-    """Another estimator whose output also passes ν times its gradient on to the code (Huh et al. 2023, eq. 21).
+    """Adds to another estimator that the code gets ν times the gradient of the output (Huh et al. 2023, eq. 21).
 
         quantized = sg[e] + (z − sg[z]) + ν (e − sg[e])
 
-    so that codes follow their inputs within the same step, as the encoder moves these. vector-quantize-pytorch adds
-    ν times the straight-through output instead, which scales the encoder's gradient and never reaches the codes.
+    so that a code moves with its inputs in the same step. vector-quantize-pytorch adds ν times the straight-through
+    output instead, which scales the encoder's gradient and never reaches the codes.
 
     Attributes:
         nu: ν, positive.
-        estimator: the gradient that the encoder gets.
+        estimator: the other estimator, whose gradient the encoder gets.
 
     Raises:
         ValueError: ν is not positive.
@@ -183,7 +183,7 @@ class Synchronised(Estimator):
         if not self.nu > 0:
             raise ValueError(f"Synchronised: nu must be positive, got {self.nu}")
         if self.estimator.moves_codes:
-            raise ValueError(f"Synchronised: {self.estimator} has a gradient for the codes already")
+            raise ValueError(f"Synchronised: {self.estimator} already passes a gradient to the codes")
 
     @property
     @override
@@ -212,7 +212,7 @@ class _SynchronisedModule(EstimatorModule[Synchronised]):
 
 @dataclass(frozen=True)
 class RotationTrick(Estimator):
-    """The code as its input rotated and stretched by a constant (Fifty et al. 2024, arXiv 2410.06424, §4.2).
+    """Treats the code as its input, rotated and stretched by constants (Fifty et al. 2024, arXiv 2410.06424, §4.2).
 
         quantized = sg[(‖e‖ / ‖z‖) R] z,    R = I − 2 r rᵀ + 2 ê ẑᵀ,    r = (ẑ + ê) / ‖ẑ + ê‖
 
@@ -247,12 +247,12 @@ def rotation_trick(z: Tensor, e: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class NSVQ(Estimator):
-    """Noise as long as the quantization error, in a random direction, in its place (Vali and Bäckström 2022, eq. 4).
+    """Replaces the quantization error by noise of the same length in a random direction (Vali & Bäckström 2022, eq. 4).
 
         quantized = z + ‖z − e‖ · v / ‖v‖,    v normal
 
-    The length carries a gradient to the input and to the code alike, and the task loss alone moves the codes; the paper
-    has no commitment loss either (`commitment_cost=0`).
+    The length passes a gradient to the input and to the code, and the task loss alone moves the codes; the paper has no
+    commitment loss either (`commitment_cost=0`).
 
     Example:
         >>> _, quantized = NSVQ().build(1, 3)(torch.zeros(1, 3), torch.tensor([[0.0, 3.0, 4.0]]))
@@ -275,7 +275,7 @@ def nsvq(z: Tensor, e: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class DiVeQ(Estimator):
-    """The quantization error as a length and a direction held constant (Vali et al. 2025, arXiv 2509.26469, eq. 5).
+    """Splits the quantization error into a length and a constant direction (Vali et al. 2025, arXiv 2509.26469, eq. 5).
 
         quantized = z + ‖e − z‖ · sg[v / ‖v‖],    v = (e − z) + noise of variance σ²
 
@@ -283,7 +283,7 @@ class DiVeQ(Estimator):
     package draws noise with a standard deviation of σ², where the paper says variance; this follows the paper.
 
     Attributes:
-        variance: σ², not negative; at 0 the value is the code itself, but for rounding.
+        variance: σ², not negative; at 0 the value is the code itself, up to rounding.
 
     Raises:
         ValueError: the variance is negative.
@@ -320,14 +320,14 @@ def _diveq_error(z: Tensor, e: Tensor, variance: float) -> Tensor:
 
 @dataclass(frozen=True)
 class SpaceFillingDiVeQ(DiVeQ):
-    """DiVeQ onto the segments between each code and the next (Vali et al. 2025, arXiv 2509.26469, eq. 9).
+    """Quantizes to the segments between each code and the next (Vali et al. 2025, arXiv 2509.26469, eq. 9).
 
     With λ_i uniform in [0, 1] for each segment in each step, i the nearest of the points (1 − λ_i) e_i + λ_i e_{i+1}:
 
         quantized = z + (1 − λ_i) · DiVeQ's error to e_i + λ_i · DiVeQ's error to e_{i+1}
 
-    Every input pulls at two codes, so that none stays unused. The index is that of the nearer end. In eval mode it is
-    the nearest code that is returned, as with every estimator, not the nearest point of a segment.
+    Every input pulls two codes, so that none stays unused. The index is that of the nearer end. In eval mode the
+    quantizer returns the nearest code, as with every estimator, not the nearest point of a segment.
 
     Example:
         >>> z, codes = torch.randn(10, 4), torch.randn(16, 4)
@@ -360,7 +360,7 @@ class IndexBackpropagation(Estimator):
         p = softmax(⟨z, e_k⟩ over k),    quantized = (one-hot + p − sg[p]) · codes
 
     The code is chosen by the largest dot product, in eval mode too. The codebook and commitment losses stay, as in the
-    paper. Probabilities are made for a few inputs at a time and again in backward: no (N, K) matrix is kept.
+    paper. Probabilities are computed for a few inputs at a time and again in backward: no (N, K) matrix is stored.
 
     Example:
         >>> z, codes = torch.randn(5, 4), torch.randn(16, 4, requires_grad=True)
@@ -392,20 +392,20 @@ class _IndexBackpropagationModule(EstimatorModule[IndexBackpropagation]):
 
 @dataclass(frozen=True)
 class GumbelSoftmax(Estimator):
-    """A code drawn at random, the nearer the likelier, with a relaxed gradient (Jang et al. 2017, arXiv 1611.01144).
+    """Draws a code at random, nearer ones more often, with a relaxed gradient (Jang et al. 2017, arXiv 1611.01144).
 
         π_k ∝ exp(−‖z − e_k‖²),    y = softmax((log π + g) / τ),  g Gumbel noise
 
     `hard` gives the code of the largest y with the gradient of y · codes (straight-through Gumbel-softmax); otherwise
     the value is the mixture y · codes too, while the index is still that of the largest. The temperature falls from
     `temperature` to `final_temperature` as τ = max(final, temperature · exp(−rate · step)). The task loss alone moves
-    the codes. Probabilities are made for a few inputs at a time and again in backward: no (N, K) matrix is kept.
+    the codes. Probabilities are computed for a few inputs at a time and again in backward: no (N, K) matrix is stored.
 
     Attributes:
         temperature: τ at the start, positive.
-        hard: give codes, not mixtures.
-        final_temperature: the least τ, positive.
-        rate: of the fall, for each step; 0 for a constant τ.
+        hard: return codes, not mixtures.
+        final_temperature: the lowest τ, positive.
+        rate: how fast τ falls, for each step; 0 for a constant τ.
 
     Raises:
         ValueError: a value is out of its range.

@@ -15,14 +15,14 @@ def kmeans(rows: Tensor, num_embeddings: int, iterations: int = 10, seed: int = 
     """Find K centres of `rows` `(N, D)` by k-means++ (Arthur and Vassilvitskii 2007) and Lloyd's iterations.
 
     Seeds are drawn with probability proportional to their squared distance to the seeds before them: one by one at
-    first, then several at a time, never more than a sixteenth of those that there are, which leaves hardly a
-    difference and makes K = 262,144 possible. A centre that no row is nearest to stays where it is.
+    first, then several at a time, never more than a sixteenth of those already drawn, which hardly changes the result
+    and makes K = 262,144 possible. A centre that is nearest to no row stays where it is.
 
     Args:
         rows: `(N, D)`, at least K of them.
         num_embeddings: K.
-        iterations: how many of Lloyd's iterations.
-        seed: of the draws; the same seed and rows give the same centres.
+        iterations: number of Lloyd's iterations.
+        seed: seed of the draws; the same seed and rows give the same centres.
         unit: keep the centres at length 1 (spherical k-means).
 
     Returns:
@@ -39,7 +39,7 @@ def kmeans(rows: Tensor, num_embeddings: int, iterations: int = 10, seed: int = 
     distance = (rows - centres).square().sum(1)
     while (missing := num_embeddings - len(centres)) > 0:
         distance[drawn] = -1  # below any other: no row is drawn twice
-        # The largest of weight / exponential are a draw without replacement with these weights.
+        # The rows with the largest weight / exponential are a draw without replacement with these weights.
         waits = torch.empty_like(distance).exponential_(generator=generator)
         drawn = (distance / waits).topk(min(missing, max(1, len(centres) // 16))).indices
         fresh = rows[drawn]

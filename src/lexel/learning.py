@@ -16,16 +16,16 @@ __all__ = ["EMA", "Gradient", "Learning", "LearningModule"]
 
 
 class Learning(Configurable):
-    """How the codes of a codebook move: settings only, of which `build` makes the module."""
+    """Settings that say how the codes move; `build` makes the module from them."""
 
     @property
     def trainable(self) -> bool:
-        """Whether gradient descent moves the codes; else `LearningModule.update` does, in place."""
+        """Whether gradient descent moves the codes; otherwise `LearningModule.update` does, in place."""
         return False
 
     @property
     def has_codebook_loss(self) -> bool:
-        """Whether the loss holds the codebook term ‖sg[z] − e‖²."""
+        """Whether the loss contains the codebook term ‖sg[z] − e‖²."""
         return False
 
     @abstractmethod
@@ -37,14 +37,14 @@ LearningT = TypeVar("LearningT", bound=Learning, covariant=True)
 
 
 class LearningModule(Part[LearningT]):
-    """Moves the codes at the end of a training step. This one does nothing: it leaves them to gradient descent."""
+    """Moves the codes at the end of a training step. This class does nothing: it leaves them to gradient descent."""
 
     def statistics(self, z: Tensor, indices: Tensor, num_embeddings: int) -> tuple[Tensor, ...]:
-        """Return what `update` must know of the inputs of all ranks: tensors that are summed over ranks.
+        """Return the sums over this rank's inputs that `update` needs; the quantizer adds them up over all ranks.
 
         Args:
-            z: this rank's inputs, `(N, D)`, zero where they do not count; without gradient.
-            indices: int64 `(N,)`, the code of each.
+            z: this rank's inputs, `(N, D)`, without gradient; masked rows are zero.
+            indices: int64 `(N,)`, the code that each input chose.
             num_embeddings: K.
         """
         return ()
@@ -59,7 +59,7 @@ class LearningModule(Part[LearningT]):
         """
 
     def restart(self, codes: Tensor, strength: Tensor) -> None:
-        """Forget what is remembered of codes that upkeep has moved, as far as it has moved them.
+        """Start the state of codes afresh that upkeep has moved, to the extent to which it has moved them.
 
         Args:
             codes: the table after the move, `(K, D)`.
@@ -69,7 +69,7 @@ class LearningModule(Part[LearningT]):
 
 @dataclass(frozen=True)
 class Gradient(Learning):
-    """By gradient descent on the codebook loss ‖sg[z] − e‖² (van den Oord et al. 2017, eq. 3, second term)."""
+    """Gradient descent on the codebook loss ‖sg[z] − e‖² (van den Oord et al. 2017, eq. 3, second term)."""
 
     trainable = True
     has_codebook_loss = True
@@ -81,7 +81,7 @@ class Gradient(Learning):
 
 @dataclass(frozen=True)
 class EMA(Learning):
-    """As exponential moving averages of the inputs that chose them, with no gradient (same paper, appendix A.1).
+    """Moving averages of the inputs that chose each code, without a gradient (van den Oord et al. 2017, appendix A.1).
 
     With n_i inputs assigned to code i in this step and their sum Σz:
 
@@ -90,22 +90,22 @@ class EMA(Learning):
         e_i ← m_i / N̂_i,  where N̂_i = (N_i + ε) / (ΣN + K ε) · ΣN
 
     The averages start as if each code had already been chosen once, by an input equal to itself (N_i = 1, m_i = e_i),
-    so that a code which nothing chooses stays where it is. Implementations that start from N_i = 0 with m_i = e_i throw
-    such a code far away in the first step, from where no input ever chooses it again; Sonnet's zero-debiased averages
+    so that a code which no input chooses stays where it is. Implementations that start from N_i = 0 with m_i = e_i
+    throw such a code so far away in the first step that no input ever chooses it again; Sonnet's zero-debiased averages
     send it to the origin.
 
-    An average that reaches back a hundred steps is slow to leave where it started. With a warm-up of w it reaches back
-    over the last w-th of the steps t_i in which something chose code i, until that is as far as γ reaches:
+    An average over a hundred steps is slow to leave the place where it started. With a warm-up of w, a code that inputs
+    have chosen in t_i steps averages over about the last t_i / w of them, until γ alone would make it as long:
 
         1 − γ_i = max(1 − γ, w / (t_i + w)) for codes with n_i > 0
 
-    A code that upkeep replaces warms up again. So k-means learns from a stream (MacQueen 1967, with w = 1 the mean of
-    all inputs; a larger w forgets those that came when the codes lay elsewhere).
+    A code that upkeep replaces warms up again. This is how k-means learns from a stream (MacQueen 1967): with w = 1 a
+    code is the mean of all its inputs; a larger w forgets the early ones, which came when the codes lay elsewhere.
 
     Attributes:
         decay: γ, in [0, 1).
         epsilon: ε, the Laplace smoothing of the counts, positive.
-        warmup: w, not negative; 0 for none. A code has warmed up after w γ / (1 − γ) steps.
+        warmup: w, not negative; 0 for no warm-up. A code has warmed up after w γ / (1 − γ) steps.
 
     Raises:
         ValueError: a value is out of its range.
@@ -138,7 +138,7 @@ class EMA(Learning):
 
 
 class EMAModule(LearningModule[EMA]):
-    """The averages that `EMA` keeps.
+    """Holds and updates the moving averages of `EMA`.
 
     Attributes:
         count: N, `(K,)`.
@@ -180,12 +180,12 @@ class EMAModule(LearningModule[EMA]):
             self.age += n > 0
             step = torch.where(n > 0, (warmup / (self.age + warmup)).clamp_min(1 - decay), step)
         moves = n.sum() > 0
-        step = step * moves  # a product: an empty batch needs no branch
+        step = step * moves  # zero for an empty batch, without a branch
         self.count.lerp_(n, step)
         self.sum.lerp_(total_z, step.unsqueeze(1))
         total = self.count.sum()
         smoothed = (self.count + epsilon) / (total + len(n) * epsilon) * total
-        # e = m / smoothed, or e as it is: in place, since these are the largest tensors of a step.
+        # e = m / smoothed; for an empty batch e stays. In place, since these are the largest tensors of a step.
         codes.mul_(~moves).addcdiv_(self.sum, smoothed.where(moves, torch.inf).unsqueeze(1))
 
     def _begin(self, codes: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""How much of a codebook is alive."""
+"""How the codes are used: counts, perplexity, dead codes, entropy."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def mean_perplexity(codebooks: Sequence[tuple[Tensor, int, int]], *, over_ranks:
     """Geometric mean over codebooks of the perplexity of their usage, exp(mean entropy), over all ranks.
 
     The memory does not grow with K: with more than 65,536 codes no vector of counts is made. The indices are sorted, so
-    that each sees its own count n_i as the length of the run that it stands in, and the same sum is taken over
-    positions instead of codes: Σ_k p_k log(p_k + 1e-10) = 1/N Σ_i log(n_i/N + 1e-10).
+    that the length of a run of equal indices is their count n_i, and the same sum is taken over positions instead of
+    codes: Σ_k p_k log(p_k + 1e-10) = 1/N Σ_i log(n_i/N + 1e-10).
 
     Args:
         codebooks: for each of them the indices, int64 of any shape, where negative entries (masked positions) are not
@@ -150,15 +150,15 @@ class _Output(Protocol):
 
 
 class Usage:
-    """Usage of the codes over everything that it is shown, over all ranks: exact, however it is batched and shared.
+    """Counts the usage of the codes over many batches and all ranks, exactly, however the inputs are divided.
 
-    Kept are the codes that occurred and how often: memory grows with the codes in use, not with K. The indices of
-    several codebooks are counted together; for one of them, show it `indices[..., q]`.
+    It stores the codes that occurred and how often: memory grows with the codes in use, not with K. The indices of
+    several codebooks are counted together; for one of them, give it `indices[..., q]`.
 
     Args:
         num_embeddings: K, at least 1.
         channel_dim: which axis of the inputs holds the channels.
-        device: where the counts are kept; one over which the ranks can talk.
+        device: where the counts are stored; the ranks must be able to exchange tensors of this device.
 
     Raises:
         ValueError: `num_embeddings` is below 1.
@@ -213,7 +213,7 @@ class Usage:
         self._counted = _merged(torch.cat([self._counted, torch.stack([codes, counts], 1)]))
 
     def compute(self) -> CodeUsage:
-        """Return the figures over all that was shown to all ranks since the last reset. Every rank must call it."""
+        """Return the figures over all batches of all ranks since the last reset. Every rank must call it."""
         _, counts = self.counts()
         squares, elements = all_sum(self._error)[0].tolist()
         total = int(counts.sum())
@@ -238,11 +238,11 @@ class Usage:
         return codes, counts
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what all ranks were shown, to go on from on any number of ranks. Every rank must call it."""
+        """Return the counts of all ranks, from which any number of ranks can go on. Every rank must call it."""
         return {"counted": torch.stack(self.counts(), 1), "error": all_sum(self._error)[0]}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state_dict` returned; the first rank takes it over for all."""
+        """Go on from what `state_dict` returned; the first rank alone takes the counts over."""
         self.reset()
         if rank() == 0:
             self._counted, self._error = state["counted"].to(self.device), state["error"].to(self.device)

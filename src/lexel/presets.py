@@ -1,8 +1,8 @@
-"""Quantizers by the name of the system that made them known: plain functions that return the composition.
+"""The quantizers of known systems, by name: plain functions that return a composition of Lexel's quantizers.
 
-Each takes the sizes that users change and `channel_dim`; the rest is the system's. What a system has around its
-quantizer (encoder, decoder, other losses) is not here. To change more, build the composition that the function shows.
-The command line takes them as it takes classes: `lexel train DATA --quantizer lexel.presets.magvit2`.
+Each takes the sizes that users change and `channel_dim`; everything else is as in the system. The rest of a system
+(encoder, decoder, other losses) is not here. To change more, copy the composition from the function. The command line
+takes presets like classes: `lexel train DATA --quantizer lexel.presets.magvit2`.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ __all__ = [
 
 @register
 def default(num_embeddings: int = 512, embedding_dim: int = 64, *, channel_dim: int = 1) -> NormalisedQuantizer:
-    """Lexel's own recipe, for any K: what came out best in `python -m benchmarks.quality`, without tuning.
+    """Lexel's own recipe, for any K: the one that did best in `python -m benchmarks.quality`, without tuning.
 
-    The inputs are shifted and scaled to where encoder and decoder learn well, and not scaled back. Codes start by
-    k-means, are moving averages of their inputs, and are revived when nothing chooses them; the gradient goes straight
-    through. The average must follow an encoder that moves, and yet hold enough inputs of each code to be one: with few
-    codes it can be short, with many it must be long, since each code gets fewer inputs in a step. The decay is 0.9 up
-    to K = 512, and beyond that 1 − 0.1 · (512 / K)^⅓: 0.97 for 16,384, 0.99 for 262,144. A code that nothing chooses is
-    revived after as many inputs as nine for each code; beyond K = 16,384, where a training sees few for each, after
-    fewer: the revival's decay is 0.6 · (16384 / K)^¼, which is four for each of 262,144.
+    The inputs are shifted and scaled to a range in which encoder and decoder learn well, and not scaled back. Codes
+    start by k-means, are moving averages of their inputs, and are revived when no input chooses them; the gradient is
+    passed straight through. The average must follow an encoder that moves, yet cover enough inputs of each code: with
+    few codes it can be short, with many it must be long, since each code gets fewer inputs in a step. The decay is 0.9
+    up to K = 512, and beyond that 1 − 0.1 · (512 / K)^⅓: 0.97 for 16,384, 0.99 for 262,144. A code that no input
+    chooses is revived after 9 K inputs. Beyond K = 16,384, where a training run has few inputs for each code, it is
+    revived earlier: the decay of the revival is 0.6 · (16384 / K)^¼, which means 4 K inputs for K = 262,144.
 
     Example:
         >>> default(16384, 256).quantizer.learning.settings.decay
@@ -88,8 +88,8 @@ def vqvae(num_embeddings: int = 512, *, embedding_dim: int = 64, channel_dim: in
 def vqgan(num_embeddings: int = 16384, *, embedding_dim: int = 256, channel_dim: int = 1) -> VectorQuantizer:
     """VQGAN (arXiv 2012.09841): 1,024 or 16,384 codes of 256 dimensions for ImageNet; β = 0.25 in its configurations.
 
-    Its package weighs the codebook term by β instead of the commitment term, unless `legacy` is off; here it is the
-    commitment, as in VQ-VAE.
+    Its package multiplies the codebook term by β instead of the commitment term, unless `legacy` is off; here β weighs
+    the commitment term, as in VQ-VAE.
 
     Example:
         >>> vqgan().bits
@@ -148,9 +148,10 @@ def soundstream(num_quantizers: int = 8, *, embedding_dim: int = 256, channel_di
 
 @register
 def encodec(num_quantizers: int = 8, *, embedding_dim: int = 128, channel_dim: int = 1) -> ResidualQuantizer:
-    """EnCodec (arXiv 2210.13438): as SoundStream, 128 channels; 8 stages are 6 kbps at 75 frames a second.
+    """EnCodec (arXiv 2210.13438): as SoundStream, with 128 channels; 8 stages are 6 kbps at 75 frames a second.
 
-    EnCodec draws one depth for each batch, of those that make its bandwidths; here each example has its own, of all.
+    EnCodec draws one number of stages for each batch, among those of its bandwidths; here each example draws its own,
+    among all.
 
     Example:
         >>> encodec(8).bits * 75
@@ -161,7 +162,7 @@ def encodec(num_quantizers: int = 8, *, embedding_dim: int = 128, channel_dim: i
 
 @register
 def dac(num_quantizers: int = 9, *, embedding_dim: int = 1024, channel_dim: int = 1) -> ResidualQuantizer:
-    """DAC (arXiv 2306.06546): factorised codes of 8 dimensions, chosen by the angle alone; half the examples cut.
+    """DAC (arXiv 2306.06546): factorised codes of 8 dimensions, chosen by angle alone; dropout for half the examples.
 
     Example:
         >>> dac().bits

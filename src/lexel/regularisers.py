@@ -19,11 +19,11 @@ __all__ = ["Entropy", "Orthogonality", "Regulariser", "RegulariserModule"]
 
 
 class Regulariser(Configurable):
-    """A term of the loss besides the codebook and commitment terms: settings only, of which `build` makes the module.
+    """Settings of a further term of the loss; `build` makes the module from them.
 
     Attributes:
-        name: of the term in `Quantized.terms`.
-        weight: by which it enters the loss; any finite number.
+        name: the name of the term in `Quantized.terms`.
+        weight: the weight of the term in the loss; any finite number.
     """
 
     name: ClassVar[str]
@@ -43,7 +43,7 @@ RegulariserT = TypeVar("RegulariserT", bound=Regulariser, covariant=True)
 
 
 class RegulariserModule(Part[RegulariserT]):
-    """Computes the term: a regulariser is its `forward`."""
+    """Computes the term in `forward`."""
 
     @abstractmethod
     def forward(self, z: Tensor, codes: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -62,11 +62,11 @@ class Entropy(Regulariser):
 
         p = softmax(−‖z − e_k‖² / τ over k),    term = E[H(p)] − γ H(E[p])
 
-    with means over the inputs of all ranks, in nats. The probabilities are made for a few inputs at a time and again in
-    backward: no (N, K) matrix is kept.
+    with means over the inputs of all ranks, in nats. The probabilities are computed for a few inputs at a time and
+    again in backward: no (N, K) matrix is stored.
 
     Attributes:
-        weight: of the term.
+        weight: the weight of the term in the loss.
         diversity: γ.
         temperature: τ, positive.
 
@@ -75,7 +75,7 @@ class Entropy(Regulariser):
 
     Example:
         >>> z = torch.tensor([[-1.0], [1.0]])
-        >>> Entropy(temperature=0.01).build(2, 1)(z, z)  # each choice certain, both codes used alike: −log 2
+        >>> Entropy(temperature=0.01).build(2, 1)(z, z)  # each choice certain, both codes equally frequent: −log 2
         tensor(-0.6931)
     """
 
@@ -122,7 +122,7 @@ class Orthogonality(Regulariser):
     Computed as (‖Êᵀ Ê‖² − K) / K², which is the same and takes a (D, D) matrix instead of a (K, K) one.
 
     Attributes:
-        weight: of the term.
+        weight: the weight of the term in the loss.
 
     Example:
         >>> Orthogonality().build(2, 2)(torch.zeros(1, 2), torch.tensor([[3.0, 0.0], [0.0, 2.0]]))

@@ -1,4 +1,4 @@
-"""The folder of a run: what stands where in it."""
+"""The layout of a run's folder: which file holds what."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RunFolder:
     """The folder of a run.
 
     Args:
-        path: where it stands.
+        path: the folder's path.
     """
 
     path: Path
@@ -42,7 +42,7 @@ class RunFolder:
 
     @property
     def environment(self) -> Path:
-        """The versions that the run was started with, by which the folder is known as a run's."""
+        """The versions that the run was started with; only the folder of a run has this file."""
         return self.path / ENVIRONMENT
 
     @property
@@ -52,7 +52,7 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """All that the run needs to go on."""
+        """Everything that the run needs to go on."""
         return self.path / CHECKPOINT
 
     @property
@@ -67,7 +67,7 @@ class RunFolder:
 
     @property
     def tensorboard(self) -> Path:
-        """The folder of what TensorBoard shows."""
+        """The folder of the logs that TensorBoard shows."""
         return self.path / TENSORBOARD
 
     def sample(self, step: int) -> Path:
@@ -76,10 +76,10 @@ class RunFolder:
 
 
 def load_model(folder: Path) -> VQVAE:
-    """Load the model that stands in a folder, or that a run keeps there, in eval mode.
+    """Load the model of a run's folder, or of a folder that `save_pretrained` wrote, in eval mode.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no model.
         ValueError: its files are malformed, or hold another architecture.
     """
     found = folder / MODEL if (folder / MODEL).is_dir() else folder

@@ -1,11 +1,11 @@
 """Upkeep: how codes start, and how they come back to life.
 
-Upkeep acts at the beginning of a training step, before the search, so that what it moves takes part in that very step;
-what it needs to know of usage, it learns at the end of the step. All ranks see the inputs of all ranks in one order, so
-every choice is the same on each of them, and the same as one process with all the inputs would make. Random choices
-are functions of the part's `seed` and of its own count of steps, kept with the module's state: neither the global
-random numbers nor the number of the rank play a part, and a run resumed from a checkpoint goes on as if it had not
-stopped.
+Upkeep acts at the beginning of a training step, before the search, so that the codes it moves take part in the same
+step; at the end of the step it is told how often each code was chosen. All ranks see the inputs of all ranks in one
+order, so every choice is the same on each of them, and the same as one process with all the inputs would make. Random
+choices are functions of the part's `seed` and of its own count of steps, which is saved with the module's state: they
+depend neither on the global random generator nor on the rank, and a run resumed from a checkpoint goes on as if it had
+not stopped.
 
 Optimizers keep moments for each code, which upkeep cannot reach and need not: a dead code had no gradient for long, so
 its first moment has decayed to nothing and cannot drag the new code along. Its second moment is small, so Adam's first
@@ -33,7 +33,7 @@ Change = tuple[Tensor, Tensor]
 
 
 class Upkeep(Configurable):
-    """Looks after the codes in training: settings only, of which `build` makes the module."""
+    """Settings that say how codes start and come back to life; `build` makes the module from them."""
 
     @abstractmethod
     def build(self, num_embeddings: int, embedding_dim: int) -> UpkeepModule[Upkeep]:
@@ -44,36 +44,36 @@ UpkeepT = TypeVar("UpkeepT", bound=Upkeep, covariant=True)
 
 
 class UpkeepModule(Part[UpkeepT]):
-    """Says in each training step where codes should move, and keeps what it knows of them in buffers."""
+    """Decides in each training step which codes move where, and holds what it knows of their usage in buffers."""
 
     @abstractmethod
     def prepare(self, codes: Tensor, rows: AllRows, *, unit_length: bool = False) -> Change | None:
-        """Say where codes should move before this step's search; None for nowhere.
+        """Return where codes should move before this step's search; None if none should.
 
         Args:
             codes: `(K, D)`.
             rows: the inputs of all ranks.
-            unit_length: codes and inputs have length 1.
+            unit_length: whether codes and inputs have length 1.
         """
 
     def observe(self, counts: Tensor) -> None:
-        """Learn, at the end of a step, how many inputs of all ranks chose each code, `counts` `(K,)`."""
+        """Take note, at the end of a step, of how many inputs of all ranks chose each code: `counts` `(K,)`."""
 
     def skip_start(self) -> None:
-        """Leave the codes as they are at the beginning: they have been trained already."""
+        """Do not start the codes: they have been trained already."""
 
 
 @dataclass(frozen=True)
 class KMeansStart(Upkeep):
     """Starts the codes as the k-means centres of the first inputs: seeds by k-means++, then Lloyd's iterations.
 
-    When the first batch (of all ranks) has fewer than K inputs, the codes themselves are the buffer: the inputs of
-    each batch become the next codes, as they are, and k-means runs with the batch that completes K. Until then training
-    goes on with the codes that there are.
+    When the first batch (of all ranks) has fewer than K inputs, the inputs of each batch simply replace the next codes
+    that have not started, and k-means runs on all of them with the batch that completes K. Until then training goes on
+    with the codes as they are.
 
     Attributes:
-        iterations: how many of Lloyd's iterations; 0 leaves the seeds.
-        seed: of the random choice of seeds.
+        iterations: number of Lloyd's iterations; with 0 the codes are the seeds.
+        seed: seed of the random choice of the k-means++ seeds.
 
     Raises:
         ValueError: `iterations` is negative.
@@ -131,21 +131,21 @@ class _KMeansStartModule(UpkeepModule[KMeansStart]):
 class Revival(Upkeep):
     """Replaces codes that fell out of use by inputs of the batch (SoundStream, arXiv 2107.03312, §III-B).
 
-    A code is dead when the running average of its usage falls below `threshold`. It becomes an input of the batch; dead
-    codes take different inputs, and when there are more of them than inputs, the rest waits for the next step.
-    SoundStream counts usage in inputs for each batch (and replaces below 2); here it is a share, so that it means the
-    same for any batch and any K: 1 is the usage that each code has when all are used alike. A batch smaller than K
-    cannot use every code, so it moves the average less: by γ to the power of N/K, the share of a whole step that it is.
+    A code is dead when the running average of its usage falls below `threshold`. An input of the batch replaces it;
+    each dead code gets another input, and when there are more dead codes than inputs, the rest wait for the next step.
+    SoundStream counts usage in inputs for each batch (and replaces below 2); here it is relative, so that it means the
+    same for any batch and any K: 1 is the usage of each code when all are used equally often. A batch of N < K inputs
+    cannot use every code and counts as N/K of a step: it decays the average by γ^(N/K).
 
     In the best codebook all codes have the same share of the error, not of the inputs (Gersho 1979): on image patches,
-    where most inputs are nearly flat, many of its codes have less than a tenth of the average usage. A threshold as
-    high as that takes them away again and again.
+    where most inputs are nearly flat, many good codes have less than a tenth of the average usage. A threshold of 0.1
+    would replace them again and again.
 
     Attributes:
         threshold: usage below which a code is dead, in [0, 1).
-        decay: γ of the running average, in [0, 1). A code starts, and starts again, at a usage of 1, so one that
-            nothing chooses lives for log(threshold) / log(decay) steps of at least K inputs, some 44.
-        seed: of the choice of inputs.
+        decay: γ of the running average, in [0, 1). A code starts, and starts again, with a usage of 1, so one that no
+            input chooses lives for log(threshold) / log(decay) steps of at least K inputs: about 44 by default.
+        seed: seed of the choice of inputs.
 
     Raises:
         ValueError: a value is out of its range.
@@ -172,11 +172,11 @@ class Revival(Upkeep):
 
 
 class _UsageModule(UpkeepModule[UpkeepT]):
-    """Remembers how much each code was used of late.
+    """Tracks how much each code has been used recently.
 
     Attributes:
-        usage: running average in shares of an even usage, `(K,)`.
-        step: int64 scalar, how many steps with inputs there were.
+        usage: running average, `(K,)`; 1 where a code is used as often as the average code.
+        step: int64 scalar, the number of steps that had inputs.
     """
 
     usage: Tensor
@@ -228,20 +228,20 @@ class _RevivalModule(_UsageModule[Revival]):
 
 @dataclass(frozen=True)
 class OnlineClustering(Upkeep):
-    """Pulls rarely used codes to inputs of the batch, the less used the stronger (CVQ-VAE, arXiv 2307.15139, eq. 4–6).
+    """Pulls codes towards inputs of the batch, rarely used ones most strongly (CVQ-VAE, arXiv 2307.15139, eq. 4–6).
 
         N_i ← γ N_i + (1 − γ) n_i / N
         α_i = exp(−N_i · K · 10 / (1 − γ) − ε)
         e_i ← (1 − α_i) e_i + α_i · anchor_i
 
-    The anchors come from the batch that follows the one that set N_i, so that a code that moves is searched in the same
-    step; in the first step, when nothing is known of usage yet, no code moves.
+    N_i comes from the batches before, the anchors come from the current one, and the search of the same step already
+    sees the codes where they have moved. In the first step no usage is known, and no code moves.
 
     Attributes:
         decay: γ, in [0, 1).
         anchor: which input each code is pulled to: "closest" to it, which takes a second search, or a "random" one.
         epsilon: ε.
-        seed: of random anchors.
+        seed: seed of the choice of random anchors.
 
     Raises:
         ValueError: a value is out of its range.

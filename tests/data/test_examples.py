@@ -47,13 +47,13 @@ class TestTraining:
         assert len(images) == 8
 
     def test_a_check_of_a_large_set_reads_headers_only(self, damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(examples, "KEPT_BYTES", 0)
+        monkeypatch.setattr(examples, "CACHE_BYTES", 0)
         (damaged / "notes.txt").write_text("not an image")
         images = open_images(damaged)
         images.check(range(len(images)))
         assert images.skipped["notes.txt"] == "not an image"
         assert "astronaut.png-half.png" not in images.skipped
-        assert not images._kept
+        assert not images._cache
 
     def test_a_strict_check_reads_everything(self, damaged: Path) -> None:
         images = open_images(damaged)
@@ -86,7 +86,7 @@ class TestTraining:
     def test_a_file_that_goes_while_training_is_replaced_and_named_once(
         self, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr(examples, "KEPT_BYTES", 0)
+        monkeypatch.setattr(examples, "CACHE_BYTES", 0)
         shutil.copytree(photographs, tmp_path / "a")
         seen = crops(tmp_path / "a", 64)
         seen.images.check(range(4))
@@ -102,8 +102,8 @@ class TestTraining:
 
 
 class TestMemory:
-    def test_what_is_kept_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(examples, "KEPT_BYTES", 250)
+    def test_the_cache_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(examples, "CACHE_BYTES", 250)
         calls: list[int] = []
 
         def source(index: int) -> torch.Tensor:
@@ -115,14 +115,14 @@ class TestMemory:
             assert [int(found.read(index)[0]) for index in range(10)] == list(range(10))
         assert sorted(calls) == sorted([0, 1, *list(range(2, 10)) * 3])
 
-    def test_a_pass_keeps_nothing(self, photographs: Path) -> None:
+    def test_a_pass_caches_nothing(self, photographs: Path) -> None:
         images = open_images(photographs)
         for _ in images.readable(range(4)):
             pass
         images.check(range(4), strict=True)
-        assert not images._kept
+        assert not images._cache
         images.check(range(4))
-        assert len(images._kept) == 4
+        assert len(images._cache) == 4
         assert len(pickle.dumps(images)) < 5000
 
 

@@ -1,1 +1,1 @@
-"""What every floor may use: settings, collectives, shared arithmetic, files and the terminal."""
+"""Private modules that every floor may use: settings, collectives, shared arithmetic, files and the terminal."""

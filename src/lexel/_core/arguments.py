@@ -1,4 +1,4 @@
-"""What people type: options with hyphens, and one line for a word that is not understood."""
+"""The command-line parser: options with hyphens, and errors of one line that say what may be meant."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lexel._core.console import complain
 __all__ = ["Parser"]
 
 OPTION = re.compile(r"--[\w.-]+")
-# What jsonargparse says around the sentence that matters.
+# Lines of jsonargparse's messages that say nothing to a user.
 NOISE = re.compile(r"Expected a path but .*|Given value.*|Does not validate against .*|Subtypes: .*|Errors:")
 
 
@@ -26,7 +26,7 @@ class Parser(ArgumentParser):
     In files and namespaces the same settings have underscores: ``--batch-size 8`` is ``batch_size: 8``.
 
     Args:
-        hints: words that may be meant by one that is not understood, beside the options.
+        hints: words to suggest for an unknown one, beside the options.
     """
 
     def __init__(self, *, hints: Iterable[str] = (), **settings: Any) -> None:
@@ -57,7 +57,7 @@ class Parser(ArgumentParser):
 
     @override
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say in one line what is not understood and what may be meant, and exit with code 2."""
+        """Say in one line what the error is and what may be meant, and exit with code 2."""
         parser = getattr(ex, "subcommand_parser", None) or self
         subject = f"{self.subject}: " if self.subject else ""
         complain(f"{subject}{_one_line(message)}{_hint(message, [*parser.options, *self.hints])}")
@@ -74,7 +74,7 @@ def _hyphenated(text: str) -> str:
 
 
 def _one_line(message: str) -> str:
-    """Keep of a message what a user can act on."""
+    """Reduce a message to what a user can act on."""
     denied = re.search(r"Importing '([^']+)' is not allowed", message)
     if denied:
         return f"{denied[1]!r} is not one of Lexel's; if it is yours, name the file that holds it with --plugin"
@@ -86,7 +86,7 @@ def _one_line(message: str) -> str:
 
 
 def _hint(message: str, words: Iterable[str]) -> str:
-    """Return what may be meant by a word that is not known, as it would be typed in its place."""
+    """Suggest what may be meant by the unknown word of a message, spelt as it would be typed."""
     names: dict[str, str] = {}
     for word in words:
         names.setdefault(_bare(word), word)

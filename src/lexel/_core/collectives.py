@@ -1,4 +1,4 @@
-"""What ranks tell each other. Every function is the identity when there is one process."""
+"""Collective operations over all ranks. With one process they need no communication."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def mean_over_ranks(local_sum: Tensor, global_sum: Tensor, count: Tensor) -> Ten
     """Return the mean over all ranks, with the gradient that makes data-parallel training equal to one large batch.
 
     Data-parallel training averages gradients over ranks, which is the gradient of the global mean only when every rank
-    holds the same share. Scaling each rank's own sum by world size / global count makes it so for any shares.
+    holds as many elements as every other. Scaling each rank's own sum by world size / global count corrects for that.
 
     Args:
         local_sum: this rank's sum, with its gradient.
@@ -123,21 +123,21 @@ def mean_over_ranks(local_sum: Tensor, global_sum: Tensor, count: Tensor) -> Ten
         tensor(2.)
     """
     local = local_sum * (world_size() / count)
-    # A zero carries the gradient, so that the value is the same on all ranks; without ranks the global sum has one too.
+    # A zero carries the gradient of the local sum, so that the value is the same on all ranks.
     return global_sum.detach() / count + (local - local.detach())
 
 
 class AllRows:
-    """The inputs of all ranks, rank after rank, numbered as one process would number them if it held them all.
+    """The inputs of all ranks, rank after rank, numbered as a single process that holds them all would number them.
 
-    Every rank must make it, and call its methods, whether or not it has inputs of its own.
+    Every rank must construct it and call its methods, whether or not it has inputs of its own.
 
     Args:
         rows: this rank's inputs, `(N, D)`.
         valid: bool `(N,)`, False for rows that do not count; None when all count.
 
     Attributes:
-        own: this rank's rows and which of them count; never empty, an empty rank holds one row that does not count.
+        own: this rank's rows, and which of them count. A rank without inputs holds one row that does not count.
         total: int64 scalar, how many rows there are on all ranks.
 
     Example:
@@ -174,8 +174,8 @@ class AllRows:
         """Return the row nearest to each of `points` `(n, D)`, `(n, D)`; zeros if there is no row at all."""
         rows, valid = self.own
         if self._order is not None:
-            one_that_counts = rows[self._order[0]]  # stands in for those that do not
-            rows = torch.where(valid.unsqueeze(1), rows, one_that_counts)
+            filler = rows[self._order[0]]  # copies of a row that counts replace those that do not
+            rows = torch.where(valid.unsqueeze(1), rows, filler)
         own = rows[nearest_code(points, rows)]
         distance = torch.where(self._count > 0, (own - points).square().sum(1), torch.inf)
         holder = torch.where(distance == all_min(distance), rank(), world_size())
@@ -184,7 +184,7 @@ class AllRows:
 
 
 def mean_of_rows(*values: Tensor, valid: Tensor | None = None, over_ranks: bool = True) -> tuple[Tensor, ...]:
-    """Return the mean of each tensor over its rows of all ranks, in one collective, with `mean_over_ranks`'s gradient.
+    """Return the mean of each tensor over the rows of all ranks, in one collective, with `mean_over_ranks`'s gradient.
 
     Args:
         *values: floating, `(N, …)`, all with the same N.
@@ -212,11 +212,11 @@ def mean_of_rows(*values: Tensor, valid: Tensor | None = None, over_ranks: bool 
 def gather_rows(rows: Tensor, *, absent: float) -> Tensor:
     """Concatenate the rows of all ranks, in the order of the ranks. Carries no gradient.
 
-    Every rank must call it, also with no rows at all.
+    Every rank must call it, even without any rows.
 
     Args:
         rows: `(N, …)`; N may differ from rank to rank.
-        absent: fills the rows by which a rank holds fewer than the rank with most.
+        absent: value of the padding rows of ranks that hold fewer rows than the one with most.
 
     Returns:
         `(world size · largest N, …)`.
@@ -237,10 +237,10 @@ def gather_rows(rows: Tensor, *, absent: float) -> Tensor:
 
 
 def uniform_of_rows(rows: Tensor) -> Tensor:
-    """Draw a number in [0, 1) for each row of this rank: those that one process with the rows of all ranks would draw.
+    """Draw a number in [0, 1) for each row of this rank, as a single process with the rows of all ranks would.
 
-    The numbers are rank 0's one draw plus multiples of the golden ratio, modulo 1: each is uniform, and together they
-    cover the interval more evenly than independent draws.
+    Rank 0 draws one number; the others follow from it by adding multiples of the golden ratio, modulo 1. Each is
+    uniform, and together they cover the interval more evenly than independent draws.
 
     Args:
         rows: `(N, …)`; only N and the device are used.

@@ -19,7 +19,7 @@ Function = TypeVar("Function", bound="Callable[..., Configurable]")
 
 
 def register(function: Function) -> Function:
-    """Let configurations name a function that builds something `Configurable`, as they name a class.
+    """Register a function that builds something `Configurable`, so that configurations can name it like a class.
 
     Example:
         >>> import lexel
@@ -31,7 +31,7 @@ def register(function: Function) -> Function:
 
 
 def registry() -> dict[str, Callable[..., Configurable]]:
-    """Return by name what configurations may name: classes that can be built, and functions that build one."""
+    """Return all that configurations may name, by name: classes that are not abstract, and registered functions."""
     return {name: make for name, make in _REGISTRY.items() if not inspect.isabstract(make)}
 
 
@@ -40,12 +40,12 @@ def class_path(cls: type) -> str:
     return f"lexel.{cls.__name__}" if cls.__module__.startswith("lexel.") else f"{cls.__module__}.{cls.__qualname__}"
 
 
-class Configurable(ABC):  # noqa: B024, what is abstract is up to each kind of settings
+class Configurable(ABC):  # noqa: B024, each kind of settings has abstract methods of its own
     """A class whose constructor arguments are its whole configuration.
 
-    A subclass keeps each argument of its constructor as an attribute of the same name. In return `to_config` can write
-    it, `from_config` can rebuild it, and the command line can build it by name. Subclasses are known from the moment
-    they are defined, including those outside Lexel; those that leave a method abstract are not offered.
+    A subclass stores each argument of its constructor as an attribute of the same name. In return `to_config` can write
+    it, `from_config` can rebuild it, and the command line can build it by name. A subclass is registered when it is
+    defined, outside Lexel too; one with abstract methods left cannot be named.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -67,7 +67,7 @@ Settings_co = TypeVar("Settings_co", bound=Configurable, covariant=True)
 
 
 class Part(nn.Module, ABC, Generic[Settings_co]):
-    """What the settings of a part build: a module that holds them, and whatever state belongs to them.
+    """The module that the settings of a part build. It holds the settings and all state of the part.
 
     Attributes:
         settings: the frozen dataclass that built it; its configuration is this module's.
@@ -97,7 +97,7 @@ class Part(nn.Module, ABC, Generic[Settings_co]):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configuration of the settings, from which `build` makes such a module again."""
+        """The configuration of the settings."""
         return self.settings.config
 
     def _get_name(self) -> str:
@@ -140,12 +140,13 @@ def to_config(value: Any) -> Any:
 
 
 def from_config(config: Any) -> Any:
-    """Rebuild what `to_config` wrote, or what a preset makes.
+    """Rebuild what `to_config` wrote, or call the preset that a configuration names.
 
-    Only subclasses of `Configurable`, and functions of `lexel.presets`, can be named; nothing is imported.
+    A configuration can name subclasses of `Configurable` and the functions of `lexel.presets` alone; nothing is
+    imported.
 
     Raises:
-        ValueError: `config` names a class that is not known, or arguments that its constructor does not take.
+        ValueError: `config` names an unknown class, or arguments that its constructor does not take.
 
     Example:
         >>> import lexel

@@ -1,4 +1,4 @@
-"""What people see in the terminal: messages and progress go to standard error, results to standard output."""
+"""Output to the terminal: messages and progress go to standard error, results to standard output."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ __all__ = ["complain", "messages", "printable", "progress_bar", "results", "trac
 
 Item = TypeVar("Item")
 
-# Everything that a terminal may take for a command: control characters but line feed and tab, and the marks that turn
-# the direction of text.
+# Everything that a terminal may take for a command: control characters except line feed and tab, and the marks that
+# change the direction of text.
 COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def printable(text: str, encoding: str = "utf-8") -> str:
-    r"""Return text that a terminal shows as it stands: what would be a command, or cannot be encoded, is spelt out.
+    r"""Spell out what a terminal would take for a command or cannot encode; return other text unchanged.
 
     Example:
         >>> print(printable("a\x1b[31mb[/red].png"))
@@ -43,7 +43,7 @@ def printable(text: str, encoding: str = "utf-8") -> str:
 
 
 class PlainConsole(Console):
-    """A console on which text stands for itself: names of files hold neither markup nor commands."""
+    """A console that prints text literally: the name of a file is neither markup nor a command."""
 
     @override
     def render_str(self, text: str, **settings: Any) -> Text:
@@ -61,7 +61,7 @@ def complain(message: str) -> None:
 
 
 def progress_bar() -> Progress:
-    """Return a bar with count, elapsed time and time left; it vanishes when done, and is mute without a terminal."""
+    """Return a bar with count, elapsed time and time left; it vanishes at the end, and is silent without a terminal."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""Results that appear whole or not at all."""
+"""Writing files so that a result appears whole or not at all, and never outside its folder."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pathlib import Path, PurePosixPath
 
 __all__ = ["inside", "refuse_existing", "written_beside"]
 
-# What Windows reserves; "/" alone separates folders in a name.
+# Characters that Windows reserves, and how they are written; "/" alone separates folders in a name.
 RESERVED = {ord(character): f"%{ord(character):02X}" for character in '\\:*?"<>|'}
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise `FileExistsError` when something stands at `path`, unless it may be overwritten."""
+    """Raise `FileExistsError` when `path` exists, unless it may be overwritten."""
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; give --overwrite to replace it")
 
 
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, for a file that takes its place once the block ends without error.
+    """Yield a temporary path beside `path`; the file written there replaces `path` when the block ends without error.
 
-    The file that stood at `path` is there, whole, until then; after an error nothing has changed.
+    Until then an older file at `path` stays whole; after an error nothing has changed.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -35,23 +35,22 @@ def written_beside(path: Path) -> Iterator[Path]:
         '42'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not called after the file, whose name may be as long as names can be.
-    workplace = Path(tempfile.mkdtemp(prefix=".lexel.", dir=path.parent))
+    # Its name does not contain the file's, which may be as long as a name can be.
+    folder = Path(tempfile.mkdtemp(prefix=".lexel.", dir=path.parent))
     try:
-        temporary = workplace / path.name
+        temporary = folder / path.name
         yield temporary
         with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # or a crash could leave the new name with none of its content
+            os.fsync(file.fileno())  # otherwise a crash could leave the new name without its content
         temporary.replace(path)
     finally:
-        shutil.rmtree(workplace, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return `folder / name`, for a name read from a file: any name that a file can have in a folder, or below it.
+    """Return `folder / name` for a name that was read from a file, if it lies in the folder or below it.
 
-    Where the system gives a meaning to characters that are part of a name elsewhere, as Windows does to a colon, they
-    are written as `%3A`.
+    Characters that have a meaning of their own on this system, such as a colon on Windows, are written as `%3A`.
 
     Raises:
         ValueError: the name is absolute or leaves the folder.

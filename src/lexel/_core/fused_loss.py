@@ -1,8 +1,8 @@
 """The step that every vector quantizer takes once the codes are chosen, with its gradients written out.
 
-Autograd on the formulas keeps the difference of inputs and codes for each term and walks through it again and again.
-Here it is made once, kept once, and read once for each gradient; the codes' gradient is summed by index, without a
-one-hot.
+Autograd on the formulas would store the difference of inputs and codes once for each term and read it many times. Here
+it is computed once, stored once, and read once for each gradient; the codes' gradient is summed by index, without a
+one-hot matrix.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["quantization_step"]
 def quantization_step(
     z: Tensor, codes: Tensor, indices: Tensor, valid: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Replace inputs by their codes and measure by how much (van den Oord et al. 2017, eq. 2 and 3).
+    """Replace inputs by their codes and sum the squared errors (van den Oord et al. 2017, eq. 2 and 3).
 
     With e = codes[indices], sums over the rows that count:
 
@@ -47,9 +47,10 @@ def quantization_step(
 
 
 class _Step(torch.autograd.Function):
-    """The difference e − z is an output too, so that the gradients that are made of it have gradients in their turn.
+    """Computes the step. The difference e − z is an output too, so that the gradients can be differentiated again.
 
-    It is one twice, in the same memory: in the commitment term it is a function of z alone, in the codebook term of e.
+    It is returned twice, in the same memory: the commitment term needs it as a function of z alone, the codebook term
+    as a function of e alone.
     """
 
     @staticmethod
@@ -64,40 +65,41 @@ class _Step(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
         _, codes, indices, valid = inputs
-        *_, of_z, of_e = output
+        *_, difference_z, difference_e = output
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(of_z, of_e, indices, valid)
+        ctx.save_for_backward(difference_z, difference_e, indices, valid)
         ctx.num_embeddings = len(codes)
 
     @staticmethod
     def backward(
         ctx: Any,
-        for_quantized: Tensor | None,
-        for_codebook: Tensor | None,
-        for_commitment: Tensor | None,
-        for_of_z: Tensor | None,
-        for_of_e: Tensor | None,
+        grad_quantized: Tensor | None,
+        grad_codebook: Tensor | None,
+        grad_commitment: Tensor | None,
+        grad_difference_z: Tensor | None,
+        grad_difference_e: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
-        of_z, of_e, indices, valid = ctx.saved_tensors
-        for_z, for_codes = for_quantized, None
-        if for_commitment is not None and ctx.needs_input_grad[0]:
-            scale = -2 * for_commitment
-            for_z = of_z * scale if for_z is None else torch.addcmul(for_z, of_z, scale)
-        if for_codebook is not None and ctx.needs_input_grad[1]:
-            scale = 2 * for_codebook  # of whichever is smaller, the inputs or the codes
-            few = ctx.num_embeddings < len(of_e)
-            for_codes = _sum_by_code(of_e if few else of_e * scale, indices, ctx.num_embeddings)
-            for_codes = for_codes * scale if few else for_codes
-        if for_of_z is not None:
-            for_of_z = for_of_z if valid is None else for_of_z * valid.unsqueeze(1)
-            for_z = -for_of_z if for_z is None else for_z - for_of_z
-        if for_of_e is not None:
-            for_of_e = for_of_e if valid is None else for_of_e * valid.unsqueeze(1)
-            more = _sum_by_code(for_of_e, indices, ctx.num_embeddings)
-            for_codes = more if for_codes is None else for_codes + more
-        return for_z, for_codes, None, None
+        difference_z, difference_e, indices, valid = ctx.saved_tensors
+        grad_z, grad_codes = grad_quantized, None
+        if grad_commitment is not None and ctx.needs_input_grad[0]:
+            scale = -2 * grad_commitment
+            grad_z = difference_z * scale if grad_z is None else torch.addcmul(grad_z, difference_z, scale)
+        if grad_codebook is not None and ctx.needs_input_grad[1]:
+            scale = 2 * grad_codebook  # multiplied into the inputs or the codes, whichever are fewer
+            few_codes = ctx.num_embeddings < len(difference_e)
+            rows = difference_e if few_codes else difference_e * scale
+            grad_codes = _sum_by_code(rows, indices, ctx.num_embeddings)
+            grad_codes = grad_codes * scale if few_codes else grad_codes
+        if grad_difference_z is not None:
+            grad_difference_z = grad_difference_z if valid is None else grad_difference_z * valid.unsqueeze(1)
+            grad_z = -grad_difference_z if grad_z is None else grad_z - grad_difference_z
+        if grad_difference_e is not None:
+            grad_difference_e = grad_difference_e if valid is None else grad_difference_e * valid.unsqueeze(1)
+            more = _sum_by_code(grad_difference_e, indices, ctx.num_embeddings)
+            grad_codes = more if grad_codes is None else grad_codes + more
+        return grad_z, grad_codes, None, None
 
 
 def _sum_by_code(rows: Tensor, indices: Tensor, num_embeddings: int) -> Tensor:
-    """Sum of the rows of each code, `(K, D)`."""
+    """Return for each code the sum of its rows, `(K, D)`."""
     return rows.new_zeros(num_embeddings, rows.shape[1]).index_add_(0, indices, rows)

@@ -1,4 +1,4 @@
-"""Values with other gradients than their own."""
+"""Tensors that have the value of one expression and the gradient of another."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def straight_through(z: Tensor, e: Tensor) -> Tensor:
 
 
 def carry(value: Tensor, gradient: Tensor) -> Tensor:
-    """Return `value`, with the gradient of `gradient` besides its own: a zero is added, so the value stays exact."""
+    """Return `value` with the gradient of `gradient` added to its own; only a zero is added to the value."""
     return value + (gradient - gradient.detach())
 
 

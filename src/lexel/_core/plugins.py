@@ -1,4 +1,4 @@
-"""Files of Python that a user names at the keyboard, with parts of their own."""
+"""Importing a user's own parts from a Python file that the command line names."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["import_plugin"]
 
 
 def import_plugin(path: Path) -> str:
-    """Import a file of Python and return the name of its module, under which configurations name its classes.
+    """Import a Python file and return the name of its module.
 
-    The file's classes that derive from Lexel's (`Quantizer`, `Codebook`, `Estimator`, …) can be named from then on:
-    ``my_parts.MyQuantizer`` for a class of `my_parts.py`.
+    From then on configurations can name the file's classes that derive from Lexel's (`Quantizer`, `Codebook`,
+    `Estimator`, …): ``my_parts.MyQuantizer`` is a class of `my_parts.py`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not Python's, its name is that of another module, or importing it fails.
+        ValueError: the file is not a Python file, its name is that of another module, or importing it fails.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no such plugin: {path}")

@@ -13,12 +13,12 @@ __all__ = ["Metric", "by_rows", "logits"]
 
 Metric: TypeAlias = Literal["euclidean", "dot"]
 
-# A chunk's matrix of probabilities holds this many numbers; it is made again in the backward pass, not kept.
+# Size of a chunk's matrix of probabilities, which is not stored but computed again in the backward pass.
 CHUNK = 1 << 21
 
 
 def logits(z: Tensor, codes: Tensor, metric: Metric = "euclidean") -> Tensor:
-    """Unnormalised log-probabilities of the codes for each input, `(N, K)`; the nearest code has the largest.
+    """Return unnormalised log-probabilities of the codes for each input, `(N, K)`; the nearest code has the largest.
 
     Args:
         z: inputs, `(N, D)`.
@@ -31,21 +31,21 @@ def logits(z: Tensor, codes: Tensor, metric: Metric = "euclidean") -> Tensor:
     """
     if metric == "dot":
         return z @ codes.T
-    centre = codes.detach().mean(0)  # distances do not change when everything moves together; their rounding does
+    centre = codes.detach().mean(0)  # a shift of everything leaves the distances as they are, but not their rounding
     z, codes = z - centre, codes - centre
     return torch.addmm(-codes.square().sum(1), z, codes.T, alpha=2)
 
 
 def by_rows(function: Callable[..., tuple[Tensor, ...]], codes: Tensor, *rows: Tensor) -> list[tuple[Tensor, ...]]:
-    """Call `function(codes, *chunks)` for chunks of the rows so small that (n, K) matrices fit; again in backward.
+    """Call `function(codes, *chunks)` on chunks of rows so small that an (n, K) matrix fits, and again in backward.
 
     Args:
         function: returns a tuple of tensors; may draw random numbers, which the recomputation repeats.
-        codes: `(K, D)`, what the function needs whole.
-        *rows: tensors that are cut into the same chunks.
+        codes: `(K, D)`, which every call gets whole.
+        *rows: tensors `(N, …)`, all divided into the same chunks.
 
     Returns:
-        What each call returned, in order; there is at least one call, if only with no rows.
+        What each call returned, in order. There is at least one call, even without any rows.
     """
     height = max(1, CHUNK // len(codes))
     chunks = zip(*(torch.split(part, height) for part in rows), strict=True)

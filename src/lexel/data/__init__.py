@@ -1,10 +1,10 @@
-"""What a kind of data says for itself; nothing above this room asks whether it holds pictures.
+"""Everything that depends on the kind of data; the other rooms do not ask whether it is images.
 
-A kind is a folder here, and answers five questions:
+Each kind is a folder here, which does five things:
 
-- **open**: what stands at a path, as a set of examples (`open_images`);
-- **batch**: an example is a tensor, read when asked for, in any process (`Examples`, which every kind shares);
-- **write back**: an example that a model made, as a file (`save_image`);
-- **measure**: how far a copy is from its original (`psnr`, `ssim`);
-- **show**: pictures of both (`lexel.data.pictures`).
+- **open**: find the examples at a path (`open_images`);
+- **batch**: read an example as a tensor when it is needed, in any process (`Examples`, which every kind shares);
+- **write back**: write an example that a model made into a file (`save_image`);
+- **measure**: compute how far a copy is from its original (`psnr`, `ssim`);
+- **show**: draw pictures of both (`lexel.data.pictures`).
 """

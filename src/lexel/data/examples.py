@@ -13,26 +13,26 @@ from lexel._core.console import messages
 
 __all__ = ["Examples", "listed", "printable", "reason_of"]
 
-# What was read is kept up to this many bytes in each process: a small set is decoded once, a large one does not fill
-# the memory. Nothing is thrown out again: for draws at random any share of the set serves as well as another.
-KEPT_BYTES = 1 << 28
+# Size of the cache in each process: a small set is decoded once, and a large one does not fill the memory. Nothing
+# leaves the cache again: when examples are drawn at random, any share of the set serves as well as another.
+CACHE_BYTES = 1 << 28
 
 
 class Examples:
-    """A set of examples, each read when asked for. It can be pickled if `source` can: any process may read.
+    """A set of examples, each read when it is needed. It can be pickled if `source` can, so that any process may read.
 
     Args:
-        names: of the examples, each another.
+        names: names of the examples, all different.
         source: returns the example of an index; any exception means that it cannot be read.
-        glance: looks at as little of an example as tells most unreadable ones, and raises for those; returns what
-            `source` will leave out of it, or None.
-        skipped: what is known to be unreadable and has no index, with the reason.
-        remarks: what is left out for another reason and has no index, with that.
+        glance: reads as little of an example as reveals most unreadable ones, and raises for those; returns what
+            `source` will leave out of the example, or None.
+        skipped: names that are known to be unreadable and have no index, with the reason.
+        remarks: names that are left out for another reason and have no index, with that reason.
 
     Attributes:
-        names: as given.
-        skipped: what could not be read so far, by name, with the reason.
-        noun: what the kind calls an example.
+        names: names of the examples.
+        skipped: the examples that could not be read so far, by name, with the reason.
+        noun: the word for an example of this kind.
     """
 
     noun = "example"
@@ -48,23 +48,23 @@ class Examples:
         self.names = names
         self.skipped = dict(skipped or {})
         self._source, self._glance = source, glance
-        self._kept: dict[int, Tensor] = {}
-        self._space = KEPT_BYTES
-        # Shared by the workers of a DataLoader, so that a reason is told once and not by each of them.
-        self._told = torch.zeros(len(names), dtype=torch.bool)
-        with suppress(RuntimeError):  # where there is no shared memory each worker tells for itself
-            self._told.share_memory_()  # type: ignore[no-untyped-call]
+        self._cache: dict[int, Tensor] = {}
+        self._cache_room = CACHE_BYTES
+        # Shared by the workers of a DataLoader, so that only one of them reports an unreadable example.
+        self._reported = torch.zeros(len(names), dtype=torch.bool)
+        with suppress(RuntimeError):  # without shared memory each worker reports it
+            self._reported.share_memory_()  # type: ignore[no-untyped-call]
         self._remarks = dict(remarks or {})
-        self._remarks_told = False
+        self._remarks_reported = False
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": {}, "_space": KEPT_BYTES}
+        return {**self.__dict__, "_cache": {}, "_cache_room": CACHE_BYTES}
 
     def read(self, index: int) -> Tensor:
-        """Return an example, not to be written into: it may be kept for the next call.
+        """Return an example. Do not write into it: it may come from the cache.
 
         Raises:
             ValueError: it cannot be read.
@@ -85,18 +85,18 @@ class Examples:
                 return self._read(index)
             except Exception as error:
                 self.skipped[self.names[index]] = reason_of(error)
-                if not self._told[index]:
-                    self._told[index] = True
-                    _tell(f"left out {_named({self.names[index]: reason_of(error)})}")
-        raise self._nothing()
+                if not self._reported[index]:
+                    self._reported[index] = True
+                    _warn(f"left out {_with_reasons({self.names[index]: reason_of(error)})}")
+        raise self._none_readable()
 
     def readable(self, indices: Iterable[int], *, strict: bool = False) -> Iterator[tuple[int, Tensor]]:
-        """Read the examples of `indices` in turn, leaving out those that cannot be read; keeps none of them.
+        """Read the examples of `indices` in turn, leaving out those that cannot be read; none is added to the cache.
 
-        The terminal says at the end what was left out of examples that were read.
+        At the end the terminal says what was left out of the examples that were read.
 
         Args:
-            indices: which; a progress bar may be wrapped around them.
+            indices: which examples to read; a progress bar may be wrapped around them.
             strict: raise on the first example that cannot be read instead of skipping it.
 
         Raises:
@@ -107,8 +107,8 @@ class Examples:
         found = False
         for index in indices:
             try:
-                self._look(index)
-                example = self._kept[index] if index in self._kept else self._source(index)
+                self._glance_at(index)
+                example = self._cache[index] if index in self._cache else self._source(index)
             except Exception as error:
                 self.skipped[self.names[index]] = reason_of(error)
                 if strict:
@@ -116,23 +116,23 @@ class Examples:
                 continue
             found = True
             yield index, example
-        self._tell_remarks()
+        self._report_remarks()
         if not found:
-            raise self._nothing()
+            raise self._none_readable()
 
     def check(self, indices: Iterable[int], *, strict: bool = False) -> None:
-        """Look at the examples of `indices`, before any is needed; `skipped` says what was found.
+        """Check which of the examples of `indices` can be read, before any is needed, and fill `skipped`.
 
-        The first ones are read whole and kept, as many as may be: all of a small set. Of the others no more is read
-        than their headers, so that a large set is ready soon: `first_readable` deals with those that turn out to be
-        damaged later. An index keeps its meaning.
+        The first ones are read whole until the cache is full: a small set is read completely. Of the others only the
+        headers are read, so that a large set is ready soon; `first_readable` deals with those that turn out to be
+        damaged later. Indices do not change.
 
         Args:
-            indices: which; a progress bar may be wrapped around them.
+            indices: which examples to check; a progress bar may be wrapped around them.
             strict: read every example whole, and raise on the first that cannot be read.
 
         Raises:
-            ValueError: as `readable`.
+            ValueError: none can be read, or one cannot and `strict` is set.
         """
         if strict:
             for _ in self.readable(indices, strict=True):
@@ -141,57 +141,57 @@ class Examples:
         found, room = False, True
         for index in indices:
             try:
-                self._look(index)
+                self._glance_at(index)
                 if room:
                     self._read(index)
-                    found, room = True, index in self._kept
+                    found, room = True, index in self._cache
             except Exception as error:
                 self.skipped[self.names[index]] = reason_of(error)
-                self._told[index] = True  # by whoever prints `skipped` next
-        self._tell_remarks()
+                self._reported[index] = True  # the caller prints `skipped`
+        self._report_remarks()
         if not found:
-            raise self._nothing()
+            raise self._none_readable()
 
     def _read(self, index: int) -> Tensor:
-        if index in self._kept:
-            return self._kept[index]
+        if index in self._cache:
+            return self._cache[index]
         example = self._source(index)
-        if example.nbytes <= self._space:
-            self._space -= example.nbytes
-            self._kept[index] = example
+        if example.nbytes <= self._cache_room:
+            self._cache_room -= example.nbytes
+            self._cache[index] = example
         return example
 
-    def _look(self, index: int) -> None:
+    def _glance_at(self, index: int) -> None:
         remark = None if self._glance is None else self._glance(index)
         if remark is not None:
             self._remarks[self.names[index]] = remark
 
-    def _tell_remarks(self) -> None:
-        if self._remarks and not self._remarks_told:
-            self._remarks_told = True
-            _tell(_named(self._remarks))
+    def _report_remarks(self) -> None:
+        if self._remarks and not self._remarks_reported:
+            self._remarks_reported = True
+            _warn(_with_reasons(self._remarks))
 
     def _refuse_skipped(self, cause: Exception | None = None) -> None:
         for name, reason in self.skipped.items():
             raise ValueError(f"{printable(name)} cannot be read: {reason}") from cause
 
-    def _nothing(self) -> ValueError:
-        why = f": {_named(self.skipped)}" if self.skipped else ""
+    def _none_readable(self) -> ValueError:
+        why = f": {_with_reasons(self.skipped)}" if self.skipped else ""
         return ValueError(f"no readable {self.noun} among {_files(len(self))}{why}")
 
 
 def listed(skipped: Mapping[str, str]) -> str:
-    """Name the files that could not be read.
+    """List the files that could not be read, with the reasons.
 
     Example:
         >>> listed({"a.png": "truncated", "b.txt": "not an image"})
         '2 unreadable files: a.png (truncated), b.txt (not an image)'
     """
-    return f"{_files(len(skipped), 'unreadable ')}: {_named(skipped)}"
+    return f"{_files(len(skipped), 'unreadable ')}: {_with_reasons(skipped)}"
 
 
 def printable(name: str) -> str:
-    r"""Return a name as a terminal can show it: what is not printable, as its escape.
+    r"""Return a name as a terminal can show it: unprintable characters become escapes.
 
     Example:
         >>> print(printable("a\x1b[31m\n.png"))
@@ -214,11 +214,11 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _tell(line: str) -> None:
+def _warn(line: str) -> None:
     messages.print(line, style="yellow", markup=False, soft_wrap=True)
 
 
-def _named(reasons: Mapping[str, str], most: int = 5) -> str:
+def _with_reasons(reasons: Mapping[str, str], most: int = 5) -> str:
     named = ", ".join(f"{printable(name)} ({reason})" for name, reason in list(reasons.items())[:most])
     return named + (f" and {len(reasons) - most} more" if len(reasons) > most else "")
 

@@ -1,4 +1,4 @@
-"""Pictures of what a model does: reconstructions below their originals, and grids of tokens in colour."""
+"""Pictures that show what a model does: images in columns, grids of tokens in colour, maps of errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 __all__ = ["centre", "coloured", "columns", "heat_map", "token_colours", "token_picture"]
 
-# Black, violet, red, orange, pale yellow: darkness falls evenly, so that it reads the same without colours.
+# Black, violet, red, orange, pale yellow: lightness rises evenly, so that the map reads the same without colours.
 HEAT = ((4, 4, 12), (76, 20, 104), (178, 44, 88), (244, 126, 50), (252, 250, 190))
 
 
@@ -21,11 +21,11 @@ def centre(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def columns(pictures: Sequence[Sequence[Tensor]], gap: int = 6) -> Tensor:
-    """Arrange pictures in columns, on white: each inner sequence from top to bottom, the columns from left to right.
+    """Arrange pictures in columns on white: each inner sequence from top to bottom, the columns from left to right.
 
     Args:
         pictures: floating `(1, H, W)` (grey) or `(3 or more, H, W)` (colour; channels after the third are not shown).
-        gap: pixels between them.
+        gap: pixels between two pictures.
 
     Returns:
         `(3, H, W)`.
@@ -34,7 +34,7 @@ def columns(pictures: Sequence[Sequence[Tensor]], gap: int = 6) -> Tensor:
 
 
 def token_colours(vectors: Tensor) -> Tensor:
-    """Give every quantized vector a colour, so that like codes have like colours.
+    """Give every quantized vector a colour, so that similar codes have similar colours.
 
     The three directions in which the vectors differ most become red, green and blue.
 
@@ -47,7 +47,7 @@ def token_colours(vectors: Tensor) -> Tensor:
     centred = vectors.float() - vectors.float().mean(0)
     _, _, directions = torch.linalg.svd(centred.T @ centred)
     scores = centred @ directions[:3].T
-    # By rank rather than value: a few far codes would leave all others one grey.
+    # By rank rather than value: a few distant codes would leave all others the same grey.
     ranks = scores.argsort(0).argsort(0).float() / max(len(scores) - 1, 1)
     return F.pad(ranks, (0, 3 - ranks.shape[1]), value=0.5)
 
@@ -57,7 +57,7 @@ def token_picture(colours: Tensor, side: int) -> Tensor:
 
     Args:
         colours: `(h, w, 3)` in [0, 1].
-        side: of one square in pixels, its gap of one pixel included.
+        side: side of one square in pixels, including its gap of one pixel.
 
     Returns:
         `(3, h·side, w·side)`.
@@ -69,11 +69,11 @@ def token_picture(colours: Tensor, side: int) -> Tensor:
 
 
 def heat_map(errors: Tensor, highest: float) -> Tensor:
-    """Draw errors as heat, from black for none to pale yellow for `highest` and above.
+    """Draw errors as a heat map, from black for 0 to pale yellow for `highest` and above.
 
     Args:
-        errors: not negative, `(H, W)`.
-        highest: above 0.
+        errors: `(H, W)`, not negative.
+        highest: the error drawn in the brightest colour, above 0.
 
     Returns:
         uint8 `(3, H, W)`.
@@ -92,5 +92,5 @@ def _row(pictures: Sequence[Tensor], gap: int) -> Tensor:
 
 
 def coloured(image: Tensor) -> Tensor:
-    """Give `(C, H, W)` the three channels of a picture: its first three, or its first one three times."""
+    """Return `(C, H, W)` with three channels: its first three, or its first one three times."""
     return image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)

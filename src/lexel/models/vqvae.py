@@ -34,7 +34,7 @@ class ResidualLayer(nn.Module):
         self.conv1 = nn.Conv2d(residual_channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` plus what the layers make of it; same shape."""
+        """Return `x` plus the output of the layers; same shape."""
         inner: Tensor = self.conv1(F.relu(self.conv3(F.relu(x))))
         return x + inner
 
@@ -65,8 +65,8 @@ class VQVAE(
         residual_channels: channels inside a residual layer.
         residual_layers: how many residual layers stand in the encoder, and in the decoder.
         downsampling: f, the side of the square of pixels for which one position stands; a power of two.
-        upsampling: how the decoder doubles the resolution: `"transposed"` convolutions as in the paper, or `"resize"`,
-            nearest-neighbour and a convolution, which cannot leave a checkerboard.
+        upsampling: how the decoder doubles the resolution: with `"transposed"` convolutions as in the paper, or with
+            `"resize"`, nearest-neighbour upsampling and a convolution, which leaves no checkerboard pattern.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -124,7 +124,7 @@ class VQVAE(
             nn.ReLU(),
             nn.Conv2d(hidden_channels, quantizer.embedding_dim, 1),
         )
-        double = _doubled_by_resizing if upsampling == "resize" else _doubled_by_transposed_convolution
+        double = _resize_and_convolve if upsampling == "resize" else _transposed_convolution
         channels = [hidden_channels, *widths[-2::-1]]
         doubles = [layer for inner, outer in pairwise(channels) for layer in (nn.ReLU(), double(inner, outer))]
         self.decoder = nn.Sequential(
@@ -151,7 +151,7 @@ class VQVAE(
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Return the indices of images `(B, C, H, W)`, also in training mode without any change of state.
+        """Return the indices of images `(B, C, H, W)`. No state changes, even in training mode.
 
         Returns:
             int64 `(B, ⌈H/f⌉, ⌈W/f⌉)`, with one axis more for several codebooks.
@@ -169,11 +169,11 @@ class VQVAE(
 
         Args:
             indices: as `encode` returns them.
-            size: (H, W) to crop to; all pixels that the indices stand for when None.
+            size: (H, W) to crop to; by default the images keep all their pixels.
 
         Raises:
             TypeError: `indices` are not integers.
-            ValueError: an index is out of range, or `size` is not one that these indices can have come from.
+            ValueError: an index is out of range, or images of this `size` do not have as many positions.
         """
         quantized = self.quantizer.lookup(indices)
         if size is not None:
@@ -183,7 +183,7 @@ class VQVAE(
         return self.images(quantized, size).clamp(0, 1)
 
     def latents(self, images: Tensor) -> Tensor:
-        """Return what the quantizer is given for images `(B, C, H, W)`: `(B, D, ⌈H/f⌉, ⌈W/f⌉)`.
+        """Encode images `(B, C, H, W)` into the inputs of the quantizer, `(B, D, ⌈H/f⌉, ⌈W/f⌉)`.
 
         Raises:
             TypeError: `images` is not a floating tensor.
@@ -202,7 +202,7 @@ class VQVAE(
         return latents
 
     def images(self, quantized: Tensor, size: tuple[int, int] | torch.Size | None = None) -> Tensor:
-        """Return what the decoder makes of `(B, D, h, w)`: images `(B, C, H, W)`, not clamped, cropped to `size`."""
+        """Decode quantized vectors `(B, D, h, w)` into images `(B, C, H, W)`, not clamped, cropped to `size`."""
         images: Tensor = (self.decoder(quantized) + 1) / 2
         return images if size is None else images[..., : size[0], : size[1]]
 
@@ -230,9 +230,9 @@ class VQVAE(
         return model.eval()
 
 
-def _doubled_by_transposed_convolution(channels: int, out_channels: int) -> nn.Module:
+def _transposed_convolution(channels: int, out_channels: int) -> nn.Module:
     return nn.ConvTranspose2d(channels, out_channels, 4, 2, 1)
 
 
-def _doubled_by_resizing(channels: int, out_channels: int) -> nn.Module:
+def _resize_and_convolve(channels: int, out_channels: int) -> nn.Module:
     return nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(channels, out_channels, 3, padding=1))

@@ -1,7 +1,7 @@
 """Nearest-code search: which row of the codebook lies closest to each input.
 
-The answer is exact: what a float64 brute force would say, the lowest index on a tie, whatever the batch, the tiling or
-the number of threads. docs/nearest-code-search.md says how that is proven and why the search is still fast. No (N, K)
+The answer is exact: that of a float64 brute force, with the lowest index on a tie, whatever the batch, the tiling or
+the number of threads. docs/nearest-code-search.md proves it and explains why the search is still fast. No (N, K)
 matrix is ever built. A device's backend does the work where it has one (on CPU, a compiled kernel); plain torch does it
 everywhere else. `_dispatch.py` has the table of backends and says how to add one.
 """
@@ -36,8 +36,8 @@ def nearest_code(
     Args:
         x: inputs, `(N, D)`, any floating dtype and any strides; finite.
         codebook: codes, `(K, D)`, likewise, on the same device.
-        metric: `"euclidean"` (least distance), `"cosine"` (largest cosine; a zero vector has cosine 0 with everything)
-            or `"dot"` (largest product).
+        metric: `"euclidean"` (smallest distance), `"cosine"` (largest cosine; that of a zero vector is 0) or `"dot"`
+            (largest dot product).
         k: how many codes for each input.
         return_scores: also return the squared distances, cosines or products of the codes found. They carry no
             gradient; recompute them from `codebook[indices]` where one is needed.
@@ -48,8 +48,8 @@ def nearest_code(
 
     Raises:
         TypeError: `x` or `codebook` is not a floating tensor, or the metric is not one of the three.
-        ValueError: shapes do not match, the codebook is empty, `k` is not in 1 .. K, the devices differ, or something
-            is NaN or infinite (under torch.compile only a backend checks the last, under torch.export nothing does).
+        ValueError: shapes do not match, the codebook is empty, `k` is not in 1 .. K, the devices differ, or a number is
+            NaN or infinite (under torch.compile only a backend checks for that, under torch.export nothing does).
 
     Example:
         >>> codebook = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0]])

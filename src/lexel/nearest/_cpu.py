@@ -43,7 +43,7 @@ def _load() -> ctypes.CDLL | None:
 
 
 def _openmp_pool() -> int | None:
-    """The address of `GOMP_parallel` in the OpenMP runtime that torch has loaded; None if it has none of its own."""
+    """Return the address of `GOMP_parallel` in the OpenMP runtime that torch brought along and loaded, or None."""
     folder = Path(torch.__file__).parent
     for path in (*folder.glob("lib/lib*omp*.so*"), *folder.parent.glob("torch.libs/lib*omp*.so*")):
         try:

@@ -1,9 +1,9 @@
-"""Which search serves which tensors: a table of backends by device, and what the environment asks for.
+"""Which search serves which tensors: a table of backends by device, and the choice that `LEXEL_NEAREST` makes.
 
 To add a backend for another device, write a module beside this one with a function and a `Backend` that says what the
 function serves (`_cpu.py` is an example), and add a line to `BACKENDS`. Eager and compiled code then call it through
-the operator `lexel::nearest_code`. What it does not serve, and what torch.export or an ONNX export traces, goes to the
-portable search.
+the operator `lexel::nearest_code`. The portable search takes all that it does not serve, and all that torch.export or
+an ONNX export traces.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ BACKENDS: dict[str, Backend] = {
     "cpu": _cpu.BACKEND,
 }
 
-_wanted = os.environ.get("LEXEL_NEAREST", "")
+_choice = os.environ.get("LEXEL_NEAREST", "")
 
 
 def available_backends() -> tuple[str, ...]:
-    """Names that the environment variable `LEXEL_NEAREST` and `use_backend` take on this machine.
+    """Return the names that the environment variable `LEXEL_NEAREST` and `use_backend` take on this machine.
 
     Example:
         >>> available_backends()[0]
@@ -38,7 +38,7 @@ def available_backends() -> tuple[str, ...]:
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Search with another backend for a while, in the whole process, as `LEXEL_NEAREST` does from the start.
+    """Search with another backend within a `with` block, in the whole process; `LEXEL_NEAREST` does so from the start.
 
     Args:
         name: one of `available_backends()`.
@@ -51,14 +51,14 @@ def use_backend(name: str) -> Iterator[None]:
         ...     print(backend())
         portable
     """
-    global _wanted
+    global _choice
     if name not in available_backends():
         raise ValueError(f"name must be one of {', '.join(available_backends())}, not {name!r}")
-    before, _wanted = _wanted, name
+    before, _choice = _choice, name
     try:
         yield
     finally:
-        _wanted = before
+        _choice = before
 
 
 def backend(device: str | torch.device = "cpu") -> str:
@@ -83,13 +83,13 @@ def backend(device: str | torch.device = "cpu") -> str:
 
 
 def variant_for(device_type: str) -> str | None:
-    """The variant of the device's backend that is in use; None if the portable search is."""
-    if _wanted and _wanted not in available_backends():
-        raise ValueError(f"LEXEL_NEAREST={_wanted}: expected one of {', '.join(available_backends())}")
+    """Return the variant of the device's backend that is in use; None if the portable search is."""
+    if _choice and _choice not in available_backends():
+        raise ValueError(f"LEXEL_NEAREST={_choice}: expected one of {', '.join(available_backends())}")
     variants = BACKENDS[device_type].variants if device_type in BACKENDS else ()
-    if _wanted == "portable" or not variants:
+    if _choice == "portable" or not variants:
         return None
-    return _wanted if _wanted in variants else variants[-1]
+    return _choice if _choice in variants else variants[-1]
 
 
 def search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tuple[Tensor, Tensor]:
@@ -119,7 +119,7 @@ def _is_served(x: Tensor, codebook: Tensor, k: int) -> bool:
 def _run(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tuple[Tensor, Tensor]:
     kind = x.device.type
     variant = variant_for(kind)
-    if variant is None:  # a graph that was compiled for a backend, where now the portable search is asked for
+    if variant is None:  # the graph was compiled for a backend, and the portable search was chosen since
         return _portable.search(x, codebook, metric, k, scores)
     return BACKENDS[kind].search(x, codebook, metric, k, scores, variant)
 
@@ -129,8 +129,8 @@ def _describe(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) ->
     return x.new_empty((rows, k), dtype=torch.int64), x.new_empty((rows if scores else 0, k))
 
 
-# The operator that torch.compile keeps whole in its graph. torch.library.impl registers it and not
-# torch.library.custom_op, whose operators take 30 microseconds a call instead of 8.
+# The operator, which torch.compile does not look into. It is registered with torch.library.impl because an operator of
+# torch.library.custom_op takes 30 microseconds a call instead of 8.
 torch.library.define(
     "lexel::nearest_code",
     "(Tensor x, Tensor codebook, str metric, int k, bool scores) -> (Tensor, Tensor)",

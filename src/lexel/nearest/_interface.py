@@ -1,4 +1,4 @@
-"""What the backends of the search and those who call them agree on."""
+"""The interface between the search and its backends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ METRICS: tuple[str, ...] = get_args(Metric)
 
 
 class Search(Protocol):
-    """A function that searches.
+    """The search function of a backend.
 
     `x` `(N, D)` and `codebook` `(K, D)` lie on the backend's device and have one dtype, any strides and no gradient.
     `variant` is one of the backend's. Returns int64 indices `(N, k)`, the best first, the lowest index on a tie, and
@@ -31,14 +31,14 @@ class Search(Protocol):
 
 @dataclass(frozen=True)
 class Backend:
-    """A search for the tensors of one type of device, and what it serves; the portable search serves the rest.
+    """A search for the tensors of one type of device, with its limits; the portable search serves the rest.
 
     Args:
-        name: what `lexel.nearest.backend()` calls it.
-        search: the function.
-        variants: what `LEXEL_NEAREST` may ask of it, the preferred one last; empty if it cannot run on this machine.
+        name: the name that `lexel.nearest.backend()` shows.
+        search: the search function.
+        variants: the names that `LEXEL_NEAREST` can choose, the default last; empty if it cannot run on this machine.
         missing: what this machine lacks if there are no variants.
-        dtypes: of `x` and `codebook`. float16 and bfloat16 never occur: they come as float32.
+        dtypes: the dtypes of `x` and `codebook` that it serves. float16 and bfloat16 inputs arrive as float32.
         most_rows: the largest N and the largest K.
         most_neighbours: the largest k.
     """

@@ -1,8 +1,8 @@
 """Nearest-code search in plain torch, for every device.
 
 There are two passes, as in the compiled kernel. The first scores codes by a matrix product, tile by tile, and keeps the
-few best of every input. Its rounding error has a bound. Where that leaves open which codes are the k best, the second
-pass compares true differences in float64. See docs/nearest-code-search.md.
+few best for every input. A bound on its rounding error shows for which inputs the k best codes are certain; for the
+others, the second pass compares true differences in float64. See docs/nearest-code-search.md.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tu
                 raise ValueError(f"{name} contains NaN or infinity")
     with torch.autocast(x.device.type, enabled=False):
         first = _FirstPass(codebook, metric)
-        if traced:  # nothing may depend on the data: three more candidates, whether or not they suffice
+        if traced:  # a graph cannot depend on the data: it always takes three more candidates
             indices = decide(x, codebook, first.best(x, min(k + 3, len(codebook)))[1], metric, k)
         else:
             indices = torch.empty((len(x), k), dtype=torch.int64, device=x.device)
@@ -78,12 +78,12 @@ class _FirstPass:
 
     def __init__(self, codebook: Tensor, metric: str) -> None:
         self.codebook, self.metric = codebook, metric
-        # To centre all codes does not change the order of the scores, but makes the rounding of their sums smaller.
+        # Centring all codes does not change the order of the scores, but reduces the rounding of their sums.
         self.centre = codebook.mean(0) if metric != "cosine" else torch.zeros_like(codebook[0])
         low, high = codebook.aminmax(dim=0)
         top = torch.maximum(high - self.centre, self.centre - low).max()
         self.scale = _power_of_two(top) if metric != "cosine" else torch.ones_like(top)
-        # A codebook of several tiles is centred and scaled anew for every tile: a second copy might not fit.
+        # A codebook of several tiles is centred and scaled again for each tile: a second copy might not fit in memory.
         self.whole = self._pack(codebook) if len(codebook) <= WIDTH else None
         self.norm = codebook.new_zeros(())
         for _, codes, _ in self.tiles():
@@ -103,7 +103,7 @@ class _FirstPass:
             yield start, *self._pack(self.codebook[start : start + WIDTH])
 
     def rows(self, x: Tensor) -> Tensor:
-        """Centre and scale inputs as the scores want them."""
+        """Centre and scale the inputs for the scores."""
         if self.metric == "euclidean":
             return (x - self.centre) * self.scale
         return x * _power_of_two(x.abs().amax(1, keepdim=True))
@@ -123,7 +123,7 @@ class _FirstPass:
         return found
 
     def doubt(self, x: Tensor, values: Tensor, k: int) -> Tensor:
-        """Say for each row whether its last score may belong to the k best; the documentation derives the bound."""
+        """Return for each row whether codes beyond its scores may be among the k best; the docs derive the bound."""
         length, norm = self.rows(x).norm(dim=1) + 1e-18, self.norm
         terms = (x.shape[1] + 8) * 2.0**-24 if x.dtype != torch.float64 else (x.shape[1] + 8) * 2.0**-53
         error = 1.1 * (terms + 2 * _rounding(x)) * norm * (length + norm) + 1e-30
@@ -155,9 +155,9 @@ def brute_force(x: Tensor, codebook: Tensor, metric: str, k: int) -> Tensor:
 
 
 def true_scores(x: Tensor, codebook: Tensor, indices: Tensor, metric: str) -> Tensor:
-    """Return the negative squared distance, the cosine, or the product of every row and each of its codes.
+    """Return the negative squared distance, the cosine, or the dot product of every row and each of its codes.
 
-    In float64; on MPS, which has none, in float32.
+    They are computed in float64, or in float32 on MPS, which has no float64.
     """
     x, codes = _double(x)[:, None], _double(codebook[indices])
     if metric == "euclidean":
@@ -199,7 +199,7 @@ def _top(scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
 
 def _slices(x: Tensor, width: int) -> Iterator[slice]:
     if torch.compiler.is_compiling() or is_exporting():
-        yield slice(None)  # a graph cannot hold a loop that runs as often as the batch is long
+        yield slice(None)  # a graph cannot contain a loop whose length depends on the batch
         return
     step = max(1, TILE // (width * x.shape[1]))
     for start in range(0, len(x), step):
@@ -207,7 +207,7 @@ def _slices(x: Tensor, width: int) -> Iterator[slice]:
 
 
 def _rounding(tensor: Tensor) -> float:
-    """Return how much this device's matrix products round a factor before they multiply, relative to it."""
+    """Return by how much, relatively, this device's matrix products round a factor before they multiply."""
     if tensor.dtype == torch.float64:
         return 2.0**-53
     tf32 = tensor.is_cuda and torch.backends.cuda.matmul.allow_tf32

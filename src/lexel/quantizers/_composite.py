@@ -1,4 +1,4 @@
-"""What quantizers made of quantizers share."""
+"""The base of quantizers that are made of several quantizers."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Composite(Quantizer):
 
     The loss is the sum of the parts' losses, and part i's terms are named ``"i.codebook"`` and so on. The perplexity is
     the geometric mean over codebooks, exp(mean entropy), and so lies between 1 and K like that of one. A part may be a
-    composite itself. Where the channels are is the composite's affair, whatever the parts' own `channel_dim`.
+    composite itself. The composite's `channel_dim` counts; those of its parts are ignored.
 
     Attributes:
-        quantizers: the parts that were given.
+        quantizers: the parts.
 
     Args:
         quantizers: the parts, each once.
-        turns: the parts in the order in which they are used; one part may take several turns, with one table.
+        turns: the parts in the order in which they are used; a part with several turns uses the same codebook in each.
         embedding_dim: D.
         channel_dim: which axis of the input holds the channels.
         heads: how many times each part's indices occur in each turn.
@@ -108,14 +108,14 @@ class Composite(Quantizer):
             part.check_indices(own)
 
     def _split(self, indices: Tensor) -> list[Tensor]:
-        """Indices `(…, Q)` as each turn knows them, `(…, heads, *index_shape)`."""
+        """Split indices `(…, Q)` into those of each turn, `(…, heads, *index_shape)`."""
         return [
             own.reshape(*indices.shape[:-1], self.heads, *part.index_shape)
             for part, own in zip(self.parts, torch.split(indices, self._widths, -1), strict=True)
         ]
 
     def _join(self, choices: Sequence[Choice], quantized: Tensor) -> Choice:
-        """Return what the parts chose, as one."""
+        """Join what the parts chose into one `Choice`."""
         positions = quantized.shape[:-1]
         terms = {f"{i}.{name}": term for i, choice in enumerate(choices) for name, term in choice.terms.items()}
         losses = [choice.loss for choice in choices if choice.loss is not None]
@@ -126,11 +126,11 @@ class Composite(Quantizer):
 
 
 def check_parts(name: str, quantizers: Sequence[Quantizer], again: str) -> list[Quantizer]:
-    """Return the quantizers of a composite as a list.
+    """Return the quantizers of a composite as a list; the error for a repeated one suggests `again` instead.
 
     Raises:
         TypeError: `quantizers` is not a sequence of quantizers, or holds one that quantizes whole maps.
-        ValueError: there is none, or one of them twice.
+        ValueError: there is none, or one occurs twice.
     """
     if isinstance(quantizers, Quantizer) or not all(isinstance(part, Quantizer) for part in quantizers):
         raise TypeError(f"{name}: quantizers must be a list of quantizers, got {quantizers!r}")

@@ -1,4 +1,4 @@
-"""Mixed radix: many small digits as one large index, and back."""
+"""Mixed-radix numbers: several small digits become one large index, and back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["check_levels", "from_digits", "to_digits"]
 
 
 def check_levels(name: str, levels: Sequence[int]) -> tuple[int, ...]:
-    """Return `levels` as a tuple.
+    """Check `levels` and return them as a tuple.
 
     Raises:
         TypeError: `levels` is not a sequence of integers.
@@ -41,7 +41,7 @@ def from_digits(digits: Tensor, levels: Sequence[int]) -> Tensor:
         >>> from_digits(torch.tensor([1, 0, 2]), (4, 3, 5))
         tensor(25)
     """
-    # Horner's rule rather than a sum of products: onnxruntime adds int64 up in floating point.
+    # Horner's rule rather than a sum of products, because onnxruntime sums int64 in floating point.
     *rest, index = digits.unbind(-1)
     for digit, level in zip(reversed(rest), reversed(levels[:-1]), strict=True):
         index = index * level + digit
@@ -56,6 +56,6 @@ def to_digits(indices: Tensor, levels: Sequence[int]) -> Tensor:
         >>> to_digits(torch.tensor(25), (4, 3, 5))
         tensor([1, 0, 2])
     """
-    # Made here rather than kept in buffers: a module built on the meta device would lose them.
+    # Computed here rather than stored in buffers: a module built on the meta device would lose them.
     places = indices.new_tensor([math.prod(levels[:i]) for i in range(len(levels))])
     return indices.unsqueeze(-1) // places % indices.new_tensor(levels)

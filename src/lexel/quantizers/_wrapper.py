@@ -1,4 +1,4 @@
-"""What quantizers around another quantizer share."""
+"""The base of quantizers that wrap another quantizer."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["Wrapper"]
 
 
 class Wrapper(Quantizer):
-    """Quantizes what a map makes of the inputs, and maps the result back: quantized = outward(quantizer(inward(z))).
+    """Maps the inputs, quantizes them with another quantizer, and maps back: quantized = outward(quantizer(inward(z))).
 
-    Everything else is the inner quantizer's: its indices, its losses in its own space, its codebooks.
+    Indices and codebooks are those of the inner quantizer, and so are the losses, in its own space.
 
     Attributes:
-        quantizer: the quantizer that was given.
+        quantizer: the inner quantizer.
     """
 
     quantizer: Quantizer
@@ -33,11 +33,11 @@ class Wrapper(Quantizer):
 
     @abstractmethod
     def inward(self, z: Tensor) -> Tensor:
-        """Map inputs `(…, D)` to those of the quantizer."""
+        """Map inputs `(…, D)` to inputs of the inner quantizer."""
 
     @abstractmethod
     def outward(self, e: Tensor) -> Tensor:
-        """Map what the quantizer returns back, to `(…, D)`."""
+        """Map the inner quantizer's output back to `(…, D)`."""
 
     @property
     @override
@@ -97,13 +97,13 @@ class Wrapper(Quantizer):
 
     @override
     def lookup_positions(self, indices: Tensor) -> Tensor:
-        return self._present(indices, self.outward(self.quantizer.lookup_positions(indices)))
+        return self._zero_masked(indices, self.outward(self.quantizer.lookup_positions(indices)))
 
     @override
     def lookup_after(self, indices: Tensor, partial: Tensor) -> Tensor:
         if not self.needs_partial_sum:
             return self.lookup_positions(indices)
-        return self._present(indices, self.outward(self.quantizer.lookup_after(indices, self.inward(partial))))
+        return self._zero_masked(indices, self.outward(self.quantizer.lookup_after(indices, self.inward(partial))))
 
     @override
     def search_positions(self, z: Tensor, beam_size: int) -> Tensor:
@@ -124,8 +124,8 @@ class Wrapper(Quantizer):
         choice = self.quantizer.choose(inner, valid, partial)
         return replace(choice, quantized=self.outward(choice.quantized))
 
-    def _present(self, indices: Tensor, rows: Tensor) -> Tensor:
-        """Put zeros where a position has no index."""
+    def _zero_masked(self, indices: Tensor, rows: Tensor) -> Tensor:
+        """Set the rows of positions without an index (−1) to zero."""
         if not self.positionwise:
             return rows
         absent = (indices < 0).all(-1) if self.index_shape else indices < 0

@@ -1,4 +1,4 @@
-"""What all quantizers share: any layout and dtype comes in, one `Quantized` goes out."""
+"""The base of all quantizers: inputs of any layout and dtype, and one result type, `Quantized`."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Quantized:
     """What a quantizer returns.
 
     It unpacks as the four values of the classic module, ``loss, quantized, perplexity, encodings = vq(z)``. Unpacking
-    builds the one-hot `encodings`, (N, K); where they are not wanted, read the attributes instead.
+    builds the one-hot `encodings`, (N, K); to avoid that, read the attributes instead.
 
     Attributes:
         loss: scalar, float32 at least; add it to the task loss.
-        quantized: the input's shape and dtype, contiguous, carrying the estimator's gradient.
+        quantized: the input's shape and dtype, contiguous, with the estimator's gradient.
         perplexity: scalar; exp(entropy) of this batch's code usage, in training over all ranks.
         indices: int64, the input's shape without the channel axis, plus one trailing axis where there are several
             codebooks; −1 where masked.
-        terms: the unweighted parts of the loss, by name.
-        num_embeddings: K; of several codebooks the largest.
+        terms: the unweighted terms of the loss, by name.
+        num_embeddings: K; the largest of several codebooks.
     """
 
     loss: Tensor
@@ -49,7 +49,7 @@ class Quantized:
 
     @property
     def encodings(self) -> Tensor:
-        """One-hot codes, float32 `(N, K)` for N positions; made at each call, never kept. Masked rows are zero.
+        """One-hot codes, float32 `(N, K)` for N positions; built at each call and never stored. Masked rows are zero.
 
         With Q codebooks `(N·Q, K)`: the rows of one position follow each other.
         """
@@ -85,13 +85,13 @@ pytree.register_pytree_node(
 
 @dataclass(frozen=True)
 class Choice:
-    """What a quantizer decides, before `Quantizer.forward` makes a `Quantized` of it.
+    """What a quantizer decides; `Quantizer.forward` turns it into a `Quantized`.
 
     Attributes:
-        indices: int64; one for each position and codebook. What stands where the input is masked does not matter.
-        quantized: `(…, D)`, like the inputs that were given.
-        loss: scalar; None for none.
-        terms: the unweighted parts of the loss, by name.
+        indices: int64; one for each position and codebook. Values at masked positions do not matter.
+        quantized: `(…, D)`, the shape of the inputs.
+        loss: scalar; None for a quantizer without a loss.
+        terms: the unweighted terms of the loss, by name.
     """
 
     indices: Tensor
@@ -106,7 +106,7 @@ class CodebookIndices(NamedTuple):
     Attributes:
         indices: int64 of any shape; −1 where masked.
         num_embeddings: K.
-        per_position: how many of them a position has: 1, or several where heads share a codebook.
+        per_position: how many of these indices a position has: 1, or several where heads share a codebook.
     """
 
     indices: Tensor
@@ -115,7 +115,7 @@ class CodebookIndices(NamedTuple):
 
 
 def check_weight(owner: str, argument: str, value: float) -> float:
-    """Return a weight of the loss as a float, if it is one.
+    """Check a weight of the loss and return it as a float.
 
     Raises:
         TypeError: it is not a number.
@@ -149,9 +149,9 @@ def check_integer(owner: str, argument: str, value: Any, *, least: int | None = 
 class Quantizer(nn.Module, Configurable):
     """Turns continuous vectors into discrete codes and back.
 
-    A subclass says in `quantize_positions` and `lookup_positions` what it does; the layout, dtype, mask and checks of
-    the input and the perplexity of the output are settled here, once for all. Most quantizers take each vector on its
-    own and derive from `RowQuantizer`.
+    A subclass implements `quantize_positions` and `lookup_positions`; this class takes care of the layout, dtype, mask
+    and checks of the input and of the perplexity. Most quantizers take each vector on its own and derive from
+    `RowQuantizer`.
 
     Attributes:
         num_embeddings: K, how many different values an index takes; at most 2^62.
@@ -159,7 +159,8 @@ class Quantizer(nn.Module, Configurable):
         channel_dim: which axis of the input holds the channels.
         frozen: whether `freeze` keeps everything as it is.
         positionwise: whether each position of the input has indices of its own.
-        needs_partial_sum: as a stage of a `ResidualQuantizer` it must be told what the stages before it have chosen.
+        needs_partial_sum: whether, as a stage of a `ResidualQuantizer`, it needs the sum of the codes that the stages
+            before it have chosen.
     """
 
     positionwise: ClassVar[bool] = True
@@ -240,12 +241,12 @@ class Quantizer(nn.Module, Configurable):
         return (self.num_embeddings,)
 
     def reset_parameters(self) -> None:
-        """Start afresh, with the state of a new quantizer of the same settings: what follows a module's `to_empty`."""
+        """Take the state of a new quantizer with the same settings, for instance after `to_empty`."""
         self.load_state_dict(from_config(self.config).state_dict())
 
     @property
     def learns_from_task(self) -> bool:
-        """Whether the gradient at `quantized` moves parameters in it that its own loss does not."""
+        """Whether the task loss must train parameters of the quantizer that its own loss does not reach."""
         return False
 
     @property
@@ -255,17 +256,17 @@ class Quantizer(nn.Module, Configurable):
 
     @property
     def leaves_remainder(self) -> bool:
-        """Whether codes lie where the inputs lie, so that input minus code is a remainder to quantize further."""
+        """Whether codes lie in the same place as the inputs, so that input minus code can be quantized further."""
         return True
 
     @property
     def could_use_upkeep(self) -> bool:
-        """Whether it has a codebook whose codes upkeep could start and revive, and no upkeep."""
+        """Whether it has a codebook that upkeep could start and revive, but no upkeep."""
         return False
 
     @property
     def map_size(self) -> tuple[int, int] | None:
-        """The only (height, width) of maps that it takes; None if it takes any."""
+        """The (height, width) of the maps that it takes; None if it takes any."""
         return None
 
     @abstractmethod
@@ -274,7 +275,7 @@ class Quantizer(nn.Module, Configurable):
 
         Args:
             z: inputs, float32 or float64; finite in training; zero where masked.
-            valid: bool `(*positions,)`, False where masked, which counts in nothing; None when all count.
+            valid: bool `(*positions,)`, False where masked: these count in no loss or statistic; None when all count.
 
         Returns:
             Indices `(*positions, *index_shape)`, the quantized vectors `(*positions, D)`, the loss and its terms.
@@ -285,26 +286,26 @@ class Quantizer(nn.Module, Configurable):
         """Return `(*positions, D)` for int64 indices `(*positions, *index_shape)`, zero where they are −1."""
 
     def quantize_after(self, z: Tensor, valid: Tensor | None, partial: Tensor) -> Choice:
-        """Quantize as `quantize_positions` does, given the sum of the codes that earlier stages chose, like `z`."""
+        """Quantize as `quantize_positions` does, given the sum of the earlier stages' codes, of the shape of `z`."""
         return self.quantize_positions(z, valid)
 
     def lookup_after(self, indices: Tensor, partial: Tensor) -> Tensor:
-        """Look up as `lookup_positions` does, given the sum of the codes of earlier stages, `(*positions, D)`."""
+        """Look up as `lookup_positions` does, given the sum of the earlier stages' codes, `(*positions, D)`."""
         return self.lookup_positions(indices)
 
     def choose(self, z: Tensor, valid: Tensor | None, partial: Tensor | None = None) -> Choice:
-        """Return what `quantize_positions` decides, complete: with indices −1 where masked, and a loss.
+        """Return what `quantize_positions` decides, with indices of −1 where masked and a loss in any case.
 
         Args:
-            z: as there.
-            valid: as there.
-            partial: the sum of the codes that earlier stages chose, like `z`; None outside of a residual.
+            z: as for `quantize_positions`.
+            valid: as for `quantize_positions`.
+            partial: the sum of the earlier stages' codes, of the shape of `z`; None outside a residual quantizer.
         """
         choice = self.quantize_positions(z, valid) if partial is None else self.quantize_after(z, valid, partial)
         indices = choice.indices
         if valid is not None and self.positionwise:
             indices = torch.where(valid.reshape(*valid.shape, *[1] * len(self.index_shape)), indices, -1)
-        # A zero that backward() accepts: the loss of every quantizer can be differentiated.
+        # A zero that backward() accepts, so that the loss of every quantizer can be differentiated.
         return replace(choice, indices=indices, loss=z[:0].sum() if choice.loss is None else choice.loss)
 
     def search_positions(self, z: Tensor, beam_size: int) -> Tensor:
@@ -312,7 +313,7 @@ class Quantizer(nn.Module, Configurable):
         return self.choose(z, None).indices
 
     def by_codebook(self, indices: Tensor) -> list[CodebookIndices]:
-        """Return indices, as `choose` returns them, by the codebook that they point into."""
+        """Split indices, as `choose` returns them, by the codebook that they belong to."""
         return [CodebookIndices(indices, self.num_embeddings, 1)]
 
     def check_indices(self, indices: Tensor) -> None:
@@ -377,7 +378,7 @@ class Quantizer(nn.Module, Configurable):
         return Quantized(choice.loss, quantized, perplexity, choice.indices, choice.terms, self.num_embeddings)
 
     def lookup(self, indices: Tensor) -> Tensor:
-        """Turn indices back into vectors: in eval mode, exactly the `quantized` that they came with.
+        """Turn indices back into vectors: in eval mode exactly the `quantized` that `forward` returned with them.
 
         Args:
             indices: integers as `forward` returns them. −1, the index of masked positions, gives a zero vector.
@@ -426,9 +427,9 @@ class Quantizer(nn.Module, Configurable):
         return torch.where(mask.reshape(*mask.shape, *[1] * len(self.index_shape)), indices, -1)
 
     def unquantized(self, inputs: Tensor) -> Tensor:
-        """Return what `quantized` approximates: the output that these inputs would get if every vector were a code.
+        """Return what `quantized` approximates: the output if every vector were exactly a code.
 
-        That is the inputs themselves, unless the codebook scales or projects them.
+        That is the inputs themselves, unless the quantizer scales or projects them.
 
         Args:
             inputs: floating, channels at `channel_dim`.
@@ -445,9 +446,9 @@ class Quantizer(nn.Module, Configurable):
         return inputs
 
     def means(self, *values: Tensor, valid: Tensor | None) -> tuple[Tensor, ...]:
-        """Return the mean of each `(N, …)` over the rows that count, in training over those of all ranks.
+        """Return the mean of each `(N, …)` over the rows that count; in training over all ranks.
 
-        Ranks talk to each other in training alone: evaluating on one of them must not wait for the others.
+        Ranks communicate in training only, so that evaluation on one rank never waits for the others.
         """
         return mean_of_rows(*values, valid=valid, over_ranks=self.training)
 
@@ -483,18 +484,18 @@ class Quantizer(nn.Module, Configurable):
     def _require_finite(self, z: Tensor) -> None:
         if torch.compiler.is_compiling() or z.is_meta:
             return
-        # The sum is finite unless an element is not, or the sum itself overflows; only then is it worth a closer look.
+        # A finite sum proves that every element is finite; a sum that is not may just have overflowed.
         total = z.detach().sum()
-        poisoned = not torch.isfinite(total) and not torch.isfinite(z).all()
+        has_nonfinite = not torch.isfinite(total) and not torch.isfinite(z).all()
         if self.training:
             # All ranks stop together: one that went on alone would wait for the others for ever.
-            poisoned = bool(all_sum(total.new_tensor(float(poisoned)))[0] > 0)
-        if poisoned:
+            has_nonfinite = bool(all_sum(total.new_tensor(float(poisoned)))[0] > 0)
+        if has_nonfinite:
             raise ValueError(f"{type(self).__name__}: inputs hold NaN or Inf; no code was changed")
 
 
 class RowQuantizer(Quantizer):
-    """A quantizer that takes each vector on its own: a subclass says what happens to plain rows.
+    """A quantizer that takes each vector on its own: a subclass quantizes plain rows `(N, D)`.
 
     Example:
         >>> import torch, lexel
@@ -515,7 +516,7 @@ class RowQuantizer(Quantizer):
 
         Args:
             z: inputs, finite in training; masked rows are zero.
-            valid: bool `(N,)`, False for masked rows, which count in nothing; None when all count.
+            valid: bool `(N,)`, False for masked rows, which count in no loss or statistic; None when all count.
 
         Returns:
             Indices `(N, *index_shape)`, the quantized rows `(N, D)`, the loss and its terms.

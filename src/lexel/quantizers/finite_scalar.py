@@ -44,7 +44,7 @@ class FiniteScalarQuantizer(RowQuantizer):
     Raises:
         TypeError: `levels` is not a sequence of integers.
         ValueError: a level is below 2 (or not in [3, 1000] with `bound="artanh"`), K exceeds 2^62, or `bound` is
-            neither.
+            neither of the two.
 
     Example:
         >>> import torch, lexel
@@ -82,7 +82,7 @@ class FiniteScalarQuantizer(RowQuantizer):
         return (to_digits(indices, self.levels) - half_width).float() / half_width
 
     def _bound(self, z: Tensor) -> Tensor:
-        """f(z): each channel squashed so that rounding gives exactly L levels."""
+        """Return f(z): squash each channel so that rounding gives exactly L levels."""
         margins = [min(1e-3, 0.5 / level) if self.bound == "tan" else -1e-3 for level in self.levels]
         half = [(level - 1) * (1 - margin) / 2 for level, margin in zip(self.levels, margins, strict=True)]
         offset = [0.5 if level % 2 == 0 else 0.0 for level in self.levels]
@@ -104,9 +104,10 @@ class LatentQuantizer(RowQuantizer):
         loss = ‖sg[z] − e‖² + commitment_cost · ‖z − sg[e]‖²    (means over elements)
 
     `terms["codebook"]` moves the values, `terms["commitment"]` the inputs; the task loss moves the inputs alone,
-    straight through. The paper weighs both terms alike and lightly against the reconstruction. The values start evenly
-    spaced over [−1/2, 1/2]; vector-quantize-pytorch starts even counts over [−1/2, 1/2) and computes its indices as if
-    the values had never moved, so that they stop naming codes once training begins; here they keep naming them.
+    straight through. The paper gives both terms the same small weight against the reconstruction. The values start
+    evenly spaced over [−1/2, 1/2]. vector-quantize-pytorch starts an even number of values in [−1/2, 1/2) and computes
+    its indices as if the values had never moved, so that they no longer identify codes once training begins; here they
+    always do.
 
     Attributes:
         values: the values of all channels one after the other, `(Σ |V_i|,)`.

@@ -1,4 +1,4 @@
-"""Implicit codebooks: a network makes the codes of a residual stage out of what the stages before it have made."""
+"""Implicit codebooks: a network computes the codes of a residual stage from the codes of the stages before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lexel.quantizers.base import Choice, Quantizer, check_weight
 
 __all__ = ["ImplicitQuantizer"]
 
-# One tile of the search holds this many numbers: each input has codes of its own.
+# Numbers in one tile of the search, in which each input has a codebook of its own.
 TILE = 1 << 22
 
 
@@ -25,11 +25,11 @@ class ImplicitQuantizer(Quantizer):
 
         c = c̄_k + W [c̄_k; x̂] + b,    then `depth` times  c ← c + W₂ relu(W₁ c)
 
-    and the nearest of the K results to the remainder is chosen. The first stage, which has x̂ = 0, may as well be a
+    and of the K results the one nearest to the remainder is chosen. The first stage, which has x̂ = 0, may as well be a
     `VectorQuantizer`. The loss is that of the VQ-VAE, and its codebook term moves the table and the network; the paper
     trains with that term alone, on fixed vectors. W and W₂ start at zero here, so that the codes start as the table.
 
-    The search makes N · K codes, a few inputs at a time; nothing of it is kept for the backward pass.
+    The search computes N · K codes, for a few inputs at a time; none of them is stored for the backward pass.
 
     Attributes:
         codebook: the table.
@@ -85,12 +85,12 @@ class ImplicitQuantizer(Quantizer):
 
     @override
     def quantize_after(self, z: Tensor, valid: Tensor | None, partial: Tensor) -> Choice:
-        rows, given = z.reshape(-1, self.embedding_dim), partial.reshape(-1, self.embedding_dim)
-        counted = None if valid is None else valid.reshape(-1)
-        indices = self._nearest(rows, given)
-        e = self._chosen(indices, given).to(z.dtype)
+        rows, sums = z.reshape(-1, self.embedding_dim), partial.reshape(-1, self.embedding_dim)
+        valid_rows = None if valid is None else valid.reshape(-1)
+        indices = self._nearest(rows, sums)
+        e = self._codes_at(indices, sums).to(z.dtype)
         codebook, commitment = self.means(
-            (e - rows.detach()).square().mean(1), (rows - e.detach()).square().mean(1), valid=counted
+            (e - rows.detach()).square().mean(1), (rows - e.detach()).square().mean(1), valid=valid_rows
         )
         return Choice(
             indices.reshape(z.shape[:-1]),
@@ -102,7 +102,7 @@ class ImplicitQuantizer(Quantizer):
     @override
     def lookup_after(self, indices: Tensor, partial: Tensor) -> Tensor:
         flat = indices.reshape(-1)
-        codes = self._chosen(flat.clamp_min(0), partial.reshape(-1, self.embedding_dim))
+        codes = self._codes_at(flat.clamp_min(0), partial.reshape(-1, self.embedding_dim))
         return torch.where(flat.unsqueeze(1) < 0, 0, codes).reshape(partial.shape)
 
     @override
@@ -114,14 +114,14 @@ class ImplicitQuantizer(Quantizer):
         weight = self.codebook.weight
         return self.lookup_after(indices, weight.new_zeros(*indices.shape, self.embedding_dim))
 
-    def _chosen(self, indices: Tensor, partial: Tensor) -> Tensor:
-        """The code of each index `(N,)`, given the partial sums `(N, D)`."""
+    def _codes_at(self, indices: Tensor, partial: Tensor) -> Tensor:
+        """Return the code of each index `(N,)`, given the partial sums `(N, D)`."""
         table, shift = self._table_and_shift(partial)
         return self._codes(F.embedding(indices, table) + shift)
 
     @torch.no_grad()
     def _nearest(self, z: Tensor, partial: Tensor) -> Tensor:
-        """The index of the nearest code of each input's own codebook."""
+        """Return for each input the index of the nearest code of its own codebook."""
         table, shift = self._table_and_shift(partial)
         height = max(1, TILE // (self.num_embeddings * max(self.embedding_dim, self.width)))
         found = [
@@ -131,10 +131,10 @@ class ImplicitQuantizer(Quantizer):
         return torch.cat(found)
 
     def _table_and_shift(self, partial: Tensor) -> tuple[Tensor, Tensor]:
-        """The first affine map, split into what it does to the table `(K, D)` and to the partial sums `(N, D)`."""
+        """Apply the first affine map to the table `(K, D)` and to the partial sums `(N, D)` separately."""
         table = self.codebook()
-        of_table, of_partial = torch.split(self.mix.weight, self.embedding_dim, 1)
-        return table + F.linear(table, of_table, self.mix.bias), F.linear(partial.to(table.dtype), of_partial)
+        table_weight, partial_weight = torch.split(self.mix.weight, self.embedding_dim, 1)
+        return table + F.linear(table, table_weight, self.mix.bias), F.linear(partial.to(table.dtype), partial_weight)
 
     def _codes(self, c: Tensor) -> Tensor:
         for block in self.blocks:

@@ -23,10 +23,10 @@ class LookupFreeQuantizer(RowQuantizer):
         loss = entropy_weight · (E[H(p)] − diversity_gamma · H(E[p])) + commitment_cost · ‖z − sg[e]‖²
 
     where p(c|z) ∝ exp(−‖z − c‖²/temperature) over all 2^d codes. It is a product of d independent bits,
-    p(c_i = 1|z) = σ(4 z_i/temperature), so that H(p) is the sum of d entropies of one bit, exactly:
-    `terms["entropy"]`, which makes each choice clear. H(E[p]), which spreads the choices over all codes, has no such
-    form; `terms["diversity"]` is the sum of the entropies of the mean bits, an upper bound that is met when the bits
-    are independent of each other over the batch. `terms["commitment"]` holds the inputs to their codes. Entropies are
+    p(c_i = 1|z) = σ(4 z_i/temperature), so that H(p) is exactly the sum of d entropies of one bit: `terms["entropy"]`,
+    which makes each choice certain. H(E[p]), which spreads the choices over all codes, has no such form;
+    `terms["diversity"]` is the sum of the entropies of the mean bits, an upper bound, which is exact when the bits are
+    independent of each other over the batch. `terms["commitment"]` holds the inputs to their codes. Entropies are
     in nats. The task loss reaches the inputs straight through. There is no learned state.
 
     vector-quantize-pytorch has the first channel most significant, and builds the 2^d table for its entropies.
@@ -79,7 +79,7 @@ class LookupFreeQuantizer(RowQuantizer):
 
     @property
     def magnitude(self) -> float:
-        """The size of every number of a code."""
+        """The absolute value of every component of a code."""
         return 1.0
 
     @override
@@ -169,7 +169,7 @@ class BinarySphericalQuantizer(LookupFreeQuantizer):
 
     @property
     def magnitude(self) -> float:
-        """The size of every number of a code: 1/√d."""
+        """The absolute value of every component of a code: 1/√d."""
         return float(self.embedding_dim**-0.5)
 
     @override
@@ -178,6 +178,6 @@ class BinarySphericalQuantizer(LookupFreeQuantizer):
 
 
 def _entropy_of_bits(logits: Tensor) -> Tensor:
-    """Entropy in nats of a bit that is 1 with probability σ(logit), with no overflow for any logit."""
+    """Return the entropy in nats of a bit that is 1 with probability σ(logit); no logit overflows."""
     size = logits.abs()
     return F.softplus(-size) + size * torch.sigmoid(-size)

@@ -1,4 +1,4 @@
-"""Multi-scale residual quantization: a map of features as token maps of growing resolution."""
+"""Multi-scale residual quantization: a feature map becomes token maps of growing resolution."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class MultiScaleResidualQuantizer(Quantizer):
 
         f̂_0 = 0;  for each scale k:  r_k = quantize(down_k(z − f̂_{k−1})),  f̂_k = f̂_{k−1} + φ_k(up(r_k));  quantized = f̂
 
-    `down` is the mean over areas, `up` bicubic, and φ the convolution 3×3 that mends what upsampling lost, blended with
-    its input: (1 − ρ)·h + ρ·conv(h). The K scales share a few convolutions between them, coarse to fine.
+    `down` is the mean over areas, `up` is bicubic, and φ is a 3×3 convolution that repairs what upsampling lost, mixed
+    with its input: (1 − ρ)·h + ρ·conv(h). The K scales share a few convolutions between them, coarse to fine.
 
         loss = mean_k ‖sg[z] − f̂_k‖² + commitment_cost · ‖z − sg[f̂_k]‖² + quantizer_weight · quantizer's own loss
 
@@ -42,10 +42,11 @@ class MultiScaleResidualQuantizer(Quantizer):
     Args:
         quantizer: any quantizer with one codebook.
         scales: the resolutions, coarse to fine, as sides of squares or as `(height, width)`; the last is the input's.
+            They must not shrink.
         commitment_cost: β, the weight of the commitment term.
         convolutions: how many convolutions there are; 0 for none, 4 in VAR.
         convolution_weight: ρ, in [0, 1].
-        quantizer_weight: the weight of the quantizer's own loss, meaned over the scales.
+        quantizer_weight: the weight of the quantizer's own loss, averaged over the scales.
         channel_dim: which axis of the input holds the channels: 1 or −1.
 
     Raises:
@@ -148,7 +149,7 @@ class MultiScaleResidualQuantizer(Quantizer):
             choice = self.quantizer.choose(tokens.permute(0, 2, 3, 1), share)
             codes = self.quantizer.lookup_positions(choice.indices)
             seen = choice.quantized if share is None else torch.where(share.unsqueeze(-1), choice.quantized, 0)
-            # The value that was chosen, which an EMA may have moved since, with the table's gradient.
+            # The value that was chosen (an EMA may have moved the code since), with the table's gradient.
             total = total + self._up(straight_through(codes, seen.to(codes.dtype)), scale)
             indices.append(choice.indices.flatten(1))
             if choice.loss is not None:

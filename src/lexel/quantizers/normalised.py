@@ -1,4 +1,4 @@
-"""A quantizer of inputs that were shifted and scaled."""
+"""A quantizer whose inputs are shifted and scaled to a mean of 0 and a given spread."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ __all__ = ["NormalisedQuantizer"]
 
 
 class NormalisedQuantizer(Wrapper):
-    """Quantizes its inputs shifted and scaled, so that their mean is 0 and their spread `std` when training begins.
+    """Shifts and scales the inputs of another quantizer to a mean of 0 and a spread of `std` when training begins.
 
         z' = (z − shift) · scale,    quantized = quantizer(z') / scale + shift
 
-    The vectors of an encoder whose weights are fresh differ little: nearly all of their length is a mean that they
-    share, and their spread about it may have any size. Codes then start far from them, levels of fixed width are too
-    coarse for them, and both learn slowly. The mean of each channel, and one scale for all channels, are found in the
-    first training step that has different inputs, over all ranks, and stay (a data-dependent start, as ActNorm's in
-    Glow, arXiv 1807.03039, §3.1, but with one scale, since channels that hardly vary are hardly worth coding). The
-    losses are those of the quantizer, in its own space.
+    The vectors of an untrained encoder differ little: nearly all of their length is a mean that they share, and their
+    spread about it may be of any size. Codes then start far from them, levels of fixed width are too coarse for them,
+    and both learn slowly. The mean of each channel, and one scale for all channels, are measured in the first training
+    step whose inputs are not all equal, over all ranks, and then stay as they are (a data-dependent start like
+    ActNorm's in Glow, arXiv 1807.03039, §3.1, but with one scale, since channels that hardly vary are hardly worth
+    coding). The losses are those of the quantizer, in its own space.
 
-    By default the quantized vectors lie where the inputs lie, as a residual quantizer or another decoder needs it. With
-    `scale_back=False` they stay as the quantizer made them: a decoder that is trained with them then sees vectors of
-    spread `std` from its first step, and not a large mean that hides what differs.
+    By default the quantized vectors are scaled and shifted back to where the inputs lie, which a residual quantizer or
+    an existing decoder needs. With `scale_back=False` they stay as the quantizer returns them: a decoder that is
+    trained with them then sees vectors of spread `std` from its first step, not a large mean that hides what differs.
 
     Attributes:
-        shift: mean of the inputs, `(D,)`; zero until it is found.
-        scale: `std` over the standard deviation of the inputs, a scalar; one until it is found.
-        found: bool scalar, whether both were found.
+        shift: mean of the inputs, `(D,)`; zero until it is measured.
+        scale: `std` divided by the standard deviation of the inputs, a scalar; one until it is measured.
+        found: bool scalar, whether both have been measured.
 
     Args:
         quantizer: any quantizer.
         std: the standard deviation of the quantizer's inputs, over all channels; positive.
-        scale_back: whether the quantized vectors are brought back to where the inputs lie.
+        scale_back: whether the quantized vectors are scaled and shifted back to where the inputs lie.
         channel_dim: which axis of the input holds the channels.
 
     Raises:
-        TypeError: `quantizer` is not one.
+        TypeError: `quantizer` is not a quantizer.
         ValueError: `std` is not a positive number.
 
     Example:
@@ -92,7 +92,7 @@ class NormalisedQuantizer(Wrapper):
     def outward(self, e: Tensor) -> Tensor:
         if not self.scale_back:
             return e
-        # In one dtype, so that a code that is looked up takes the same way as one that was quantized.
+        # In the dtype of the buffers, so that looking a code up gives the very numbers that quantizing gave.
         return (e.to(self.shift.dtype) / self.scale + self.shift).to(e.dtype)
 
     @override
@@ -103,11 +103,13 @@ class NormalisedQuantizer(Wrapper):
 
     @torch.no_grad()
     def find_shift_and_scale(self, z: Tensor, valid: Tensor | None) -> None:
-        """Find both in these inputs of all ranks, if they differ and nothing was found before. Every rank must call it.
+        """Measure both on these inputs of all ranks, unless they were measured before. Every rank must call it.
+
+        Inputs that are all equal have no spread; then the next batch is measured.
 
         Args:
             z: inputs, `(…, D)`.
-            valid: bool `(…,)`, False where they do not count; None when all count.
+            valid: bool `(…,)`, False where masked; None when all count.
         """
         if not torch.compiler.is_compiling() and bool(self.found):
             return
@@ -122,5 +124,5 @@ class NormalisedQuantizer(Wrapper):
         self.found |= now
 
     def extra_repr(self) -> str:
-        """Show how the inputs are changed."""
+        """Show the settings."""
         return f"std={self.std}, scale_back={self.scale_back}"

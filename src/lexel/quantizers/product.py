@@ -17,20 +17,21 @@ __all__ = ["ProductQuantizer"]
 class ProductQuantizer(Composite):
     """Splits the channels into consecutive groups and quantizes each on its own (Jégou et al. 2011).
 
-    The number of codes is the product of the groups'. A list of tables is grouped quantization; a list of residual
-    quantizers is HiFi-Codec's group-residual quantization (arXiv 2305.02765); one table with `heads=8` is multi-head
-    quantization with a shared table, several with `heads=1` are heads with tables of their own.
+    The number of codes is the product over the groups. A list of vector quantizers is grouped quantization; a list of
+    residual quantizers is HiFi-Codec's group-residual quantization (arXiv 2305.02765); one vector quantizer with
+    `heads=8` is multi-head quantization with a shared codebook, eight with `heads=1` have a codebook for each head.
 
-    With `heads`, each quantizer takes that many consecutive groups of its `embedding_dim` channels, as so many further
-    positions: it sees them all at once, its loss is their mean, and an EMA moves once.
+    With `heads`, each quantizer takes that many consecutive groups of its `embedding_dim` channels as if they were
+    further positions: it quantizes them all at once, its loss is their mean, and an EMA is updated once.
 
     Args:
         quantizers: one for each group, each given once.
         heads: how many groups each quantizer takes.
-        channel_dim: which axis of the input holds the channels, `heads` times the sum of the quantizers' own.
+        channel_dim: which axis of the input holds the channels; there are `heads` times the sum of the quantizers'
+            `embedding_dim`.
 
     Raises:
-        TypeError: `quantizers` holds something else.
+        TypeError: `quantizers` holds something that is not a quantizer of single positions.
         ValueError: there are no quantizers, one is given twice, or `heads` is below 1.
 
     Example:

@@ -14,17 +14,17 @@ __all__ = ["ProjectedQuantizer"]
 
 
 class ProjectedQuantizer(Wrapper):
-    """Quantizes a learned linear map of the input, and maps the result back by another.
+    """Maps the input linearly, quantizes it, and maps the result back; both maps are learned.
 
         quantized = up(quantizer(down(z)))
 
-    So a quantizer whose dimension its method decides, as with `FiniteScalarQuantizer`, meets features of any size, and
-    a whole `ResidualQuantizer` works in few dimensions. The losses are those of the quantizer, in its own space; the
-    task loss moves both maps. A table alone has the same in `FactorisedCodebook`.
+    So a quantizer whose method decides its dimension, such as `FiniteScalarQuantizer`, can quantize features of any
+    size, and a whole `ResidualQuantizer` can work in few dimensions. The losses are those of the quantizer, in its own
+    space; the task loss trains both maps. For a single codebook, `FactorisedCodebook` does the same.
 
     Attributes:
-        down: from D to the quantizer's channels.
-        up: back.
+        down: the linear map from D channels to the quantizer's.
+        up: the linear map back.
 
     Args:
         quantizer: any quantizer of single positions.
@@ -33,7 +33,7 @@ class ProjectedQuantizer(Wrapper):
         channel_dim: which axis of the input holds the channels.
 
     Raises:
-        TypeError: `quantizer` is something else, or quantizes whole maps.
+        TypeError: `quantizer` is not a quantizer, or quantizes whole maps.
 
     Example:
         >>> import torch, lexel

@@ -1,4 +1,4 @@
-"""Random-projection quantization: labels for speech, from nothing learned."""
+"""Random-projection quantization: labels for self-supervised learning of speech, without any training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RandomProjectionQuantizer(RowQuantizer):
     Attributes:
         projection: A transposed, `(D, projection_dim)`.
         codebook: unit codes, `(K, projection_dim)`.
-        vectors: what the codes are in the input's space, A⁺c/‖c‖, `(K, D)`.
+        vectors: the codes in the space of the inputs, A⁺c/‖c‖, `(K, D)`.
 
     Args:
         num_embeddings: K; 8,192 in the paper.

@@ -17,12 +17,12 @@ from lexel.quantizers.base import Choice, Quantizer
 
 __all__ = ["ResidualQuantizer"]
 
-# One tile of distances in the beam search holds this many numbers.
+# Numbers in one tile of distances in the beam search.
 TILE = 1 << 22
 
 
 class ResidualQuantizer(Composite):
-    """Quantizes in stages, each the remainder of those before (SoundStream's algorithm 1, arXiv 2107.03312).
+    """Quantizes in stages, each the remainder that the stages before left (SoundStream, arXiv 2107.03312, algorithm 1).
 
         r_1 = z,  e_q = stage_q(r_q),  r_{q+1} = r_q − sg[e_q],  quantized = Σ_q e_q
 
@@ -31,11 +31,11 @@ class ResidualQuantizer(Composite):
 
     The indices of a position are ordered from coarse to fine: `lookup(indices[..., :q])` decodes the first q alone.
     With `dropout`, training prepares for this: an example is cut with that probability after a number of stages drawn
-    uniformly from 1 to Q (SoundStream's quantizer dropout with `dropout=1`, DAC's with 0.5). What is cut has index −1
-    and counts in no loss, statistic or perplexity.
+    uniformly from 1 to Q (SoundStream's quantizer dropout with `dropout=1`, DAC's with 0.5). The stages cut off have
+    index −1 and count in no loss, statistic or perplexity.
 
     The gradient of the task loss passes straight through the whole, once, as in EnCodec's later versions, and the loss
-    of each stage reaches the inputs through r_q, so that they are drawn to every partial sum (RQ-VAE, eq. 10). Chaining
+    of each stage reaches the inputs through r_q, so that every partial sum attracts them (RQ-VAE, eq. 10). Chaining
     the stages' own straight-through outputs would give the inputs Q times the gradient, or none from the later stages'
     commitment. The slope of the bounds of a `FiniteScalarQuantizer` is therefore not used. Where a stage has an
     estimator with a gradient of its own, such as `RotationTrick`, or something that the task loss must move, such as
@@ -43,20 +43,20 @@ class ResidualQuantizer(Composite):
     instead, as in DAC: r_{q+1} = r_q − e_q, and each output keeps its own gradient; in eval mode too, where parameters
     learn from it.
 
-    The levels of a `FiniteScalarQuantizer` have a fixed width, and a remainder is narrower than a level: stages of it
-    refine each other when each sits in a `ProjectedQuantizer`, whose maps find the scale. The same goes for the codes
-    of a `CosineCodebook`, which all have length 1; `StraightThrough(metric="cosine")` chooses by the angle, too, and
-    the codes keep their lengths. The `ResidualFSQ` of vector-quantize-pytorch squashes its input, divides stage q by
-    L^−q, clamps it, and has levels symmetric about zero for even L too; so its indices are others.
+    The levels of a `FiniteScalarQuantizer` have a fixed width, and the remainder is narrower than a level: such stages
+    refine each other only if each is wrapped in a `ProjectedQuantizer`, whose maps find the scale. The same holds for
+    the codes of a `CosineCodebook`, which all have length 1; with `StraightThrough(metric="cosine")` the angle decides
+    as well, and the codes keep their lengths. The `ResidualFSQ` of vector-quantize-pytorch squashes its input, divides
+    stage q by L^−q, clamps it, and has levels symmetric about zero for even L too; so its indices differ.
 
     Args:
-        quantizers: the stages, each given once; an `ImplicitQuantizer` is told the sum of those before it.
-        depth: Q when the stages should take turns; by default each has one.
+        quantizers: the stages, each given once; an `ImplicitQuantizer` gets the sum of those before it.
+        depth: Q, if the stages take turns; by default each stage has one turn.
         dropout: the probability that a training example is cut, in [0, 1].
         channel_dim: which axis of the input holds the channels.
 
     Raises:
-        TypeError: `quantizers` holds something else.
+        TypeError: `quantizers` holds something that is not a quantizer of single positions.
         ValueError: there are no quantizers, one is given twice, their sizes differ, a number is out of range, or the
             codes of a stage leave no remainder, as those of a `NormalisedQuantizer` that does not scale back.
 
@@ -135,7 +135,7 @@ class ResidualQuantizer(Composite):
 
     @override
     def beam_search(self, inputs: Tensor, beam_size: int, mask: Tensor | None = None) -> Tensor:
-        """Choose indices of smaller error than `forward` does, which takes the nearest code at each stage for good.
+        """Choose indices with a smaller error than those of `forward`, which takes the nearest code at each stage.
 
         At each stage the `beam_size` best partial sums of each vector are kept, over all continuations of all that were
         kept before. With a beam of 1 that is the choice of `forward`, where its stages choose by the distance.
@@ -180,7 +180,7 @@ class ResidualQuantizer(Composite):
 
     @staticmethod
     def _beam(z: Tensor, tables: list[Tensor], beam_size: int) -> Tensor:
-        """Best index tuples `(N, Q)` of the rows `z` `(N, D)`."""
+        """Return the best indices `(N, Q)` that the beam finds for the rows `z` `(N, D)`."""
         residual = z.unsqueeze(1)  # (N, beams, D)
         indices = torch.empty(len(z), 1, 0, dtype=torch.int64, device=z.device)
         for table in tables:
@@ -193,7 +193,7 @@ class ResidualQuantizer(Composite):
         return indices.gather(1, winner.expand(-1, -1, len(tables))).squeeze(1)
 
     def _positions_of_stages(self, z: Tensor, valid: Tensor | None) -> Iterator[Tensor | None]:
-        """For each stage the positions that reach it."""
+        """Yield for each stage which positions it quantizes."""
         depth = len(self.parts)
         if not (self.training and self.dropout):
             yield from [valid] * depth
@@ -213,11 +213,11 @@ def check_remainders(name: str, stages: Sequence[Quantizer]) -> None:
     """Refuse stages whose codes cannot be subtracted from their inputs.
 
     Raises:
-        ValueError: a stage says so itself.
+        ValueError: the codes of a stage leave no remainder.
     """
     for stage in stages:
         if not stage.leaves_remainder:
             raise ValueError(
-                f"{name}: the codes of a stage lie elsewhere than its inputs, so that they leave no remainder: "
+                f"{name}: the codes of a stage do not lie where its inputs lie, so that they leave no remainder: "
                 f"a NormalisedQuantizer must scale back (scale_back=True), got {stage}"
             )

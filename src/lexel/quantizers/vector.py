@@ -30,18 +30,19 @@ class VectorQuantizer(RowQuantizer):
     16·32·32 = 16,384 vectors of 64 numbers, each is replaced by its nearest code, and the result goes back to
     `[16, 64, 32, 32]`.
 
-        loss = ‖sg[z] − e‖² + commitment_cost · ‖z − sg[e]‖²    (eq. 3 less the reconstruction; means over elements)
+        loss = ‖sg[z] − e‖² + commitment_cost · ‖z − sg[e]‖²    (eq. 3, terms 2 and 3; means over elements)
 
     The first term, `terms["codebook"]`, moves the codes to the inputs; the second, `terms["commitment"]`, moves the
     inputs to their codes; the task loss moves the inputs alone, through the estimator. With `learning=EMA()` the codes
-    move as averages instead and the first term is absent.
+    are moving averages of the inputs instead, and the first term is absent.
 
-    Each part is a module that its settings build, and keeps them as `settings`.
+    The arguments are settings; each attribute is the module that they build, and holds them as its `settings`.
 
     Attributes:
-        codebook: calling it gives the codes, `(K, D)`; `codebook.weight` is the table that they are a function of.
-        learning: with `EMA`, it holds the running `count` N of inputs for each code, `(K,)`, and `sum` m, `(K, D)`.
-        estimator: how codes are chosen and gradients passed on in training.
+        codebook: calling it returns the codes, `(K, D)`; `codebook.weight` is the table that they are a function of.
+        learning: with `EMA`, it holds the running `count` N of inputs for each code, `(K,)`, and their `sum` m,
+            `(K, D)`.
+        estimator: chooses codes and passes gradients on in training.
         regularisers: further terms of the loss.
         upkeep: what starts and revives codes.
 
@@ -52,7 +53,7 @@ class VectorQuantizer(RowQuantizer):
         codebook: what the codes are a function of: `FreeCodebook()`, `CosineCodebook()`, `SimVQ()`, …
         learning: how the codes move: `Gradient()` or `EMA()`.
         estimator: which gradient the encoder gets, in training: `StraightThrough()`, `RotationTrick()`, …
-        regularisers: what else is in the loss, in training: a part or a sequence of parts, as `Entropy(weight=0.1)`.
+        regularisers: what else is in the loss in training: a part or a sequence of parts, as `Entropy(weight=0.1)`.
         upkeep: how codes start and come back to life: a part or a sequence of parts, in order, as in
             `(KMeansStart(), Revival())`. They act in training, before the search.
         channel_dim: which axis of the input holds the channels; −1 for transformers.
@@ -103,7 +104,7 @@ class VectorQuantizer(RowQuantizer):
         ]:
             if not isinstance(part, kind):
                 raise TypeError(f"VectorQuantizer: {argument} must be a lexel {kind.__name__}, got {part!r}")
-        _refuse_what_has_no_meaning(codebook, learning, estimator, regularisers, upkeep)
+        _check_combination(codebook, learning, estimator, regularisers, upkeep)
         self.codebook = codebook.build(num_embeddings, embedding_dim, trainable=learning.trainable)
         sizes = num_embeddings, self.codebook.weight.shape[1]
         self.learning = learning.build(*sizes)
@@ -133,7 +134,7 @@ class VectorQuantizer(RowQuantizer):
         z = self.codebook.project(z)
         moving = self.training and not self.frozen
         if moving:
-            self._look_after_codes(z, valid)
+            self._apply_upkeep(z, valid)
         codes = self._codes().to(z.dtype)
 
         if self.training and not self.estimator.is_straight_through:
@@ -163,7 +164,7 @@ class VectorQuantizer(RowQuantizer):
             terms["codebook"] = mean(codebook_error)
             loss = loss + terms["codebook"]
         if self.training:
-            # A rule that moves the codes in place does so before the backward pass reads them.
+            # A learning rule that moves the codes in place does so before the backward pass reads them.
             fixed = codes if self.learning.settings.trainable else codes.clone()
             for part in self.regularisers:
                 # A product: an empty batch has no loss, and needs no branch.
@@ -189,10 +190,10 @@ class VectorQuantizer(RowQuantizer):
 
     @torch.no_grad()
     def pull(self, anchors: Tensor, strength: Tensor) -> None:
-        """Move codes towards anchors, e ← (1 − s) e + s · anchor, and what the learning rule remembers with them.
+        """Move codes towards anchors, e ← (1 − s) e + s · anchor, and restart the learning rule's state of these codes.
 
         Args:
-            anchors: `(K, D)`, finite; D is that of the codes.
+            anchors: `(K, d)`, finite, in the space of the codes.
             strength: s, `(K,)`, in [0, 1].
         """
         self.codebook.pull(anchors, strength)
@@ -200,12 +201,12 @@ class VectorQuantizer(RowQuantizer):
 
     @torch.no_grad()
     def load_codes(self, table: Tensor, **averages: Tensor) -> None:
-        """Take over codes that were trained elsewhere: they start the learning rule, and upkeep starts no others.
+        """Load codes that were trained elsewhere, and keep upkeep from starting others.
 
         Args:
-            table: what is to become `codebook.weight`, the same shape.
-            **averages: what the learning rule remembers, by the names of its buffers: with `EMA` `count` `(K,)` and
-                `sum` `(K, D)`; as if each code had been chosen once, by an input equal to itself, where left out.
+            table: the new `codebook.weight`, of the same shape.
+            **averages: the state of the learning rule, by the names of its buffers: with `EMA`, `count` `(K,)` and
+                `sum` `(K, D)`. Those left out start as if each code had been chosen once, by an input equal to itself.
 
         Raises:
             ValueError: a shape does not fit, or the learning rule has no such buffer.
@@ -248,7 +249,7 @@ class VectorQuantizer(RowQuantizer):
         return usage_counts(indices if valid is None else torch.where(valid, indices, -1), self.num_embeddings)
 
     @torch.no_grad()
-    def _look_after_codes(self, z: Tensor, valid: Tensor | None) -> None:
+    def _apply_upkeep(self, z: Tensor, valid: Tensor | None) -> None:
         if not self.upkeep:
             return
         rows = AllRows(z, valid)
@@ -262,7 +263,7 @@ class VectorQuantizer(RowQuantizer):
         return f"{self.num_embeddings}, {self.embedding_dim}, commitment_cost={self.commitment_cost}"
 
 
-def _refuse_what_has_no_meaning(
+def _check_combination(
     codebook: Codebook,
     learning: Learning,
     estimator: Estimator,
@@ -270,27 +271,27 @@ def _refuse_what_has_no_meaning(
     upkeep: Iterable[Upkeep],
 ) -> None:
     rule = type(learning).__name__
-    for_codes = [type(part).__name__ for part in regularisers if part.only_codes]
+    code_regularisers = [type(part).__name__ for part in regularisers if part.only_codes]
     for refused, reason in (
         (
             not learning.trainable and estimator.moves_codes,
             f"{type(estimator).__name__} moves the codes by the gradient of the task loss, and codes that {rule} moves "
-            "have none: use learning=Gradient(), or another estimator",
+            "get none: use learning=Gradient(), or another estimator",
         ),
         (
             not learning.trainable and not codebook.accepts_averages,
-            f"{rule} puts each code where its inputs are, and the codes of {type(codebook).__name__} share parameters, "
-            "so that they are not free to be there: use learning=Gradient(), or another codebook",
+            f"{rule} sets each code to the mean of its inputs, and the codes of {type(codebook).__name__} share "
+            "parameters, so that single codes cannot be set: use learning=Gradient(), or another codebook",
         ),
         (
-            not learning.trainable and for_codes,
-            f"{', '.join(for_codes)} moves the codes by its gradient, and codes that {rule} moves have none: use "
-            "learning=Gradient(), or no such regulariser",
+            not learning.trainable and code_regularisers,
+            f"{', '.join(code_regularisers)} moves the codes by its gradient, and codes that {rule} moves get none: "
+            "use learning=Gradient(), or no such regulariser",
         ),
         (
             upkeep and not codebook.accepts_placement,
-            f"upkeep puts single codes in new places, and every code of {type(codebook).__name__} moves with all "
-            "others, so that none needs it: use no upkeep, or another codebook",
+            f"upkeep moves single codes to new places, and the codes of {type(codebook).__name__} all move together, "
+            "so that none is left behind: use no upkeep, or another codebook",
         ),
     ):
         if refused:

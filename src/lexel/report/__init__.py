@@ -2,8 +2,8 @@
 
 A report is made in three steps, and a module imports only from those named before it:
 
-- Read: `reading` reads the run's files, `measuring` shows images to its model, `codes` and `board` find out what the
-  codes look like and what changing one does.
+- Read: `reading` reads the run's files, `measuring` encodes and decodes images with its model, `codes` and `board` find
+  out what the codes look like and how the image changes when one is exchanged.
 - Judge: `findings` turns the measurements into figures and a verdict.
 - Paint: `sections` lists the page's sections and the data that their scripts need, `page` joins everything into one
   file. Templates, scripts and the style stand in `web/`.

@@ -17,7 +17,7 @@ from lexel.report.decoder import reach
 __all__ = ["Board", "alternatives", "pixel_changes", "place_board"]
 
 MAX_SIDE = 16  # positions
-# What the changes of all codebooks may cost: positions to decode, and pixels to store.
+# Limits for the changes of all codebooks together: positions to decode, and pixels to store.
 MOST_DECODED, MOST_PIXELS = 600_000, 8_000_000
 
 
@@ -43,7 +43,7 @@ class Board:
 
     @property
     def places(self) -> Tensor:
-        """Row and column in the grid of each of its positions, row by row, `(side², 2)`."""
+        """Row and column of each of its positions in the grid, row by row, `(side², 2)`."""
         rows, columns = (torch.arange(start, start + self.side) for start in (self.top, self.left))
         return torch.cartesian_prod(rows, columns)
 
@@ -54,12 +54,12 @@ class Board:
 
 @torch.no_grad()
 def place_board(model: VQVAE, grid: Tensor, changes: int) -> Board:
-    """Find the part of an image in which the pixels vary most, as large as can be afforded.
+    """Find the part of an image in which the pixels vary most, as large as the limits allow.
 
     Args:
         model: in eval mode.
         grid: indices of the image, `(h, w)` or `(h, w, Q)`.
-        changes: how many changes of each position will be worked out, over all codebooks.
+        changes: how many changes of each position will be decoded, over all codebooks.
     """
     radius, f, shape = reach(model), model.downsampling, grid.shape[:2]
     window = math.prod(min(side, 4 * radius + 1) for side in shape)
@@ -75,7 +75,7 @@ def alternatives(table: CodeTable, rows: Tensor, similar: int, frequent: int) ->
     """Return other codes for each code in `rows` `(n,)`: the most similar, then the most frequent of the rest.
 
     Returns:
-        Rows of the table, `(n, similar + frequent)`, or fewer where there are not so many codes.
+        Rows of the table, `(n, similar + frequent)`, or fewer columns in a small table.
     """
     result = []
     for row, alike in zip(rows.tolist(), table.nearest(rows, similar).tolist(), strict=True):
@@ -88,13 +88,13 @@ def alternatives(table: CodeTable, rows: Tensor, similar: int, frequent: int) ->
 def pixel_changes(model: VQVAE, grid: Tensor, places: Tensor, codes: Tensor, radius: int, book: int = 0) -> Tensor:
     """Return how the decoded image changes when another code stands at a place, modulo 256.
 
-    Only a window of the grid around the place is decoded, as wide as anything that can matter.
+    Only a window of the grid around the place is decoded, large enough for the result to be the same.
 
     Args:
         model: in eval mode.
         grid: indices of an image, `(h, w)` or `(h, w, Q)`.
         places: row and column, `(n, 2)`.
-        codes: which codes to put there, one after the other, `(n, a)`.
+        codes: the codes to put at each place, one after the other, `(n, a)`.
         radius: r, the model's reach.
         book: the codebook whose indices are changed.
 

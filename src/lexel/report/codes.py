@@ -15,7 +15,7 @@ from lexel.report.decoder import middle_cell, reach
 
 __all__ = ["CodeTable", "code_table", "plane", "typical_indices"]
 
-# Positions of the grid that are decoded at once: more would not be quicker, and needs memory.
+# Positions of the grid that are decoded at once: more would need memory without being quicker.
 BATCH = 1 << 14
 
 
@@ -26,7 +26,7 @@ class CodeTable:
     Attributes:
         indices: int64 `(n,)`.
         counts: how often each was chosen, int64 `(n,)`, falling.
-        vectors: what `lookup` returns for each, `(n, D)`.
+        vectors: the quantized vector of each, `(n, D)`.
         patches: what the decoder paints for each, uint8 `(n, C, f, f)`.
     """
 
@@ -36,17 +36,17 @@ class CodeTable:
     patches: Tensor
 
     def rows(self, indices: Tensor) -> Tensor:
-        """Return in which rows of the table `indices` stand, the same shape; −1 for those that are not in it."""
+        """Return the table's rows for `indices`, in the same shape; −1 for indices that the table lacks."""
         ordered, order = self.indices.sort()
         place = torch.searchsorted(ordered, indices.contiguous()).clamp_max(len(ordered) - 1)
         return torch.where(ordered[place] == indices, order[place], -1)
 
     def nearest(self, rows: Tensor, most: int) -> Tensor:
-        """Return for each of the codes in `rows` `(m,)` the rows of those nearest to it, `(m, most or fewer)`."""
+        """Return for each of the codes in `rows` `(m,)` the rows of the codes nearest to it, `(m, most or fewer)`."""
         k = min(most + 1, len(self.vectors))
         nearest = nearest_code(self.vectors[rows], self.vectors, k=k).reshape(-1, k)
         itself = nearest == rows[:, None]
-        itself[:, -1] |= ~itself.any(1)  # codes with the very same vector may have taken its place
+        itself[:, -1] |= ~itself.any(1)  # equal vectors with lower indices may have crowded it out
         return nearest[~itself].reshape(len(rows), k - 1)
 
 
@@ -62,18 +62,18 @@ def code_table(
     unused: int,
     required: Tensor,
 ) -> CodeTable:
-    """Look at the codes of a codebook: at all, or, if they are too many, at the most used and at some unused ones.
+    """Look at the codes of a codebook: at all, or, if there are too many, at the most used and at some unused ones.
 
-    A code's patch is the middle of what the decoder paints for a grid of nothing but this code.
+    A code's patch is the middle of the image that the decoder paints if every position of a grid has this code.
 
     Args:
         model: in eval mode, with a quantizer of single positions.
         indices: the codes that were chosen.
-        counts: how often each of them was.
-        others: int64 `(Q,)`, the codes that the other codebooks hold meanwhile; None where there is one codebook.
+        counts: how often each of them was chosen.
+        others: int64 `(Q,)`, the codes that the other codebooks hold meanwhile; None if there is one codebook.
         book: which codebook.
         most: how many of the chosen codes to look at.
-        unused: how many of the codes that were not chosen, where not all codes fit.
+        unused: how many unused codes to look at, if not all codes fit.
         required: chosen codes that the table must have, however rare they are.
     """
     num_embeddings = model.quantizer.codebook_sizes[book]
@@ -92,8 +92,8 @@ def code_table(
     field = (2 * radius + 1,) * 2
     vectors, patches = [], []
     for some in torch.split(codes, max(1, BATCH // (field[0] * field[1]))):
-        vectors.append(model.quantizer.lookup(_beside(some[:, None, None], others, book))[:, :, 0, 0].float())
-        grids = _beside(some[:, None, None].expand(-1, *field), others, book)
+        vectors.append(model.quantizer.lookup(_all_indices(some[:, None, None], others, book))[:, :, 0, 0].float())
+        grids = _all_indices(some[:, None, None].expand(-1, *field), others, book)
         patches.append(middle_cell(to_pixels(model.decode(grids)), radius, model.downsampling))
     return CodeTable(codes, counts, torch.cat(vectors), torch.cat(patches))
 
@@ -132,8 +132,8 @@ def plane(vectors: Tensor) -> tuple[Tensor, float]:
     return xy, float(variance[:2].sum() / variance.sum().clamp_min(1e-300))
 
 
-def _beside(codes: Tensor, others: Tensor | None, book: int) -> Tensor:
-    """Codes of one codebook, with those of the others beside them."""
+def _all_indices(codes: Tensor, others: Tensor | None, book: int) -> Tensor:
+    """Return the indices of all codebooks for codes of one of them, given those of the others."""
     if others is None:
         return codes
     indices = others.expand(*codes.shape, -1).clone()

@@ -1,4 +1,4 @@
-"""Judge a run by what was measured: its figures, and one sentence on how its codebooks are."""
+"""Judge a run by its measurement: its figures, and one sentence on the state of its codebooks."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ COLLAPSED = 0.1  # of the possible perplexity, as in lexel.audit
 
 @dataclass(frozen=True)
 class Verdict:
-    """How the codebooks are.
+    """The state of the codebooks.
 
     Attributes:
-        tone: how bad it is.
-        title: the verdict in a word or two.
-        reason: what it is based on, in a sentence or two.
+        tone: how good it is.
+        title: the verdict in a few words.
+        reason: the figures behind it, in a sentence or two.
     """
 
     tone: Literal["good", "fair", "bad"]
@@ -38,11 +38,11 @@ class Findings:
     """The figures of a run.
 
     Attributes:
-        verdict: how the codebooks are.
-        codebooks: how each of them is used.
+        verdict: the state of the codebooks.
+        codebooks: the usage of each codebook.
         psnr: mean over the images, in dB.
-        bits_per_pixel: what the indices take as they are.
-        coded_bits_per_pixel: what they take after an ideal entropy coder.
+        bits_per_pixel: bits of the indices as they are.
+        coded_bits_per_pixel: bits of the indices after an ideal entropy coder.
     """
 
     verdict: Verdict
@@ -117,7 +117,7 @@ def _collapse(name: str, usage: CodeUsage) -> str:
 
 
 def _advice(model: VQVAE) -> str:
-    """Say what prevents a collapse, if the model can have it and does not."""
+    """Say how to prevent a collapse, if the model has no upkeep but could have it."""
     if model.quantizer.could_use_upkeep:
         return " To prevent this, start the codes where the data lies (KMeansStart) and revive dead ones (Revival)."
     return ""

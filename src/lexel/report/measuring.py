@@ -1,4 +1,4 @@
-"""Show images to a model: figures over all of them, and the first few as examples to draw."""
+"""Encode and decode images with a model: figures over all of them, and the first few as examples to draw."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from lexel.models import VQVAE
 __all__ = ["Example", "Measurement", "measure"]
 
 MAX_SIDE = 384  # pixels: of a larger image only the centre is measured
-ENOUGH_POSITIONS = 1 << 18  # so many say enough about how often each code is used
+ENOUGH_POSITIONS = 1 << 18  # enough to tell how often each code is used
 LARGE_EXAMPLES, SMALL_EXAMPLES = 4, 12
-SMALL_SIDE = 128  # pixels: a small image is no larger
+SMALL_SIDE = 128  # pixels: the largest side of a small image
 
 
 @dataclass(frozen=True)
 class Example:
-    """An image, and what the model makes of it.
+    """An image, its codes and its reconstruction.
 
     Attributes:
         original: float32 in [0, 1], `(C, H, W)`.
         indices: its codes, `(h, w)` or `(h, w, Q)`.
         reconstruction: `(C, H, W)`.
-        psnr: of the reconstruction as pixels, in dB.
+        psnr: PSNR of the reconstruction in 8-bit pixels, in dB.
     """
 
     original: Tensor
@@ -39,7 +39,7 @@ class Example:
 
     @property
     def error(self) -> Tensor:
-        """Absolute error of each pixel, meaned over the channels, `(H, W)`."""
+        """Absolute error of each pixel, averaged over the channels, `(H, W)`."""
         return (self.original - self.reconstruction).abs().mean(0)
 
     @property
@@ -50,7 +50,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a model does to images.
+    """Figures over all images that a model has encoded and decoded, and examples.
 
     Attributes:
         usages: how often each code of each codebook occurs.
@@ -58,7 +58,7 @@ class Measurement:
         images: how many were measured.
         psnr: mean over the images, in dB.
         positions: how many positions of the grid the images have.
-        pixels: how many pixels.
+        pixels: how many pixels the images have.
     """
 
     usages: tuple[Usage, ...]
@@ -70,17 +70,17 @@ class Measurement:
 
     @property
     def highest_error(self) -> float:
-        """The error that the examples' pictures show in the brightest colour: all but 0.2 % of pixels are below it."""
-        # With the very highest, a single bright edge would leave everything else black.
+        """The error that has the brightest colour in the examples' pictures: 99.8 % of the pixels do not exceed it."""
+        # With the maximum instead, a single bright edge would leave everything else black.
         errors = torch.cat([example.error.flatten() for example in self.examples])
         return max(float(errors.kthvalue(-(-998 * len(errors) // 1000)).values), 1 / 255)
 
 
 @torch.no_grad()
 def measure(model: VQVAE, images: Images) -> Measurement:
-    """Encode and decode the centres of images, evenly spread over all of them, until there are positions enough.
+    """Encode and decode the centres of images, evenly spread over all of them, until there are enough positions.
 
-    One image is held at a time, besides the examples.
+    Besides the examples, only one image is held at a time.
 
     Args:
         model: in eval mode.
@@ -115,7 +115,7 @@ def measure(model: VQVAE, images: Images) -> Measurement:
 
 
 def _spread(model: VQVAE, images: Images, height: int, width: int) -> list[int]:
-    """As many images as should have enough positions, going by the size of the first."""
+    """Return the indices of as many images as should have enough positions, judging by the size of the first."""
     _, first = next(images.readable(range(len(images))))
     one = centre(first, height, width)[0].numel()
     count = min(len(images), max(LARGE_EXAMPLES, ENOUGH_POSITIONS * model.downsampling**2 // one))

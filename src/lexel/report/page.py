@@ -41,18 +41,19 @@ def write_report(
 
     Args:
         run: folder of a run, or of a saved model.
-        out: the file to write; report.html in `run` by default.
-        data: images to show the model, as `lexel.data.images.open_images` takes them; by default those that it was
-            trained on.
-        overwrite: replace `out` even if it is something else than a report.
+        out: the file to write; by default report.html in `run`.
+        data: images for the model to reconstruct, as `lexel.data.images.open_images` takes them; by default those that
+            it was trained on.
+        overwrite: replace `out` even if it is not a report.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
-        FileNotFoundError: there is no model in `run`, or there are no images where they should be.
+        FileNotFoundError: there is no model in `run`, or nothing at the path of the images.
         FileExistsError: `out` exists, is no report, and `overwrite` is not set.
-        ValueError: no image is readable, none is known, or a file of the run is malformed.
+        ValueError: no image is readable, the run does not name its images and there is no `data`, or a file of the run
+            is malformed.
     """
     out = run / REPORT if out is None else out
     if not _is_report(out):
@@ -68,7 +69,7 @@ def write_report(
 
 def paint(report: Report) -> str:
     """Return the page: templates, style and scripts of `web/`, joined into one text."""
-    # Whatever a template writes is escaped, unless it is `Markup`: only the page's own files are.
+    # Everything that a template inserts is escaped unless it is `Markup`, which only the page's own files are.
     environment = Environment(
         loader=FileSystemLoader(WEB), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
@@ -79,7 +80,7 @@ def paint(report: Report) -> str:
         mark=Markup(MARK),
         style=Markup((WEB / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
-        # By the page's own policy the browser runs this script and no other.
+        # The page's own security policy lets the browser run this script and no other.
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         sections=[section.name for section in SECTIONS],
         data={section.name: section.data(report) for section in SECTIONS if section.data},

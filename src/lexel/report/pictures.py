@@ -1,4 +1,4 @@
-"""Pictures as the page holds them: inside the file, without loss."""
+"""Pictures inside the page's file, without loss."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["data_uri", "tiled"]
 
 
 def data_uri(pixels: Tensor) -> str:
-    """Return uint8 `(C, H, W)` as an address that holds the whole picture."""
+    """Return uint8 `(C, H, W)` as a `data:` address that contains the whole picture."""
     file = io.BytesIO()
     Image.fromarray(coloured(pixels).movedim(0, -1).numpy()).save(file, "WEBP", lossless=True, method=3)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def tiled(pictures: Tensor, columns: int) -> Tensor:
-    """Put pictures `(n, C, h, w)` side by side, row by row, as one; black where the last row is not full.
+    """Join pictures `(n, C, h, w)` into one, row by row; it is black where the last row is not full.
 
     Example:
         >>> tiled(torch.ones(5, 3, 4, 6), columns=2).shape

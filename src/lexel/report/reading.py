@@ -1,4 +1,4 @@
-"""Read what a run left on disk, and open the images that its model will be shown."""
+"""Read the files of a run, and open the images for its model to reconstruct."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ __all__ = ["Run", "Source", "open_source", "read_run"]
 
 @dataclass(frozen=True)
 class Run:
-    """What the folder of a run holds. The folder of a saved model alone has no configuration and no metrics.
+    """The content of a run's folder. The folder of a saved model alone has no configuration and no metrics.
 
     Attributes:
-        folder: where it stands.
-        model: in eval mode.
-        config_text: config.yaml as it was written; empty for a model alone.
-        config: what it says.
+        folder: the path of the folder.
+        model: the model, in eval mode.
+        config_text: the text of config.yaml; empty for a model alone.
+        config: the settings in config.yaml.
         metrics: the rows of metrics.csv, each with a step; None for a value that is missing or not finite.
         environment: the versions and dates of the training, of the model and of this page.
     """
@@ -55,17 +55,17 @@ class Run:
 
     @property
     def steps(self) -> int | None:
-        """How many steps the metrics tell of; None without metrics."""
+        """How many steps the metrics cover; None without metrics."""
         return int(self.metrics[-1]["step"] or 0) + 1 if self.metrics else None
 
 
 @dataclass(frozen=True)
 class Source:
-    """The images that the model is shown.
+    """The images for the model to reconstruct.
 
     Attributes:
-        path: where they stand.
-        images: what can be read there.
+        path: the path of the images.
+        images: the images themselves.
         is_training_data: whether the model was trained on them.
     """
 
@@ -75,7 +75,7 @@ class Source:
 
     @property
     def description(self) -> str:
-        """What to call them in a sentence."""
+        """The name of these images within a sentence."""
         return "training images" if self.is_training_data else f"images from “{self.path.name}”"
 
 
@@ -95,8 +95,8 @@ def open_source(run: Run, data: str | Path | None = None) -> Source:
     """Open the images at `data`, or those that the run was trained on.
 
     Raises:
-        FileNotFoundError: nothing stands there.
-        ValueError: there is no image, or no `data` is given and the run does not name its own.
+        FileNotFoundError: there is nothing at that path.
+        ValueError: there is no image, or no `data` is given and the run does not name its images.
     """
     trained_on = Path(str(run.config["data"])) if run.config.get("data") is not None else None
     if data is not None:

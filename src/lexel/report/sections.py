@@ -22,7 +22,7 @@ __all__ = ["MOST_CODES", "SECTIONS", "Report", "Section"]
 
 MOST_CODEBOOKS = 8
 MOST_CODES, UNUSED_CODES = 16384, 48  # of all codebooks together, and of each
-PATCH_PIXELS = 2_000_000  # of all patches: if they are more, the patches are made smaller
+PATCH_PIXELS = 2_000_000  # of all patches together: if they would have more, they are made smaller
 PATCH_SIDE = 32
 SIMILAR, FREQUENT, NEIGHBOURS = 4, 4, 8
 MOST_ROWS = 1000
@@ -30,13 +30,13 @@ MOST_ROWS = 1000
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that the page is made of.
+    """Everything that the page shows.
 
     Attributes:
-        run: what the run left.
-        source: the images that its model was shown.
-        measurement: what the model did to them.
-        findings: how good that is.
+        run: the files of the run.
+        source: the images that its model has reconstructed.
+        measurement: the figures of these reconstructions.
+        findings: the judgement of these figures.
     """
 
     run: Run
@@ -51,8 +51,8 @@ class Section:
 
     Attributes:
         name: its template is `web/NAME.html`; its scripts find their data in `data.NAME`.
-        scripts: the scripts that move it, `web/SCRIPT.js` each, in the order in which they run.
-        data: gives the scripts' data, of whatever JSON can hold.
+        scripts: its scripts, `web/SCRIPT.js` each, in the order in which they run.
+        data: returns the data for the scripts, as JSON can hold it.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Section:
 def _training(report: Report) -> dict[str, Any]:
     rows, quantizer = report.run.metrics, report.run.model.quantizer
     every = max(1, -(-len(rows) // MOST_ROWS))
-    some = rows[(len(rows) - 1) % every :: every]  # the last one in any case
+    some = rows[(len(rows) - 1) % every :: every]  # always includes the last one
     return {
         "every": every,
         "limit": quantizer.codebook_sizes[0] if quantizer.positionwise else None,  # of the perplexity
@@ -129,7 +129,7 @@ def _atlas(table: CodeTable, pixels: int) -> dict[str, Any]:
 
 
 def _changes_picture(changes: Tensor, side: int) -> str:
-    """Draw the changes of all positions: as many columns as the board has; below each other the choices of each row."""
+    """Draw the changes of all positions: a column for each of the board's; below each other the choices of each row."""
     if not changes.numel():
         return ""
     return data_uri(tiled(changes.reshape(side, side, *changes.shape[1:]).transpose(1, 2).flatten(0, 2), side))

@@ -8,7 +8,7 @@ __all__ = ["amount", "counted", "percent"]
 
 
 def amount(number: int) -> str:
-    """Write a number of things; from a thousand millions on, as a power of two.
+    """Write a number; from a thousand million on, as a power of two.
 
     Example:
         >>> amount(16384), amount(2**62)
@@ -28,7 +28,7 @@ def counted(number: int, thing: str) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a share in percent: never 100 % of what is not all, nor 0 % of what is not none.
+    """Write a share in percent: 100 % and 0 % stand only for exactly all and exactly none.
 
     Example:
         >>> percent(0.5), percent(0.99996), percent(0.00001), percent(1)

@@ -49,12 +49,12 @@ def encode_images(model: VQVAE, data: str | Path, *, strict: bool = False) -> tu
 def decode_images(model: VQVAE, tokens: TokenFile, out: Path) -> None:
     """Write the image of every entry of a token file as PNG, in the tree that their names describe (`png_names`).
 
-    A file takes the place of one with the same name, whole or not at all; others in `out` are left alone.
+    An image replaces a file of the same name, whole or not at all; other files in `out` stay.
 
     Args:
-        model: the one that made the tokens, in eval mode.
+        model: the model that made the tokens, in eval mode.
         tokens: what to decode.
-        out: the folder to write into; made when missing.
+        out: the folder to write into; created if it is missing.
 
     Raises:
         ValueError: the tokens do not fit the model.
@@ -76,14 +76,14 @@ def decode_images(model: VQVAE, tokens: TokenFile, out: Path) -> None:
 
 
 def png_names(names: Iterable[str], same: Callable[[str], str] = str) -> dict[str, str]:
-    """Give each name one that ends in .png, other than all others, and at most 255 bytes long between slashes.
+    """Give each image the name of a PNG file: all different, and at most 255 bytes long between slashes.
 
-    The extension makes way for .png. Where that would give two the same name, .png stands after it; where that is taken
-    too, a number before it.
+    .png replaces the extension. Images that would then have the same name keep their extension before .png, and a
+    number comes before .png if even that name is taken.
 
     Args:
-        names: relative paths.
-        same: what two names have in common that mean the same file.
+        names: relative paths of the images.
+        same: a function that returns the same text for names that mean the same file.
 
     Example:
         >>> png_names(["a.jpg", "b.jpg", "b.webp"])
@@ -92,10 +92,10 @@ def png_names(names: Iterable[str], same: Callable[[str], str] = str) -> dict[st
     paths = {name: PurePosixPath(name) for name in names}
     wanted = {name: _shortened(path, path.suffix, ".png") for name, path in paths.items()}
     claims = Counter(same(target) for target in wanted.values())
-    # A folder may be called as an image would be.
+    # A folder may have the name that an image would get.
     taken = {same(str(folder)) for path in paths.values() for folder in path.parents}
     targets = {}
-    for name in sorted(paths, key=lambda name: claims[same(wanted[name])] > 1):  # who shares a name gives way
+    for name in sorted(paths, key=lambda name: claims[same(wanted[name])] > 1):  # those without a rival choose first
         target, number = wanted[name], 1
         if claims[same(target)] > 1:
             target = _shortened(paths[name], "", ".png")
@@ -108,16 +108,16 @@ def png_names(names: Iterable[str], same: Callable[[str], str] = str) -> dict[st
 
 
 def _shortened(path: PurePosixPath, suffix: str, ending: str) -> str:
-    """Put `ending` in the place of `suffix`; the part before it gives up what is too long."""
+    """Replace `suffix` by `ending`, and cut the part before it if the name would be too long."""
     stem = path.name[: len(path.name) - len(suffix)]
     room = LONGEST_NAME - len(ending)
     return str(path.parent / (stem.encode("utf-8", "replace")[:room].decode("utf-8", "ignore") + ending))
 
 
 def _same_name(folder: Path) -> Callable[[str], str]:
-    """Find out whether a folder tells names apart that differ by case or by how their accents are composed.
+    """Find out whether names that differ in case or in the encoding of accents are different files in a folder.
 
-    Not every system does: two images must not become one file there.
+    On some systems they are not, and two images must not become one file there.
     """
     with tempfile.TemporaryDirectory(prefix=".lexel.É.", dir=folder) as probe:
         name = Path(probe).name

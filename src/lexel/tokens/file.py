@@ -34,8 +34,8 @@ class TokenFile:
     Attributes:
         indices: by the image's name, int64 `(h, w)`, with one axis more for several codebooks.
         sizes: by the image's name, (H, W) in pixels.
-        num_embeddings: K of the quantizer that made them.
-        model: fingerprint of the model that made them.
+        num_embeddings: K of the quantizer that made the codes.
+        model: fingerprint of the model that made the codes.
     """
 
     indices: dict[str, Tensor]
@@ -45,7 +45,7 @@ class TokenFile:
 
 
 def fingerprint(model: VQVAE) -> str:
-    """Return a short digest of a model's weights, to tell whether tokens come from it."""
+    """Return a short digest of a model's weights, which shows whether tokens come from this model."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -54,14 +54,14 @@ def fingerprint(model: VQVAE) -> str:
 
 
 def write_tokens(path: Path, tokens: TokenFile) -> None:
-    """Write a token file, whole or not at all. Indices take the smallest integer type that holds K.
+    """Write a token file, whole or not at all. Indices have the smallest integer type that holds K − 1.
 
-    The file is plain safetensors: one tensor an image, under the image's name; the sizes stand in the metadata.
+    The file is plain safetensors: one tensor for each image, under the image's name; the metadata has the sizes.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
-    # K - 1 must fit; torch has few operations on uint16 and wider unsigned types, so they are left out.
+    # uint16 and wider unsigned types are left out, since torch has few operations on them.
     limits = ((torch.uint8, 1 << 8), (torch.int16, 1 << 15), (torch.int32, 1 << 31))
     dtype = next((dtype for dtype, limit in limits if tokens.num_embeddings <= limit), torch.int64)
     metadata = {
@@ -76,11 +76,11 @@ def write_tokens(path: Path, tokens: TokenFile) -> None:
 
 
 def read_tokens(path: Path) -> TokenFile:
-    """Read a token file and check all that it says. Nothing in it can run code.
+    """Read a token file and check its content. Nothing in the file can run code.
 
     Raises:
-        FileNotFoundError: it does not exist.
-        ValueError: it is malformed, its indices are out of range, or a name would leave the folder to decode into.
+        FileNotFoundError: the file does not exist.
+        ValueError: it is malformed, an index is out of range, or an image's name leads out of the output folder.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
@@ -106,7 +106,7 @@ def read_tokens(path: Path) -> TokenFile:
 
 
 def _key(name: str) -> str:
-    """Return what a tensor is called for an image of this name: safetensors keeps one name for itself."""
+    """Return the key of an image's tensor: safetensors reserves one name, which an image may have."""
     return f"./{name}" if name == METADATA else name
 
 

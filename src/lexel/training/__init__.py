@@ -1,1 +1,1 @@
-"""Training runs, their evaluation, and the demo. Needs the extra `lexel[train]`."""
+"""Training runs and their evaluation. Needs the extra `lexel[train]`."""

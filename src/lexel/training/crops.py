@@ -17,15 +17,15 @@ __all__ = ["RandomCrops", "Remaining"]
 class RandomCrops(Dataset[Tensor]):
     """The i-th crop of a training run: float32 `(C, crop, crop)` in [0, 1], a function of the seed and i alone.
 
-    So the same run sees the same crops whatever the number of workers or ranks, and a resumed run goes on where it was.
-    Images smaller than the crop are padded by their edge. Where an image turns out to be unreadable another is drawn in
-    its place: no other crop changes.
+    So a run sees the same crops whatever the number of workers or ranks, and a resumed run goes on where it stopped.
+    Images smaller than the crop are padded by their edge. If an image turns out to be unreadable, another is drawn
+    instead, and no other crop changes.
 
     Args:
         images: where the crops come from.
         crop: side of the crops in pixels.
-        length: how many there are.
-        seed: of the choice.
+        length: number of crops.
+        seed: seed of the choice of images and places.
     """
 
     def __init__(self, images: Images, crop: int, length: int, seed: int) -> None:
@@ -35,7 +35,7 @@ class RandomCrops(Dataset[Tensor]):
         return self.length
 
     def __getitem__(self, index: int) -> Tensor:
-        choice = random.Random(f"{self.seed}/{index}")  # a torch.Generator would use 32 bits of a seed only
+        choice = random.Random(f"{self.seed}/{index}")  # a torch.Generator would use only 32 bits of a seed
         pixels = self.images.first_readable(self._draws(choice))
         height, width = pixels.shape[-2:]
         top = choice.randrange(max(height - self.crop, 0) + 1)
@@ -44,7 +44,7 @@ class RandomCrops(Dataset[Tensor]):
         return F.pad(patch, (0, self.crop - patch.shape[2], 0, self.crop - patch.shape[1]), mode="replicate")
 
     def _draws(self, choice: random.Random) -> Iterator[int]:
-        """Images at random; after a hundred unreadable ones, all in turn, so that it ends."""
+        """Yield images at random, then, after a hundred unreadable ones, all in turn, so that the search ends."""
         count = len(self.images)
         yield from (choice.randrange(count) for _ in range(100))
         start = choice.randrange(count)

@@ -31,8 +31,8 @@ class Evaluation:
         perplexity: exp(entropy) of code usage over the whole set.
         used: how many different codes occur.
         num_embeddings: K, how many there are.
-        bits_per_pixel: with indices of fixed length.
-        entropy_bits_per_pixel: with an ideal entropy coder that knows how often each code occurs.
+        bits_per_pixel: bits of the indices as they are, of fixed length.
+        entropy_bits_per_pixel: bits after an ideal entropy coder that knows how often each code occurs.
         skipped: files that could not be read, with the reason.
     """
 
@@ -95,13 +95,13 @@ def evaluate(model: VQVAE, data: str | Path, *, strict: bool = False) -> Evaluat
 
 @torch.no_grad()
 def audit_model(model: VQVAE, data: str | Path, *, strict: bool = False, positions: int = 1 << 14) -> Audit:
-    """Audit a model's quantizer on what its encoder makes of images, as `lexel.audit` does.
+    """Audit a model's quantizer with `lexel.audit` on the vectors that its encoder gives for images.
 
     Args:
-        model: of any mode.
+        model: in any mode.
         data: as `lexel.data.images.open_images` takes it.
         strict: refuse data with unreadable files instead of skipping them.
-        positions: enough images are read for so many, if there are.
+        positions: how many positions to examine; images are read until they have as many.
 
     Raises:
         FileNotFoundError: `data` does not exist.

@@ -1,4 +1,4 @@
-"""A training run: a folder with its configuration, model, metrics, samples, and a checkpoint to go on from."""
+"""A training run: train a model, and write its configuration, metrics, samples, checkpoint and model into a folder."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def train(
         data: as `lexel.data.images.open_images` takes it.
         out: the run's folder.
         settings: how to train.
-        config: text to keep as config.yaml.
+        config: the text of config.yaml.
         strict: refuse data with unreadable files instead of skipping them.
         overwrite: start anew where a run exists.
         resume: go on with the run in `out`.
@@ -96,7 +96,7 @@ def train(
             (out / ENVIRONMENT).write_text(json.dumps(_environment()), encoding="utf-8")
 
     torch.manual_seed(settings.seed)
-    # Lightning's advice is for those who write training scripts; errors still come through.
+    # Lightning's advice is for authors of training scripts; errors are still shown.
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     trainer = L.Trainer(
@@ -108,7 +108,7 @@ def train(
             CSVMetrics(out / METRICS, from_step=0 if state is None else int(state["global_step"])),
             TensorBoardLogger(out, name="", version=TENSORBOARD),
         ],
-        callbacks=[ProgressBar(), KeepUpToDate(out, images, settings.save_every)],
+        callbacks=[ProgressBar(), SaveRegularly(out, images, settings.save_every)],
         plugins=[WholeCheckpoints()],
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -122,7 +122,7 @@ def train(
 
 
 class ProgressBar(L.Callback):
-    """A line with the step, the time left, and how well it goes."""
+    """A line with the step, the time left, the PSNR and the usage of the codes."""
 
     def __init__(self) -> None:
         self.bar = progress_bar()
@@ -151,7 +151,7 @@ class ProgressBar(L.Callback):
         self.bar.stop()
 
 
-class KeepUpToDate(L.Callback):
+class SaveRegularly(L.Callback):
     """Writes the checkpoint and sample pictures every so many steps, and the model at the end."""
 
     def __init__(self, out: Path, images: Images, every: int) -> None:
@@ -193,12 +193,12 @@ class CSVMetrics(Logger):
 
     @property
     def name(self) -> str:
-        """Nothing is filed under a name."""
+        """Lightning requires a name; the file does not use it."""
         return ""
 
     @property
     def version(self) -> str:
-        """Nothing is filed under a version."""
+        """Lightning requires a version; the file does not use it."""
         return ""
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
@@ -226,7 +226,7 @@ class CSVMetrics(Logger):
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints that replace the one before only once they are whole, and that are read without running code."""
+    """Writes a checkpoint whole before it replaces the one before, and reads it without running code."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write beside the old checkpoint, then rename."""
@@ -292,7 +292,7 @@ def _interrupted_softly(trainer: L.Trainer) -> Iterator[None]:
     def stop(number: int, frame: Any) -> None:
         trainer.should_stop = True
         signal.signal(number, before[signal.Signals(number)])
-        messages.print("stopping after this step; once more to stop at once")
+        messages.print("stopping after this step; press Ctrl-C again to stop at once")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -16,11 +16,11 @@ class Settings:
         steps: optimizer steps.
         batch_size: crops in a step, over all devices.
         crop: side of the random crops in pixels.
-        learning_rate: the highest of the schedule: a short warm-up, then a cosine down to nothing.
-        reconstruction_loss: `"mse"` or `"l1"`, divided by what a constant image would score.
-        seed: of the weights, the crops and everything else that chance decides.
-        precision: of the computation; the quantizer itself computes in float32 at least.
-        devices: how many to train on; `"auto"` takes all accelerators, or one process on CPU.
+        learning_rate: the highest of the schedule: a short warm-up, then a cosine down to zero.
+        reconstruction_loss: `"mse"` or `"l1"`, divided by the loss of the best constant image.
+        seed: seed of the weights, the crops and everything else that is random.
+        precision: precision of the computation; the quantizer itself computes in float32 at least.
+        devices: how many devices to train on; `"auto"` takes all accelerators, or one process on CPU.
         workers: processes that read images beside the training process.
         log_every: steps between rows of metrics.csv.
         save_every: steps between checkpoints and sample pictures.

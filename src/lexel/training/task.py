@@ -24,14 +24,14 @@ from lexel.training.settings import Settings
 __all__ = ["TrainingTask"]
 
 
-# A histogram shows at most so many of the codes that did not occur: there may be 2^62.
+# The most dead codes that a histogram shows: there may be 2^62.
 MOST_DEAD = 1 << 16
 
 
 class TrainingTask(L.LightningModule):
-    """Reconstruct random crops: loss = reconstruction error / that of a constant image + the quantizer's loss.
+    """Reconstruct random crops: loss = reconstruction error / error of a constant image + the quantizer's loss.
 
-    Logged with each row is the usage of the codes over everything since the row before, on all ranks.
+    Each row of the log has the usage of the codes over all steps since the row before, on all ranks.
     """
 
     def __init__(self, model: VQVAE, images: Images, settings: Settings) -> None:
@@ -41,10 +41,10 @@ class TrainingTask(L.LightningModule):
         self.settings = settings
         few = (pixels for _, pixels in islice(images.readable(range(len(images))), 64))
         error = constant_error(few, settings.reconstruction_loss)
-        self.constant_error = max(error, 1e-4)  # data of one colour only has none
+        self.constant_error = max(error, 1e-4)  # it is zero for images of a single colour
 
     def setup(self, stage: str) -> None:
-        """Count the usage of each codebook where the ranks can talk about it."""
+        """Count the usage of each codebook on the device over which the ranks communicate."""
         sizes = self.model.quantizer.codebook_sizes
         self.usages = [Usage(size, device=self.trainer.strategy.root_device) for size in sizes]
 
@@ -65,7 +65,7 @@ class TrainingTask(L.LightningModule):
             "learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"],
         }
         self._count(output, latents)
-        # Not left to Lightning, which adds a row where a run is stopped: a run that was never stopped has none there.
+        # Lightning would add a row wherever a run is stopped, which a run that was never stopped does not have.
         if (self.global_step + 1) % min(self.settings.log_every, self.settings.steps) == 0:
             figures.update(self._usage())
             row = {name: float(value) for name, value in figures.items()}
@@ -82,9 +82,9 @@ class TrainingTask(L.LightningModule):
             usage.update(indices)
 
     def _usage(self) -> dict[str, float]:
-        """Return the figures of all since the last row, and start anew. Every rank must call it.
+        """Return the figures of all steps since the last row, and start counting anew. Every rank must call it.
 
-        Of several codebooks the means, as `Quantized.perplexity` is the geometric mean; of dead codes the sum.
+        Several codebooks are averaged (the perplexity geometrically, as in `Quantized`); their dead codes are added up.
         """
         self._draw_usage()
         found = [usage.compute() for usage in self.usages]
@@ -102,8 +102,8 @@ class TrainingTask(L.LightningModule):
     def _draw_usage(self) -> None:
         for number, usage in enumerate(self.usages):
             _, counts = usage.counts()
-            # Logarithms, or a few frequent codes leave all others in one bar; one more than the count, so that dead
-            # codes have a bar too, at zero.
+            # Logarithms, because a few frequent codes would leave all others in one bar; of the count plus one, so that
+            # dead codes have a bar too, at zero.
             dead = min(usage.num_embeddings - len(counts), MOST_DEAD)
             values = F.pad((counts + 1).double().log2(), (dead, 0))
             name = "log2(1 + uses) of a code" + f", codebook {number}" * (len(self.usages) > 1)
@@ -112,7 +112,7 @@ class TrainingTask(L.LightningModule):
                     logger.experiment.add_histogram(name, values, self.global_step)
 
     def configure_optimizers(self) -> Any:
-        """Adam, with a short warm-up and a cosine down to nothing."""
+        """Use Adam, with a short warm-up and a cosine down to zero."""
         optimizer = torch.optim.Adam(self.parameters(), self.settings.learning_rate, betas=(0.9, 0.99))
         steps = self.settings.steps
 
@@ -123,22 +123,22 @@ class TrainingTask(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        """Crops from the current step on, this rank's share of each batch."""
+        """Load this rank's share of each batch of crops, from the current step on."""
         settings, ranks = self.settings, self.trainer.world_size
         length = settings.steps * settings.batch_size
         crops = RandomCrops(self.images, settings.crop, length, settings.seed)
         sampler = Remaining(self.global_step * settings.batch_size, length, self.global_rank, ranks)
         return DataLoader(crops, settings.batch_size // ranks, sampler=sampler, num_workers=settings.workers)
 
-    # Estimators may draw random numbers: a resumed run must draw those that the whole run would have drawn. And its
-    # next row must tell of everything since the row before, part of which may lie before the checkpoint.
+    # Estimators may draw random numbers: a resumed run must draw the same as a run that was never stopped. And its next
+    # row must cover all steps since the row before, some of which may lie before the checkpoint.
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the state of the random generator, and what was counted since the last row. Every rank must call it."""
         checkpoint["random_state"] = torch.get_rng_state()
         checkpoint["usages"] = [usage.state_dict() for usage in self.usages]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put both back."""
+        """Restore both."""
         torch.set_rng_state(checkpoint["random_state"])
         for usage, state in zip(self.usages, checkpoint["usages"], strict=True):
             usage.load_state_dict(state)

@@ -15,7 +15,7 @@ from lexel.data.images.write import to_pixels
 
 __all__ = ["ImageArray", "open_array"]
 
-MOST_CHANNELS = 4  # a longer axis is not taken for that of the channels, unless the layout is given
+MOST_CHANNELS = 4  # a longer axis does not count as the channel axis, unless the layout is given
 LARGE = 1 << 30  # bytes
 
 
@@ -65,8 +65,8 @@ def open_array(path: Path, channels: int | None, layout: str | None) -> ImageArr
 
     Args:
         path: of a `.npy` or `.npz` file.
-        channels: C, where it must have a certain one.
-        layout: names of its axes; told from the shape when None.
+        channels: the number of channels that the images must have; any when None.
+        layout: names of its axes; inferred from the shape when None.
 
     Raises:
         ValueError: it is damaged, of a wrong type or shape, or it can be read in two ways.
@@ -91,13 +91,13 @@ def open_array(path: Path, channels: int | None, layout: str | None) -> ImageArr
 
 
 def _layout(path: Path, shape: tuple[int, ...], channels: int | None) -> str:
-    """Tell the axes from the shape.
+    """Infer the axes from the shape.
 
     Raises:
-        ValueError: it can be read in two ways, or in none.
+        ValueError: the shape can be read in two ways, or in none.
     """
     if len(shape) == 3:
-        # Whoever asks for grey has not one colour image in mind; nor many of three columns, so HWC stays in doubt.
+        # A request for grey rules out one colour image as CHW; HWC would mean many images of three columns: in doubt.
         others = ("HWC",) if channels == 1 else ("HWC", "CHW")
         one = [layout for layout in others if _plausible(shape, layout) and shape[0] != 1]
         if not one:
@@ -119,13 +119,13 @@ def _layout(path: Path, shape: tuple[int, ...], channels: int | None) -> str:
 
 
 def _plausible(shape: tuple[int, ...], layout: str) -> bool:
-    """Whether the axis of the channels is as short as one, and no longer than a side."""
+    """Return whether the channel axis is short enough for channels, and no longer than a side."""
     height, width, channels = (shape[layout.index(axis)] for axis in "HWC")
     return channels <= min(MOST_CHANNELS, height, width) and (len(shape) == 4 or channels != 2)
 
 
 def _refuse_bomb(archive: ZipFile) -> None:
-    """A small archive must not fill the memory: pictures do not shrink to a hundredth."""
+    """Refuse a small archive that would fill the memory: no pictures compress to a hundredth of their size."""
     (entry,) = archive.infolist()
     if entry.file_size > max(LARGE, 100 * entry.compress_size):
         raise ValueError(f"{entry.compress_size:,} bytes would become {entry.file_size:,}; save it as .npy")

@@ -1,4 +1,4 @@
-"""One image file to pixels."""
+"""Decoding an image file into pixels."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from torch import Tensor
 __all__ = ["MAX_PIXELS", "MODES", "decode", "glance", "is_image", "most_pixels"]
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-MAX_PIXELS = "LEXEL_MAX_PIXELS"  # the environment's, so that workers and ranks that are started anew know it too
+MAX_PIXELS = "LEXEL_MAX_PIXELS"  # an environment variable, so that newly started workers and ranks know it too
 
-# Opening one of these would start another program, Ghostscript.
+# Formats that Pillow opens by starting another program, Ghostscript.
 REFUSED = {"EPS"}
-# Where Pillow's 16-bit grey says for certain that 65535 is white.
+# Formats in which 65535 is certainly white in Pillow's 16-bit grey.
 WHITE_IS_65535 = {"PNG", "PPM", "JPEG2000"}
-# Where more than one image in a file means frames or pages, and not a preview.
+# Formats in which further images of a file are frames or pages, not previews.
 FRAMES = {"AVIF", "FLI", "GIF", "PNG", "TIFF", "WEBP"}
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # TIFF 6.0, section 8 and 19
 WHITE_IS_ZERO, UNSIGNED, SHORT = 0, 1, 3
 
-# A damaged file is read or skipped with its reason; its decoder's warnings would only break the line of progress.
+# A damaged file is read, or skipped with a reason; the decoder's warnings would only break the progress bar.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode(file: Path | IO[bytes], channels: int) -> Tensor:
     """Read an image file as uint8 `(C, H, W)`, upright.
 
-    Grey of more than 8 bits is scaled, where its white is known: the greatest value of an unsigned depth of at most
-    16 bits, and 1 for floats. What lies under transparency is not shown: such an image is laid on white, unless
-    C is 4. Of an animation or of several pages the first is read. EXIF is read for the orientation alone.
+    Grey of more than 8 bits is scaled if its white is known: the greatest value of an unsigned depth of at most 16
+    bits, and 1 for floats. An image with transparency is laid on white, unless C is 4, so that hidden colours do not
+    show. Of an animation or of several pages the first is read. EXIF is read for the orientation alone.
 
     Args:
         file: its path, or its bytes.
@@ -46,7 +46,7 @@ def decode(file: Path | IO[bytes], channels: int) -> Tensor:
 
     Raises:
         ValueError: it is not an image, it has too many pixels (`most_pixels`), or its white is not known.
-        Exception: whatever the decoder of a damaged file raises.
+        Exception: anything that a decoder raises for a damaged file.
     """
     if channels not in MODES:
         raise ValueError(f"image files have 1, 3 or 4 channels, not {channels}")
@@ -67,13 +67,13 @@ def glance(file: Path | IO[bytes]) -> str | None:
     with _opened(file) as image:
         try:
             several = image.format in FRAMES and getattr(image, "is_animated", False)
-        except Exception:  # what follows the first frame is damaged, and not wanted
+        except Exception:  # a later frame is damaged, but only the first is read
             return None
         return "only its first frame is read" if several else None
 
 
 def is_image(file: Path) -> bool:
-    """Say whether a file begins as an image does, whatever its name."""
+    """Return whether a file begins like an image, whatever its name."""
     try:
         glance(file)
     except ValueError as error:
@@ -86,8 +86,8 @@ def is_image(file: Path) -> bool:
 def most_pixels() -> int | None:
     """Return how many pixels an image may have, so that a small file cannot fill the memory.
 
-    Pillow's own limit, `PIL.Image.MAX_IMAGE_PIXELS`, 89,478,485 at first, which takes at most 1.4 GB to decode; the
-    environment variable `LEXEL_MAX_PIXELS` sets another.
+    The default is Pillow's own limit, `PIL.Image.MAX_IMAGE_PIXELS`, 89,478,485, which takes at most 1.4 GB to decode;
+    the environment variable `LEXEL_MAX_PIXELS` sets another.
 
     Raises:
         ValueError: the variable is not a number of pixels.
@@ -107,7 +107,7 @@ def _opened(file: Path | IO[bytes]) -> Iterator[Image.Image]:
     try:
         image = Image.open(file, formats=[name for name in Image.ID if name not in REFUSED])
     except UnidentifiedImageError:
-        raise ValueError("not an image") from None  # the message would name the path, or a place in memory
+        raise ValueError("not an image") from None  # Pillow's message names the path, or an address in memory
     except Image.DecompressionBombError as error:
         raise ValueError(f"{error}; {MAX_PIXELS} can be set higher") from None
     with image:
@@ -119,9 +119,9 @@ def _opened(file: Path | IO[bytes]) -> Iterator[Image.Image]:
 
 
 def _scale_transparency(image: Image.Image) -> None:
-    """Bring the one value that stands for what is not there to eight bits, as the pixels will be.
+    """Scale the value that marks transparent pixels to eight bits, like the pixels themselves.
 
-    Pillow leaves it at the depth of the file, where no pixel has it: what is hidden would appear.
+    Pillow leaves it at the depth of the file, so that no decoded pixel has it and hidden pixels would appear.
     """
     transparent, tiles = image.info.get("transparency"), getattr(image, "tile", None)
     rawmode = tiles[0][3] if image.format == "PNG" and tiles else None
@@ -150,7 +150,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         levels = 255 - levels
     scaled = Image.fromarray(levels)
     transparent = image.info.get("transparency")
-    if isinstance(transparent, int):  # one value of all stands for what is not there
+    if isinstance(transparent, int):  # pixels of this value are transparent
         scaled.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     return scaled
 
@@ -168,7 +168,7 @@ def _white(image: Image.Image) -> int:
 
 
 def _flattened(image: Image.Image, channels: int) -> Image.Image:
-    """Convert to the mode of `channels`, laid on white where the image has transparency and the mode has none."""
+    """Convert to the mode of `channels`; lay transparent images on white if that mode has no transparency."""
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         if image.mode == "La":  # Pillow converts it to LA only
             image = image.convert("LA")
@@ -184,7 +184,7 @@ def _orientation(image: Image.Image) -> int:
     exif = image.info.get("exif", b"")
     try:
         return _orientation_in(exif) or int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a block so malformed says nothing of how to turn the pixels, which are whole
+    except Exception:  # the pixels are whole even if a malformed block does not say how to turn them
         return 1
 
 
@@ -204,7 +204,7 @@ def _orientation_in(exif: bytes) -> int | None:
 
 
 def _upright(pixels: Tensor, orientation: int) -> Tensor:
-    """Turn `(C, H, W)` by the orientation of EXIF 2.3, tag 0x0112."""
+    """Turn `(C, H, W)` upright by its EXIF orientation (EXIF 2.3, tag 0x0112)."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.mT
     if orientation in (2, 3, 6, 7):

@@ -43,7 +43,7 @@ class ImageFiles:
         taken: dict[str, None] = {}
         for file in self.files:
             name = os.fsencode(file.replace(os.sep, "/")).decode("utf-8", "backslashreplace")
-            while name in taken:  # another file may be called as the escape reads
+            while name in taken:  # another file may have the name that the escape spells
                 name = f"{name}~"
             taken[name] = None
         return list(taken)
@@ -54,12 +54,12 @@ class ImageFiles:
 
 @dataclass
 class Found:
-    """What is in a folder.
+    """The content of a folder.
 
     Attributes:
         files: relative paths of all files that are not hidden, sorted by their parts.
         skipped: what cannot be read, with the reason.
-        remarks: what is not read, and why not.
+        remarks: what is left out on purpose, with the reason.
     """
 
     files: list[str] = field(default_factory=list)
@@ -70,11 +70,11 @@ class Found:
 def walk(root: Path) -> Found:
     """List the files of a folder at any depth.
 
-    Links to folders are followed once all other folders are read, and a folder is read once: so a link to a folder
-    above it does no harm, and a file has the same name with and without links beside it.
+    Links to folders are followed after all other folders, and each folder is read once: so a link to a parent folder
+    does no harm, and links do not change the names of files that are reached without them.
 
     Raises:
-        OSError: `root` itself may not be read.
+        OSError: `root` itself cannot be read.
     """
     found = Found()
     folders, links = [""], deque[str]()
@@ -105,7 +105,7 @@ def walk(root: Path) -> Found:
                 (links if entry.is_symlink() else folders).append(name)
             elif S_ISREG(mode):
                 found.files.append(name)
-            else:  # to open a pipe would be to wait for what nobody writes
+            else:  # opening a pipe would wait for data that nobody writes
                 found.skipped[name] = "not a regular file"
     found.files.sort(key=lambda name: Path(name).parts)
     return found

@@ -27,8 +27,8 @@ def psnr(image: Tensor, copy: Tensor) -> float:
 def ssim(image: Tensor, copy: Tensor, tile: int = 512) -> float:
     """Return the mean structural similarity of two images (Wang et al. 2004): windows of 11 × 11, σ = 1.5.
 
-    A window stands on every pixel; beyond the border the image is mirrored. Worked out in tiles: the value is that of
-    the whole image, the memory that of one tile.
+    There is a window around every pixel; beyond the border the image is mirrored. It is computed in tiles: the value is
+    that of the whole image, the memory that of one tile.
 
     Args:
         image: floating in [0, 1], `(C, H, W)`, with H and W at least 11.
@@ -62,7 +62,7 @@ def ssim(image: Tensor, copy: Tensor, tile: int = 512) -> float:
 
 
 def _tiles(length: int, tile: int) -> Iterator[tuple[slice, slice]]:
-    """Cut a side into tiles: each with what its windows reach on both sides, and where in that the tile itself lies."""
+    """Cut a side into tiles: yield each with the margin that its windows reach, and where in that the tile lies."""
     reach = SSIM_WINDOW // 2
     for start in range(0, length, tile):
         stop, first = min(start + tile, length), max(start - reach, 0)
@@ -72,11 +72,12 @@ def _tiles(length: int, tile: int) -> Iterator[tuple[slice, slice]]:
 def constant_error(images: Iterable[Tensor], loss: Literal["mse", "l1"]) -> float:
     """Return the error of the best constant image: each channel's mean over all pixels of all `images`.
 
-    Counted by value, so that it takes no more memory than one image.
+    The pixels are counted by value, so that it takes no more memory than one image.
 
     Args:
         images: uint8 `(C, H, W)`.
-        loss: the mean over all values of the squared error, or of the absolute one, of pixels in [0, 1].
+        loss: `"mse"` for the mean squared error, `"l1"` for the mean absolute error, of pixels in [0, 1]; either is
+            that of the mean image.
 
     Example:
         >>> constant_error([torch.tensor([[[0, 255]]], dtype=torch.uint8)], "mse")
@@ -93,7 +94,7 @@ def constant_error(images: Iterable[Tensor], loss: Literal["mse", "l1"]) -> floa
 
 
 def _counts(values: Tensor) -> Tensor:
-    """How often each value occurs; in pieces, since bincount copies what it counts to eight bytes a value."""
+    """Count each value, in pieces, since bincount makes a copy of eight bytes for each value."""
     counts = torch.zeros(256, dtype=torch.int64)
     for piece in torch.split(values.flatten(), 1 << 20):
         counts += torch.bincount(piece, minlength=256)

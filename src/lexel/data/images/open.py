@@ -1,4 +1,4 @@
-"""What stands at a path, as a set of images."""
+"""Opening whatever stands at a path as a set of images."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["Images", "open_images"]
 
 
 class Images(Examples):
-    """A set of images: uint8 `(C, H, W)` each, with its own name and size, read when asked for.
+    """A set of images: uint8 `(C, H, W)` each, with its own name and size, read when it is needed.
 
     Args:
-        names: relative paths with forward slashes, each another.
+        names: relative paths with forward slashes, all different.
         channels: C.
-        source: as `Examples`.
-        glance: as `Examples`.
-        skipped: as `Examples`.
-        remarks: as `Examples`.
+        source: as for `Examples`.
+        glance: as for `Examples`.
+        skipped: as for `Examples`.
+        remarks: as for `Examples`.
     """
 
     noun = "image"
@@ -47,29 +47,29 @@ class Images(Examples):
 
 
 def open_images(data: str | os.PathLike[str], channels: int | None = None, *, layout: str | None = None) -> Images:
-    """Open a set of images. None is decoded before it is asked for.
+    """Open a set of images. Each is decoded only when it is read.
 
     Args:
         data: a folder of images at any depth; one image; a `.npy` or `.npz` array, `(N, H, W)`, `(N, H, W, C)` or
             `(N, C, H, W)`, uint8, bool, or floating in [0, 1]; or anything local that `datasets.load_dataset` opens (a
             folder or file of Parquet, Arrow, JSON, …), of which the first column of images is taken, from all splits.
-            Links to folders are followed, each folder is read once; hidden files are left out. What a file is, its
-            content says where its name does not. An image of more pixels than `lexel.data.images.decode.most_pixels`
-            allows cannot be read.
-        channels: 1, 3 or 4 to convert to grey, colour, or colour and transparency; as the data has them when None
-            (files count as colour). How files are converted: `lexel.data.images.decode.decode`.
+            Links to folders are followed, each folder is read once; hidden files are left out. If the name of a file
+            does not say its type, its content does. An image of more pixels than
+            `lexel.data.images.decode.most_pixels` allows cannot be read.
+        channels: 1, 3 or 4 to convert to grey, colour, or colour and transparency; by default those of the data (files
+            count as colour). `lexel.data.images.decode.decode` says how files are converted.
         layout: the axes of an array, where its shape can be read in two ways: some of `N`, `C`, `H` and `W`, as in
             `"NHWC"` or `"HWC"`.
 
     Raises:
         FileNotFoundError: nothing stands at `data`.
-        OSError: the folder may not be read.
-        ValueError: there is no image in it, or an array is of another type or shape, or of two possible layouts.
+        OSError: the folder cannot be read.
+        ValueError: there is no image in it, or an array has another type or shape, or two possible layouts.
     """
     path = Path(data)
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
-    most_pixels()  # a limit that is not a number is nobody's image's fault
+    most_pixels()  # raises for a malformed limit, before an image is blamed for it
     if path.is_dir():
         return _open_folder(path, channels)
     if not path.is_file():
@@ -99,7 +99,7 @@ def _open_folder(path: Path, channels: int | None) -> Images:
         try:
             return _open_table(path, [] if saved else tables, channels)
         except ValueError:
-            if not pictured:  # else the tables are about the pictures beside them
+            if not pictured:  # otherwise the tables describe the pictures beside them
                 raise
     if pictured or (not tables and any(is_image(path / name) for name in found.files)):
         files = ImageFiles(str(path), found.files, channels or 3)

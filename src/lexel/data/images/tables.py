@@ -15,7 +15,7 @@ from lexel.data.images.decode import decode, glance
 __all__ = ["TABLES", "ImageColumn", "open_table"]
 
 TABLES = {".parquet": "parquet", ".arrow": "arrow", ".json": "json", ".jsonl": "json", ".csv": "csv"}
-LOOKED_AT = 100  # rows, for one that is not empty
+EXAMINED_ROWS = 100  # of a column, to find an image in it: some rows may be empty or damaged
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class ImageColumn:
 
     Attributes:
         table: a `datasets.Dataset` of that column alone, not decoded: bytes, or a struct of `bytes` and `path`.
-        column: its name.
-        channels: as `decode`.
+        column: the column's name.
+        channels: as for `decode`.
     """
 
     table: Any
@@ -59,8 +59,8 @@ def open_table(path: Path, files: list[str], channels: int) -> ImageColumn:
 
     Args:
         path: a file or folder, as `datasets.load_dataset` or `datasets.load_from_disk` takes it.
-        files: paths in the folder, of Parquet or Arrow, which are all that is read; the whole folder without any.
-        channels: as `decode`.
+        files: Parquet or Arrow files in the folder, if only these are to be read; otherwise empty.
+        channels: as for `decode`.
 
     Raises:
         ImportError: the package `datasets` is missing.
@@ -72,12 +72,12 @@ def open_table(path: Path, files: list[str], channels: int) -> ImageColumn:
         raise ImportError(f"{path} needs the package datasets to open: pip install 'lexel[train]'") from error
 
     verbosity = datasets.logging.get_verbosity()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs on an error is in the error
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # the error itself says what it would log
     try:
         loaded = _load(datasets, path, files)
         table = datasets.concatenate_datasets(list(loaded.values())) if isinstance(loaded, dict) else loaded
         table = table.with_format(None)
-    except Exception as error:  # the package raises many kinds; all mean that there is nothing to read here
+    except Exception as error:  # the package raises many kinds; all mean that nothing can be read here
         raise ValueError(f"no images found in {path}: {reason_of(error)}") from error
     finally:
         datasets.logging.set_verbosity(verbosity)
@@ -86,7 +86,7 @@ def open_table(path: Path, files: list[str], channels: int) -> ImageColumn:
             return ImageColumn(
                 table.select_columns([column]).cast_column(column, datasets.Image(decode=False)), column, channels
             )
-    # What other programs than `datasets` write has no such type: a column of images is one of bytes that are images.
+    # Files of other programs do not have the type `datasets.Image`: look for a column of bytes that are images.
     for column, feature in table.features.items():
         if (isinstance(feature, datasets.Value) and "binary" in feature.dtype) or isinstance(feature, dict):
             images = ImageColumn(table.select_columns([column]), column, channels)
@@ -117,8 +117,8 @@ def _load(datasets: Any, path: Path, files: list[str]) -> Any:
 
 
 def _holds_images(images: ImageColumn) -> bool:
-    """Whether any of the first rows is an image; empty and damaged ones may stand before it."""
-    for index in range(min(len(images), LOOKED_AT)):
+    """Return whether any of the first rows is an image."""
+    for index in range(min(len(images), EXAMINED_ROWS)):
         try:
             images.glance(index)
         except Exception:

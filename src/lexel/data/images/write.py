@@ -1,4 +1,4 @@
-"""Pixels to an image file."""
+"""Writing pixels into an image file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["save_image", "to_pixels"]
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """Turn floating images in [0, 1], of any shape, into uint8, rounded."""
+    """Convert floating images in [0, 1], of any shape, to uint8, with rounding."""
     return (images.detach().clamp(0, 1) * 255).round().to(torch.uint8)
 
 
@@ -22,7 +22,7 @@ def save_image(pixels: Tensor, path: Path) -> None:
     """Write uint8 `(C, H, W)` as an image file, in the format of the path's extension; C is 1, 3 or 4.
 
     Raises:
-        ValueError: there is no image file of C channels.
+        ValueError: C is none of these.
     """
     if len(pixels) not in MODES:
         raise ValueError(f"an image file has 1, 3 or 4 channels, not {len(pixels)}")
