@@ -121,7 +121,7 @@ class TestVectorQuantizePytorch:
     )
     def test_fsq(self, settings: dict[str, int], given: dict[str, int]) -> None:
         theirs = field.FSQ([8, 5, 4, 3], **settings).eval()
-        agree(theirs, theirs.dim, levels=[8, 5, 4, 3], **given)
+        agree(theirs, theirs.dim, format="vqp-fsq", levels=[8, 5, 4, 3], **given)
 
     def test_codes_that_wait_for_k_means_are_refused(self) -> None:
         state = field.VectorQuantize(dim=8, codebook_size=32, kmeans_init=True).state_dict()

@@ -1,0 +1,98 @@
+"""Quantizers that were trained elsewhere, as Lexel's: the same indices and vectors for the same inputs.
+
+    from lexel import migrate
+
+    vq = migrate.load("vqgan.ckpt", metric="euclidean", commitment_cost=0.25)
+
+A state dict holds numbers and no settings. What it does not say is an argument here, and `load` asks for it by name.
+To add a format, write a file in `origins/` and a line in the table of `origins/__init__.py`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+from lexel.migrate._files import read, tensors_in
+from lexel.migrate._formats import check_settings, not_sure, parts_with_counts, recognise
+from lexel.migrate._keys import Keys
+from lexel.migrate.origins import FORMATS
+from lexel.quantizers import Quantizer
+
+__all__ = ["load"]
+
+
+def load(
+    source: str | PathLike[str] | Mapping[str, Any],
+    *,
+    prefix: str | None = None,
+    format: str | None = None,  # noqa: A002 (the word that everybody looks for)
+    channel_dim: int = 1,
+    **settings: Any,
+) -> Quantizer:
+    """Return the Lexel quantizer that a state dict of another package describes, in eval mode.
+
+    It gives the same indices and quantized values for the same inputs, but for rounding. Statistics of moving averages
+    come along, so that after `.train()` the codes go on from where they were. `load` recognises a format by its keys.
+    Where these fit two formats, or leave open what the quantizer does, it loads nothing and says what to add.
+
+    | `format=` | origin | settings that it asks for |
+    |---|---|---|
+    | `"classic"`, `"classic-ema"` | the module with `_embedding.weight`, and its sibling with `_ema_w` | `commitment_cost`; the sibling also `learning` |
+    | `"vqp"`, `"vqp-residual"` | `VectorQuantize` and `ResidualVQ` of vector-quantize-pytorch | `metric`, `commitment_cost`, `learning`; `heads` where several share a table without projections |
+    | `"vqp-sim"` | its `SimVQ` | `commitment_cost` |
+    | `"vqp-lfq"` | its `LFQ` | `commitment_cost`, `spherical`; `heads` for its `num_codebooks` |
+    | `"vqp-fsq"` | its `FSQ` | `levels`; `heads` for its `num_codebooks` |
+    | `"vqgan"` | `quantize.embedding.weight` of taming-transformers, LlamaGen, diffusers' `VQModel` | `metric`, `commitment_cost` |
+    | `"encodec"` | EnCodec, its own package or transformers | |
+    | `"dac"` | the Descript Audio Codec, its own package or transformers | |
+
+    Optional are `estimator`, `regularisers` and `upkeep` of every table, as for `VectorQuantizer`; `dropout` of
+    residual quantizers; `commitment_cost` of the codecs and EnCodec's `learning`, by default the published ones; and
+    `entropy_weight`, `diversity_gamma` and `temperature` of `LFQ`.
+
+    `LFQ` numbers its bits from the other end than `LookupFreeQuantizer`. Where it has no projections of its own, the
+    indices stay the same through a frozen `ProjectedQuantizer` that turns the channels around.
+
+    Args:
+        source: a safetensors file; a file that `torch.save` wrote, of which nothing but tensors is used and nothing is
+            run; or the state dict itself. Of a checkpoint with `"state_dict"` or `"model"` in it, that is taken.
+        prefix: where the quantizer stands within a model, as `"quantize."`; needed where there are several, and to load
+            one part of a larger quantizer. The rest of the model is left aside, and a warning says what that was.
+        format: a name from the table, where the keys fit several formats or none, as those of FSQ do.
+        channel_dim: which axis of the input holds the channels.
+        **settings: what the state dict does not say.
+
+    Raises:
+        FileNotFoundError: `source` does not exist.
+        ImportError: `source` is a safetensors file, and safetensors is not installed.
+        TypeError: a setting is missing, or there is one that such a quantizer does not have.
+        ValueError: no known quantizer is found, or several; its keys fit several formats; it is part of a larger one; a
+            key of the quantizer is unknown or missing, or has an unexpected shape; a k-means start has not happened
+            yet.
+
+    Example:
+        >>> import torch, lexel
+        >>> theirs = {"_embedding.weight": torch.tensor([[0.0, 0.0], [1.0, 1.0]])}
+        >>> vq = load(theirs, commitment_cost=0.25)
+        >>> vq(torch.tensor([[0.9, 0.8]])).indices
+        tensor([1])
+    """  # noqa: E501 (a table)
+    state = tensors_in(source if isinstance(source, Mapping) else read(source))
+    if prefix and not prefix.endswith("."):
+        prefix += "."
+    found, place = recognise(FORMATS, state, prefix, format, settings)
+    check_settings(found, settings)
+    keys = Keys({key: value for key, value in state.items() if key.startswith(place)}, place)
+    aside = state.keys() - keys.tensors.keys()
+    quantizer = found.build(keys, **settings)
+    if keys.tensors:
+        raise ValueError(not_sure(found, place, keys.tensors))
+    if aside:
+        warnings.warn(
+            f"migrate.load: took {found.title} at {place!r}; left aside {parts_with_counts(aside)}", stacklevel=2
+        )
+    quantizer.channel_dim = channel_dim
+    return quantizer.eval()

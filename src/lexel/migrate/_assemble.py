@@ -1,0 +1,108 @@
+"""Lexel quantizers with given numbers in them, for the files of `origins/`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lexel.codebook import Codebook, CosineCodebook, FreeCodebook
+from lexel.learning import EMA, Gradient, Learning
+from lexel.migrate._keys import Keys
+from lexel.quantizers import ProductQuantizer, ProjectedQuantizer, Quantizer, VectorQuantizer
+
+__all__ = ["codebook_for", "convolution", "in_heads", "projected", "require_started", "vector", "with_values"]
+
+
+def vector(
+    codes: Tensor,
+    commitment_cost: float,
+    *,
+    codebook: Codebook = FreeCodebook(),
+    learning: Learning = Gradient(),
+    averages: Sequence[Tensor] = (),
+    embedding_dim: int | None = None,
+    **parts: Any,
+) -> VectorQuantizer:
+    """A vector quantizer with these codes and, if it learns by EMA, these running counts and sums.
+
+    Nothing else here knows what a `VectorQuantizer` looks like inside.
+    """
+    dim = codes.shape[1] if embedding_dim is None else embedding_dim
+    vq = VectorQuantizer(len(codes), dim, commitment_cost, codebook=codebook, learning=learning, **parts)
+    with torch.no_grad():
+        vq.codebook.weight.copy_(codes)
+        if isinstance(learning, EMA):
+            for buffer, value in zip((vq.ema_count, vq.ema_sum), averages, strict=True):
+                buffer.copy_(value)
+        for part in vq.upkeep:
+            for name, buffer in part.named_buffers():
+                if name == "collected":  # codes that came from elsewhere have started
+                    buffer.fill_(len(codes))
+    return vq
+
+
+def with_values(quantizer: Quantizer, values: Mapping[str, Tensor]) -> Quantizer:
+    """The same quantizer with these of its parameters and buffers."""
+    quantizer.load_state_dict({**quantizer.state_dict(), **values})
+    return quantizer
+
+
+def in_heads(quantizer: Quantizer, heads: int) -> Quantizer:
+    """A quantizer that takes several groups of channels, if there are several."""
+    return ProductQuantizer([quantizer], heads=heads) if heads > 1 else quantizer
+
+
+def projected(keys: Keys, quantizer: Quantizer, order: Tensor | None = None) -> Quantizer:
+    """The quantizer between `project_in` and `project_out`, if there are any, with its channels in another order."""
+    if "project_in.weight" not in keys:
+        return quantizer
+    inner = quantizer.embedding_dim
+    order = torch.arange(inner) if order is None else order
+    down = keys.take("project_in.weight", inner, None)
+    up = keys.take("project_out.weight", down.shape[1], inner)
+    maps = {"down.weight": down[order], "up.weight": up[:, order]}
+    bias = "project_in.bias" in keys
+    if bias:
+        maps["down.bias"] = keys.take("project_in.bias", inner)[order]
+        maps["up.bias"] = keys.take("project_out.bias", len(up))
+    return with_values(ProjectedQuantizer(quantizer, len(up), bias=bias), maps)
+
+
+def convolution(keys: Keys, *, bias: bool = True) -> dict[str, Tensor]:
+    """A convolution of width 1, with or without weight normalisation, as weight and bias of a linear map."""
+    for length, direction in (
+        ("weight_g", "weight_v"),
+        ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+    ):
+        if direction in keys:
+            v = keys.take(direction, None, None, 1)
+            weight = F.normalize(v, dim=1) * keys.take(length, len(v), 1, 1)
+            break
+    else:
+        weight = keys.take("weight", None, None, 1)
+    return {"weight": weight.squeeze(2), **({"bias": keys.take("bias", len(weight))} if bias else {})}
+
+
+def codebook_for(metric: str) -> Codebook:
+    """The codebook in which the nearest code by that metric is chosen.
+
+    Raises:
+        ValueError: the metric is neither `"euclidean"` nor `"cosine"`.
+    """
+    if metric not in ("euclidean", "cosine"):
+        raise ValueError(f"migrate.load: metric must be 'euclidean' or 'cosine', got {metric!r}")
+    return CosineCodebook() if metric == "cosine" else FreeCodebook()
+
+
+def require_started(keys: Keys, started: Tensor) -> None:
+    """Refuse codes that the first batch was to make.
+
+    Raises:
+        ValueError: they are not made yet.
+    """
+    if not started.all():
+        raise ValueError(f"migrate.load: the codes of {keys.prefix!r} wait for their k-means start: there are none yet")
