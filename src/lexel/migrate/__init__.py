@@ -85,7 +85,7 @@ def load(
         prefix += "."
     found, place = recognise(FORMATS, state, prefix, format, settings)
     check_settings(found, settings)
-    keys = Keys({key: value for key, value in state.items() if key.startswith(place)}, place)
+    keys = Keys({key: state[key] for key in found.own_keys(state, place)}, place)
     aside = state.keys() - keys.tensors.keys()
     quantizer = found.build(keys, **settings)
     if keys.tensors:

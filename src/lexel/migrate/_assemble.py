@@ -12,9 +12,19 @@ from torch import Tensor
 from lexel.codebook import Codebook, CosineCodebook, FreeCodebook
 from lexel.learning import EMA, Gradient, Learning
 from lexel.migrate._keys import Keys
-from lexel.quantizers import ProductQuantizer, ProjectedQuantizer, Quantizer, VectorQuantizer
+from lexel.quantizers import ProductQuantizer, ProjectedQuantizer, Quantizer, ResidualQuantizer, VectorQuantizer
 
-__all__ = ["codebook_for", "convolution", "in_heads", "projected", "require_started", "vector", "with_values"]
+__all__ = [
+    "codebook_for",
+    "in_heads",
+    "linear_map",
+    "projected",
+    "reordered",
+    "require_started",
+    "residual",
+    "vector",
+    "with_values",
+]
 
 
 def vector(
@@ -51,6 +61,16 @@ def with_values(quantizer: Quantizer, values: Mapping[str, Tensor]) -> Quantizer
     return quantizer
 
 
+def residual(stages: Sequence[Quantizer], dropout: float = 0.0) -> ResidualQuantizer:
+    """A residual quantizer. Of a shared codebook, which is written down once for each stage, there is one."""
+    first, *others = [stage.state_dict() for stage in stages]
+    shared = bool(others) and all(
+        other.keys() == first.keys() and all(torch.equal(first[name], other[name]) for name in first)
+        for other in others
+    )
+    return ResidualQuantizer(stages[:1] if shared else stages, depth=len(stages) if shared else None, dropout=dropout)
+
+
 def in_heads(quantizer: Quantizer, heads: int) -> Quantizer:
     """A quantizer that takes several groups of channels, if there are several."""
     return ProductQuantizer([quantizer], heads=heads) if heads > 1 else quantizer
@@ -72,19 +92,27 @@ def projected(keys: Keys, quantizer: Quantizer, order: Tensor | None = None) -> 
     return with_values(ProjectedQuantizer(quantizer, len(up), bias=bias), maps)
 
 
-def convolution(keys: Keys, *, bias: bool = True) -> dict[str, Tensor]:
-    """A convolution of width 1, with or without weight normalisation, as weight and bias of a linear map."""
+def reordered(quantizer: Quantizer, order: Tensor, scale: float = 1.0) -> Quantizer:
+    """The quantizer with its channels in another order and, if it says so, with codes of another size; frozen."""
+    turn = torch.eye(len(order))[order]
+    turned = ProjectedQuantizer(quantizer, len(order), bias=False)
+    return with_values(turned, {"down.weight": turn / scale, "up.weight": turn.T * scale}).requires_grad_(False)
+
+
+def linear_map(keys: Keys, *, bias: bool = True) -> dict[str, Tensor]:
+    """Weight and bias of a linear map or a convolution of width 1, with or without weight normalisation."""
     for length, direction in (
         ("weight_g", "weight_v"),
         ("parametrizations.weight.original0", "parametrizations.weight.original1"),
     ):
         if direction in keys:
-            v = keys.take(direction, None, None, 1)
-            weight = F.normalize(v, dim=1) * keys.take(length, len(v), 1, 1)
+            width = [1] * (keys.dimensions(direction) - 2)
+            v = keys.take(direction, None, None, *width)
+            weight = F.normalize(v, dim=1) * keys.take(length, len(v), 1, *width)
             break
     else:
-        weight = keys.take("weight", None, None, 1)
-    return {"weight": weight.squeeze(2), **({"bias": keys.take("bias", len(weight))} if bias else {})}
+        weight = keys.take("weight", None, None, *[1] * (keys.dimensions("weight") - 2))
+    return {"weight": weight.flatten(1), **({"bias": keys.take("bias", len(weight))} if bias else {})}
 
 
 def codebook_for(metric: str) -> Codebook:

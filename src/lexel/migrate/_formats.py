@@ -21,6 +21,9 @@ QUESTIONS = {
     "learning": "lexel.EMA(decay), or lexel.Gradient() if the codes are parameters (learnable_codebook)",
     "levels": "the levels of finite scalar quantization, as [8, 5, 5, 5]",
     "metric": "'euclidean', or 'cosine' if codes and inputs are normalised (use_cosine_sim, codebook_l2_norm)",
+    "scales": "the sides of the token maps, coarse to fine, as [1, 2, 3, 4, 5, 6, 8, 10, 13, 16] (v_patch_nums)",
+    "convolution_weight": "the share of the convolutions after upsampling (quant_resi), 0.5 in VAR",
+    "normalised": "whether the codes of the first stage have length 1 (codebook_normalize)",
     "spherical": "whether inputs are projected to the sphere (spherical)",
 }
 # Settings of every table, as `VectorQuantizer` takes them.
@@ -43,6 +46,7 @@ class Format:
         within: pattern of the prefixes under which the marker alone is proof enough.
         parts: pattern of the prefixes under which its own parts stand, which may look like quantizers themselves.
         fits: what else must be true of the marker's tensor.
+        aside: pattern of keys under the prefix that belong to the model around the quantizer.
         needs: a setting without which the format is not considered, as its keys are too few to be proof of it.
         may_be_empty: whether such a quantizer may have no keys at all.
     """
@@ -55,6 +59,7 @@ class Format:
     within: str = ".*"
     parts: str | None = None
     fits: Callable[[Tensor], bool] | None = None
+    aside: str | None = None
     needs: str | None = None
     may_be_empty: bool = False
 
@@ -93,8 +98,12 @@ class Format:
 
     def unknown_keys(self, state: Mapping[str, Tensor], prefix: str) -> list[str]:
         """Keys under the prefix that such a quantizer does not have."""
-        own = [key for key in state if key.startswith(prefix)]
-        return [key for key in own if not re.fullmatch(self.keys, key[len(prefix) :])]
+        return [key for key in self.own_keys(state, prefix) if not re.fullmatch(self.keys, key[len(prefix) :])]
+
+    def own_keys(self, state: Mapping[str, Tensor], prefix: str) -> list[str]:
+        """Keys under the prefix, without those of the model around the quantizer."""
+        inner = [key for key in state if key.startswith(prefix)]
+        return [key for key in inner if self.aside is None or not re.fullmatch(self.aside, key[len(prefix) :])]
 
 
 def recognise(

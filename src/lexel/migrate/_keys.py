@@ -31,6 +31,10 @@ class Keys:
         """The size of a tensor that is still to be taken."""
         return self.tensors[self.prefix + name].shape[axis]
 
+    def dimensions(self, name: str) -> int:
+        """How many axes a tensor has; 0 if it is missing, which `take` complains of."""
+        return self.tensors[self.prefix + name].ndim if name in self else 0
+
     def take(self, name: str, *shape: int | None) -> Tensor:
         """Return a tensor, float32 at least, and count it as used.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lexel.migrate._formats import Format
-from lexel.migrate.origins import classic, dac, encodec, vector_quantize_pytorch, vqgan
+from lexel.migrate.origins import classic, dac, encodec, rq_vae, var, vector_quantize_pytorch, vqgan
 
 __all__ = ["FORMATS"]
 
@@ -13,4 +13,6 @@ FORMATS: tuple[Format, ...] = (
     *dac.FORMATS,
     *classic.FORMATS,
     *vqgan.FORMATS,
+    *var.FORMATS,
+    *rq_vae.FORMATS,
 )

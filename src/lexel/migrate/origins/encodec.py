@@ -1,4 +1,8 @@
-"""EnCodec's residual quantizer, from its own package or from transformers (Défossez et al. 2022, arXiv 2210.13438)."""
+"""EnCodec's quantizer (Défossez et al. 2022, arXiv 2210.13438) and those that have its tables.
+
+These are AudioCraft, SpeechTokenizer, WavTokenizer, X-Codec and Higgs Audio, from their own packages or from
+transformers. Higgs Audio's stages stand between linear maps; transformers' WavTokenizer is one table.
+"""
 
 from __future__ import annotations
 
@@ -8,36 +12,61 @@ from lexel.learning import EMA, Learning
 from lexel.migrate._assemble import projected, require_started, vector
 from lexel.migrate._formats import Format
 from lexel.migrate._keys import Keys
-from lexel.quantizers import Quantizer, ResidualQuantizer
+from lexel.quantizers import Quantizer, ResidualQuantizer, VectorQuantizer
 from lexel.upkeep import Revival
 
 __all__ = ["FORMATS"]
 
+STAGES = r"(vq\.)?(layers|quantizers)\."
+TABLE = r"_?codebook\.(inited|embed|embed_avg|cluster_size)"
 
-def _encodec(
-    keys: Keys, *, commitment_cost: float = 1.0, learning: Learning | None = None, dropout: float = 1.0, **parts: Any
+
+def _table(stage: Keys, commitment_cost: float, parts: dict[str, Any]) -> VectorQuantizer:
+    table = stage.under("_codebook." if "_codebook.embed" in stage else "codebook.")
+    require_started(table, table.take("inited", 1))
+    codes = table.take("embed", None, None)
+    averages = table.take("cluster_size", len(codes)), table.take("embed_avg", *codes.shape)
+    return vector(codes, commitment_cost, averages=averages, **parts)
+
+
+def _residual(
+    keys: Keys,
+    *,
+    commitment_cost: float = 1.0,
+    learning: Learning = EMA(0.99),
+    dropout: float = 1.0,
+    **parts: Any,
 ) -> Quantizer:
-    parts = {"learning": learning or EMA(0.99), "upkeep": Revival(), **parts}
-    keys = keys.under("vq.") if any(key.startswith(f"{keys.prefix}vq.") for key in keys.tensors) else keys
-    stages: list[Quantizer] = []
-    name = "_codebook." if "layers.0._codebook.embed" in keys else "codebook."
-    for stage in keys.stages("layers", f"{name}embed"):
-        table = stage.under(name)
-        require_started(table, table.take("inited", 1))
-        codes = table.take("embed", None, None)
-        averages = table.take("cluster_size", len(codes)), table.take("embed_avg", *codes.shape)
-        stages.append(projected(stage, vector(codes, commitment_cost, averages=averages, **parts)))
+    parts = {"learning": learning, "upkeep": Revival(), **parts}
+    inner = keys.under("vq.") if any(key.startswith(f"{keys.prefix}vq.") for key in keys.tensors) else keys
+    views = [
+        stage
+        for name in ("layers", "quantizers")
+        for table in ("codebook", "_codebook")
+        for stage in inner.stages(name, f"{table}.embed")
+    ]
+    stages = [projected(stage, _table(stage, commitment_cost, parts)) for stage in views]
     return ResidualQuantizer(stages, dropout=dropout)
+
+
+def _single(keys: Keys, *, commitment_cost: float = 1.0, learning: Learning = EMA(0.99), **parts: Any) -> Quantizer:
+    return _table(keys, commitment_cost, {"learning": learning, "upkeep": Revival(), **parts})
 
 
 FORMATS = (
     Format(
         "encodec",
         "EnCodec's residual quantizer",
-        marker=r"(vq\.)?layers\.0\._?codebook\.inited",
-        keys=r"(vq\.)?layers\.\d+\."
-        r"(_?codebook\.(inited|embed|embed_avg|cluster_size)|project_(in|out)\.(weight|bias))",
-        build=_encodec,
-        parts=r"(vq\.)?layers\.",
+        marker=rf"{STAGES}0\._?codebook\.inited",
+        keys=rf"{STAGES}\d+\.({TABLE}|project_(in|out)\.(weight|bias))",
+        build=_residual,
+        parts=STAGES,
+    ),
+    Format(
+        "encodec-single",
+        "WavTokenizer's quantizer, one table of EnCodec's",
+        marker=r"_?codebook\.inited",
+        keys=TABLE,
+        build=_single,
     ),
 )

@@ -1,16 +1,27 @@
-"""vector-quantize-pytorch: `VectorQuantize`, `ResidualVQ`, `SimVQ`, `LFQ`, `FSQ`."""
+"""vector-quantize-pytorch: `VectorQuantize`, `SimVQ`, `LFQ` and their residual and grouped forms, and `FSQ`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lexel.codebook import SimVQ
+from lexel.estimators import RotationTrick
 from lexel.learning import Learning
-from lexel.migrate._assemble import codebook_for, in_heads, projected, require_started, vector, with_values
+from lexel.migrate._assemble import (
+    codebook_for,
+    in_heads,
+    projected,
+    reordered,
+    require_started,
+    residual,
+    vector,
+    with_values,
+)
 from lexel.migrate._formats import Format
 from lexel.migrate._keys import Keys
 from lexel.quantizers import (
@@ -45,11 +56,7 @@ def _residual_vq(
         _tables(stage.under("_codebook."), 1, metric, commitment_cost, learning, parts)[0]
         for stage in keys.stages("layers", "_codebook.embed")
     ]
-    # A shared codebook is written down once for each stage.
-    first, *others = [stage.codebook.weight for stage in stages]
-    shared = bool(others) and all(torch.equal(first, other) for other in others)
-    depth = len(stages) if shared else None
-    return projected(keys, ResidualQuantizer(stages[:1] if shared else stages, depth=depth, dropout=dropout))
+    return projected(keys, residual(stages, dropout))
 
 
 def _tables(
@@ -66,6 +73,15 @@ def _tables(
 
 
 def _sim_vq(keys: Keys, *, commitment_cost: float, **parts: Any) -> Quantizer:
+    return _sim_table(keys, commitment_cost, {"estimator": RotationTrick(), **parts})
+
+
+def _residual_sim_vq(keys: Keys, *, commitment_cost: float, dropout: float = 0.0, **parts: Any) -> Quantizer:
+    stages = [_sim_table(stage, commitment_cost, parts) for stage in keys.stages("layers", "frozen_codebook")]
+    return ResidualQuantizer(stages, dropout=dropout)
+
+
+def _sim_table(keys: Keys, commitment_cost: float, parts: Mapping[str, Any]) -> Quantizer:
     table = keys.take("frozen_codebook", None, None)
     vq = vector(table, commitment_cost, codebook=SimVQ(), **parts)
     return with_values(vq, {"codebook.map.weight": keys.take("code_transform.weight", table.shape[1], table.shape[1])})
@@ -82,24 +98,39 @@ def _lfq(
     temperature: float = 0.01,
 ) -> Quantizer:
     bits = len(keys.take("mask", None))
-    kind = BinarySphericalQuantizer if spherical else LookupFreeQuantizer
-    each = kind(
-        bits,
-        commitment_cost,
-        entropy_weight=entropy_weight,
-        diversity_gamma=diversity_gamma,
-        temperature=temperature,
-    )
+    each = _bits(bits, commitment_cost, spherical, entropy_weight, diversity_gamma, temperature)
     if "project_in.weight" in keys:
         heads = keys.size("project_in.weight", 0) // bits
     # Its first channel is the most significant bit.
-    turned = torch.arange(heads * bits).reshape(heads, bits).flip(1).flatten()
-    quantizer = projected(keys, in_heads(each, heads), turned)
-    if isinstance(quantizer, ProjectedQuantizer):
-        return quantizer
-    turn = torch.eye(heads * bits)[turned]
-    quantizer = ProjectedQuantizer(quantizer, heads * bits, bias=False)
-    return with_values(quantizer, {"down.weight": turn, "up.weight": turn.T}).requires_grad_(False)
+    reversed_bits = torch.arange(heads * bits).reshape(heads, bits).flip(1).flatten()
+    quantizer = projected(keys, in_heads(each, heads), reversed_bits)
+    return quantizer if isinstance(quantizer, ProjectedQuantizer) else reordered(quantizer, reversed_bits)
+
+
+def _residual_lfq(
+    keys: Keys,
+    *,
+    commitment_cost: float,
+    spherical: bool,
+    dropout: float = 0.0,
+    entropy_weight: float = 0.1,
+    diversity_gamma: float = 1.0,
+    temperature: float = 0.01,
+) -> Quantizer:
+    stages: list[Quantizer] = []
+    for number, stage in enumerate(keys.stages("layers", "mask")):
+        bits = len(stage.take("mask", None))
+        each = _bits(bits, commitment_cost, spherical, entropy_weight, diversity_gamma, temperature)
+        stages.append(reordered(each, torch.arange(bits).flip(0), scale=2.0**-number))
+    return projected(keys, ResidualQuantizer(stages, dropout=dropout))
+
+
+def _bits(
+    bits: int, commitment_cost: float, spherical: bool, entropy_weight: float, gamma: float, temperature: float
+) -> Quantizer:
+    return (BinarySphericalQuantizer if spherical else LookupFreeQuantizer)(
+        bits, commitment_cost, entropy_weight=entropy_weight, diversity_gamma=gamma, temperature=temperature
+    )
 
 
 def _are_bit_values(mask: Tensor) -> bool:
@@ -112,6 +143,16 @@ def _fsq(keys: Keys, *, levels: Sequence[int], heads: int = 1) -> Quantizer:
     if "project_in.weight" in keys:
         heads = keys.size("project_in.weight", 0) // each.embedding_dim
     return projected(keys, in_heads(each, heads))
+
+
+def _grouped(build: Callable[..., Quantizer], marker: str) -> Callable[..., Quantizer]:
+    """The same in groups of channels, `rvqs.0.` and so on."""
+
+    @functools.wraps(build)
+    def build_groups(keys: Keys, **settings: Any) -> Quantizer:
+        return ProductQuantizer([build(group, **settings) for group in keys.stages("rvqs", marker)])
+
+    return build_groups
 
 
 PACKAGE = "vector-quantize-pytorch's"
@@ -139,6 +180,40 @@ FORMATS = (
         marker=r"frozen_codebook",
         keys=r"frozen_codebook|code_transform\.weight",
         build=_sim_vq,
+    ),
+    Format(
+        "vqp-residual-sim",
+        f"{PACKAGE} ResidualSimVQ",
+        marker=r"layers\.0\.frozen_codebook",
+        keys=r"layers\.\d+\.(frozen_codebook|code_transform\.weight)",
+        build=_residual_sim_vq,
+        parts=r"layers\.",
+    ),
+    Format(
+        "vqp-residual-lfq",
+        f"{PACKAGE} ResidualLFQ",
+        marker=r"layers\.0\.mask",
+        keys=rf"layers\.\d+\.mask|{PROJECTIONS}",
+        build=_residual_lfq,
+        parts=r"layers\.",
+        fits=_are_bit_values,
+    ),
+    Format(
+        "vqp-grouped-residual",
+        f"{PACKAGE} GroupedResidualVQ",
+        marker=r"rvqs\.0\.layers\.0\._codebook\.initted",
+        keys=rf"rvqs\.\d+\.(layers\.\d+\.{TABLE}|{PROJECTIONS})",
+        build=_grouped(_residual_vq, "layers.0._codebook.embed"),
+        parts=r"rvqs\.",
+    ),
+    Format(
+        "vqp-grouped-residual-lfq",
+        f"{PACKAGE} GroupedResidualLFQ",
+        marker=r"rvqs\.0\.layers\.0\.mask",
+        keys=rf"rvqs\.\d+\.(layers\.\d+\.mask|{PROJECTIONS})",
+        build=_grouped(_residual_lfq, "layers.0.mask"),
+        parts=r"rvqs\.",
+        fits=_are_bit_values,
     ),
     Format(
         "vqp-lfq",
