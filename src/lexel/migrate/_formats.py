@@ -215,7 +215,7 @@ def _nothing_found(
         (known,) = candidates
         empty = " Without projections it has no tensors: build it yourself." if known.may_be_empty else ""
         return (
-            f"migrate.load: no {known.title}{where}: no key {known.marker!r} stands there.{empty} The state dict has "
+            f"migrate.load: {known.title} was not found{where}: no key matches {known.marker!r}.{empty} The state dict has "
             f"{listed(state) if state else 'no keys'}"
         )
     known_ones = ", ".join(each.title for each in formats)

@@ -41,6 +41,7 @@ __all__ = ["FORMATS"]
 def _vector_quantize(
     keys: Keys, *, metric: str, commitment_cost: float, learning: Learning, heads: int = 1, **parts: Any
 ) -> Quantizer:
+    parts = {"estimator": RotationTrick(), **parts}
     tables = _tables(keys.under("_codebook."), None, metric, commitment_cost, learning, parts)
     if "project_in.weight" in keys and len(tables) == 1:
         heads = keys.size("project_in.weight", 0) // tables[0].embedding_dim
