@@ -18,7 +18,22 @@ class Learning(Configurable, abstract=True):
 
 @dataclass(frozen=True)
 class Gradient(Learning):
-    """By gradient descent on the codebook loss ‖sg[z] − e‖² (van den Oord et al. 2017, eq. 3, second term)."""
+    """By gradient descent on the codebook loss ‖sg[z] − e‖² (van den Oord et al. 2017, eq. 3, second term).
+
+    Attributes:
+        weight: of the codebook loss, not negative; 1 in the paper. Implementations that put β on this term instead of
+            the commitment (taming-transformers' "legacy" loss, Chameleon, Janus) have `weight=β` and
+            `commitment_cost=1`.
+
+    Raises:
+        ValueError: the weight is negative or not finite.
+    """
+
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < float("inf"):
+            raise ValueError(f"Gradient: weight must be finite and not negative, got {self.weight}")
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -139,7 +141,7 @@ class TestCodecs:
                 return total, torch.stack(indices, -1)
 
         theirs, z = Theirs(), torch.randn(2, 10, 30)
-        ours = migrate.load({f"quantizer.{name}": value for name, value in theirs.state_dict().items()})
+        ours = migrate.load({f"quantizer.{name}": value for name, value in theirs.state_dict().items()}, format="dac")
         quantized, indices = theirs(z)
         assert torch.equal(ours(z).indices, indices)
         torch.testing.assert_close(ours(z).quantized, quantized)
@@ -291,5 +293,71 @@ class BigCodec(nn.Module):
 def test_bigcodec(code_dim: int, depth: int) -> None:
     theirs, z = BigCodec(10, code_dim, depth), torch.randn(2, 10, 30)
     ours = migrate.load({f"quantizer.{key}": value for key, value in theirs.state_dict().items()})
+    agree(ours, theirs, z)
+    gradients_agree(ours, theirs, z)
+
+
+def test_cosyvoice() -> None:
+    """The tokenizer of CosyVoice 2 gives indices; its eight levels of three are what there is of vectors."""
+    project = nn.Linear(20, 8)
+    state = {f"quantizer._codebook.project_down.{key}": value for key, value in project.state_dict().items()}
+    ours, z = migrate.load(state, channel_dim=-1), 2 * torch.randn(3, 30, 20)
+
+    def theirs(z: Tensor) -> tuple[Tensor, Tensor]:
+        levels = (torch.tanh(project(z).float()) * 0.9990000128746033).round()
+        return levels, ((levels + 1) * 3 ** torch.arange(8)).sum(-1).long()
+
+    agree(ours, theirs, z)
+    mask = torch.rand(3, 30) < 0.5
+    assert not ours(z, mask).quantized[~mask].any()
+
+
+@pytest.mark.parametrize("scales", [[1, 2, 4, 6], [(1, 1), (2, 4), (3, 8)]], ids=str)
+def test_infinity(scales: list[Any]) -> None:
+    """Signs of the unit vector at each scale; the first channel is the most significant bit."""
+    height, width = (scales[-1], scales[-1]) if isinstance(scales[-1], int) else scales[-1]
+    values = 2 ** torch.arange(9, -1, -1)
+
+    def theirs(z: Tensor) -> tuple[Tensor, Tensor]:
+        total, indices = torch.zeros_like(z), []
+        for scale in scales:
+            tokens = F.interpolate((z - total).unsqueeze(2), (1, *_pair(scale)), mode="area")
+            positive = tokens > 0
+            indices.append((positive * values.reshape(1, -1, 1, 1, 1)).sum(1).flatten(1))
+            e = torch.where(positive, 1.0, -1.0) / math.sqrt(10)
+            total = total + F.interpolate(e, (1, height, width), mode="trilinear").squeeze(2)
+        return total, torch.cat(indices, 1)
+
+    state = {"quantizer.lfq.mask": values}
+    ours = migrate.load(state, scales=scales)
+    agree(ours, theirs, torch.randn(2, 10, height, width))
+    with pytest.raises(TypeError, match=r"found Infinity's multi-scale quantizer.* Give scales="):
+        migrate.load(state)
+    single = {"commitment_cost": 0.25, "spherical": True}
+    with pytest.raises(TypeError, match="Infinity"):  # one scale of it is not what was trained
+        migrate.load(state, **single)
+    with pytest.raises(ValueError, match=r"not sure what stands at prefix='quantizer\.'.*layernorm.weight"):
+        migrate.load({**state, "quantizer.layernorm.weight": torch.ones(10)}, scales=scales)
+
+
+def _pair(scale: int | tuple[int, int]) -> tuple[int, int]:
+    return (scale, scale) if isinstance(scale, int) else scale
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_legacy_weight_of_taming_transformers(metric: str) -> None:
+    """Its beta weighs the codebook loss, by what its authors call a bug that they keep."""
+    codes, z = nn.Parameter(torch.randn(32, 8)), torch.randn(3, 5, 5, 8)
+    state = {"quantize.embedding.weight": codes.detach()}
+    learning = lexel.Gradient(weight=0.25)
+    ours = migrate.load(state, metric=metric, commitment_cost=1.0, learning=learning, channel_dim=-1)
+
+    def theirs(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rows, table = (z, codes) if metric == "euclidean" else (F.normalize(z, dim=-1), F.normalize(codes, dim=-1))
+        indices = nearest(rows, table)
+        e = table[indices]
+        loss = F.mse_loss(e.detach(), rows) + 0.25 * F.mse_loss(e, rows.detach())
+        return straight_through(rows, e), indices, loss
+
     agree(ours, theirs, z)
     gradients_agree(ours, theirs, z)

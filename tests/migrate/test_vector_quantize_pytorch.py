@@ -115,7 +115,7 @@ def test_lfq(settings: dict[str, Any], given: dict[str, int], spherical: bool) -
 )
 def test_fsq(settings: dict[str, int], given: dict[str, int]) -> None:
     theirs = field.FSQ([8, 5, 4, 3], **settings).eval()
-    agree(theirs, theirs.dim, format="vqp-fsq", levels=[8, 5, 4, 3], **given)
+    agree(theirs, theirs.dim, format="vqp-fsq", levels=[8, 5, 4, 3], symmetric=False, **given)
 
 
 def test_codes_that_wait_for_k_means_are_refused() -> None:
@@ -186,7 +186,7 @@ def test_gradients_of_sim_vq() -> None:
 @pytest.mark.parametrize("dim", [4, 10])
 def test_gradients_of_fsq(dim: int) -> None:
     theirs = field.FSQ([8, 5, 4, 3], dim=dim).train()
-    ours = migrate.load(theirs.state_dict(), channel_dim=-1, format="vqp-fsq", levels=[8, 5, 4, 3])
+    ours = migrate.load(theirs.state_dict(), channel_dim=-1, format="vqp-fsq", levels=[8, 5, 4, 3], symmetric=False)
     agreement.gradients_agree(ours, theirs, torch.randn(6, 50, dim))
 
 
@@ -196,3 +196,47 @@ def test_gradients_of_lfq(dim: int, spherical: bool) -> None:
     theirs = field.LFQ(codebook_size=64, dim=dim, spherical=spherical).train()
     ours = migrate.load(theirs.state_dict(), channel_dim=-1, commitment_cost=0.25, spherical=spherical)
     agreement.gradients_agree(ours, task(theirs), torch.randn(6, 50, dim))
+
+
+@pytest.mark.parametrize("dim", [4, 10])
+def test_symmetric_fsq(dim: int) -> None:
+    theirs = field.FSQ([8, 5, 4, 2], dim=dim, preserve_symmetry=True)
+    ours = agree(theirs.eval(), dim, format="vqp-fsq", levels=[8, 5, 4, 2], symmetric=True)
+    agreement.gradients_agree(ours, theirs.train(), torch.randn(6, 50, dim))
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("dim", [4, 10])
+def test_residual_fsq(dim: int, depth: int) -> None:
+    theirs = field.ResidualFSQ(levels=[8, 5, 4, 3], dim=dim, num_quantizers=depth)
+    settings = {"format": "vqp-residual-fsq", "levels": [8, 5, 4, 3], "depth": depth}
+    ours = agree(theirs.eval(), dim, **settings)
+    agreement.gradients_agree(ours, theirs.train(), torch.randn(6, 50, dim))
+
+
+def test_grouped_residual_fsq() -> None:
+    theirs = field.GroupedResidualFSQ(dim=10, groups=2, num_quantizers=3, levels=[8, 5, 4]).eval()
+    ours = migrate.load(theirs.state_dict(), channel_dim=-1, levels=[8, 5, 4], depth=3)
+    agreement.agree(ours, Grouped(theirs), torch.randn(6, 50, 10))
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_residual_fsq_as_it_was(depth: int) -> None:
+    """Before its levels were symmetric: the input is bounded as each stage bounds its own, and units are (L - 1)^-q."""
+    stage, levels = field.FSQ([5, 4, 3]), torch.tensor([5, 4, 3])
+
+    def theirs(z: Tensor) -> tuple[Tensor, Tensor]:
+        half = (levels - 1) * 1.001 / 2
+        offset = torch.where(levels % 2 == 0, 0.5, 0.0)
+        remainder = torch.tanh(z + torch.atanh(offset / half)) * half - offset
+        total, indices = 0.0, []
+        for number in range(depth):
+            scale = (levels - 1.0) ** -number
+            quantized, chosen = stage(remainder / scale)
+            remainder, total = remainder - (quantized * scale).detach(), total + quantized * scale
+            indices.append(chosen)
+        return total, torch.stack(indices, -1)
+
+    ours = migrate.load({}, format="xcodec2", levels=[5, 4, 3], depth=depth, channel_dim=-1)
+    agreement.agree(ours, theirs, torch.randn(6, 50, 3))
+    agreement.gradients_agree(ours, theirs, torch.randn(6, 50, 3))

@@ -99,7 +99,7 @@ class TestIndices:
                 family(wrong)
 
     def test_bounds_that_are_none(self) -> None:
-        with pytest.raises(ValueError, match="bound must be 'tan' or 'artanh', got 'tanh'"):
+        with pytest.raises(ValueError, match="bound must be one of 'tan', 'artanh', 'symmetric', 'clamp', got 'tanh'"):
             lexel.FiniteScalarQuantizer([5], bound="tanh")
         for level in (2, 1001):
             with pytest.raises(

@@ -15,6 +15,7 @@ from lexel.migrate._keys import Keys
 from lexel.quantizers import ProductQuantizer, ProjectedQuantizer, Quantizer, ResidualQuantizer, VectorQuantizer
 
 __all__ = [
+    "are_bit_values",
     "codebook_for",
     "in_heads",
     "linear_map",
@@ -134,3 +135,8 @@ def require_started(keys: Keys, started: Tensor) -> None:
     """
     if not started.all():
         raise ValueError(f"migrate.load: the codes of {keys.prefix!r} wait for their k-means start: there are none yet")
+
+
+def are_bit_values(mask: Tensor) -> bool:
+    """Whether these are the powers of two that LFQ keeps as the values of its bits, largest first."""
+    return mask.dtype == torch.int64 and mask.ndim == 1 and mask.tolist() == [2**i for i in range(len(mask))][::-1]

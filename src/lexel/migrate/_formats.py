@@ -18,12 +18,16 @@ __all__ = ["Format", "check_settings", "listed", "not_sure", "parts_with_counts"
 # How to find out what a state dict does not say, for the error that asks for it.
 QUESTIONS = {
     "commitment_cost": "the weight of the commitment term (commitment_cost, beta, commitment_weight)",
+    "depth": "how many stages there are (num_quantizers)",
+    "groups": "in how many groups the codes are (num_codevector_groups)",
     "learning": "lexel.EMA(decay), or lexel.Gradient() if the codes are parameters (learnable_codebook)",
     "levels": "the levels of finite scalar quantization, as [8, 5, 5, 5]",
     "metric": "'euclidean', or 'cosine' if codes and inputs are normalised (use_cosine_sim, codebook_l2_norm)",
     "scales": "the sides of the token maps, coarse to fine, as [1, 2, 3, 4, 5, 6, 8, 10, 13, 16] (v_patch_nums)",
     "convolution_weight": "the share of the convolutions after upsampling (quant_resi), 0.5 in VAR",
     "normalised": "whether the codes of the first stage have length 1 (codebook_normalize)",
+    "strides": "the stride of each stage, as [8, 4, 2, 1] (vq_strides)",
+    "symmetric": "whether the levels are symmetric about zero (preserve_symmetry)",
     "spherical": "whether inputs are projected to the sphere (spherical)",
 }
 # Settings of every table, as `VectorQuantizer` takes them.
@@ -215,13 +219,12 @@ def _nothing_found(
         (known,) = candidates
         empty = " Without projections it has no tensors: build it yourself." if known.may_be_empty else ""
         return (
-            f"migrate.load: {known.title} was not found{where}: no key matches {known.marker!r}.{empty} The state dict has "
-            f"{listed(state) if state else 'no keys'}"
+            f"migrate.load: {known.title} was not found{where}: no key matches {known.marker!r}.{empty} The state dict "
+            f"has {listed(state) if state else 'no keys'}"
         )
-    known_ones = ", ".join(each.title for each in formats)
     return (
-        f"migrate.load: no quantizer that is known{where}. Known are {known_ones}; the state dict has "
-        f"{listed(state) if state else 'no keys'}"
+        f"migrate.load: no quantizer that is known{where}. The state dict has {listed(state) if state else 'no keys'}. "
+        f"Known formats are {', '.join(each.name for each in formats)}; format= takes one of them"
     )
 
 

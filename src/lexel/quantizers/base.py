@@ -127,6 +127,11 @@ class Quantizer(nn.Module, Configurable, abstract=True):
         """How many different values each index of a position takes, in their order."""
         return (self.num_embeddings,)
 
+    @property
+    def output_dim(self) -> int:
+        """How many channels `quantized` has: D, with few exceptions."""
+        return self.embedding_dim
+
     def reset_parameters(self) -> None:
         """Start afresh, with the state of a new quantizer of the same settings: what follows a module's `to_empty`."""
         self.load_state_dict(from_config(self.config).state_dict())
@@ -158,7 +163,8 @@ class Quantizer(nn.Module, Configurable, abstract=True):
         indices = result.indices.reshape(*z.shape[:-1], *self.index_shape)
         if valid is not None:
             indices = torch.where(valid.reshape(*valid.shape, *[1] * len(self.index_shape)), indices, -1)
-        return replace(result, quantized=result.quantized.reshape(z.shape), indices=indices)
+        quantized = result.quantized.reshape(*z.shape[:-1], self.output_dim)
+        return replace(result, quantized=quantized, indices=indices)
 
     def lookup_positions(self, indices: Tensor) -> Tensor:
         """Return `(*positions, D)` for int64 indices `(*positions, *index_shape)`, zero where they are −1."""
@@ -166,7 +172,7 @@ class Quantizer(nn.Module, Configurable, abstract=True):
         indices = indices.reshape(positions.numel(), *self.index_shape)
         absent = (indices < 0).reshape(len(indices), math.prod(self.index_shape)).all(1, keepdim=True)
         rows = torch.where(absent, 0, self.lookup_rows(indices.clamp_min(0)))
-        return rows.reshape(*positions, self.embedding_dim)
+        return rows.reshape(*positions, self.output_dim)
 
     def check_indices(self, indices: Tensor) -> None:
         """Refuse indices that no position can have.
@@ -189,8 +195,9 @@ class Quantizer(nn.Module, Configurable, abstract=True):
             inputs: floating, two or more dimensions, `embedding_dim` channels at `channel_dim`: `(B, D)`, `(B, D, T)`,
                 `(B, D, H, W)`, `(B, D, T, H, W)` and so on. Any strides. Everything is computed in float32 at least,
                 whatever the dtype of the inputs and whatever autocast says.
-            mask: bool, the inputs' shape without the channel axis; False marks padding, which passes through unchanged,
-                has index −1, and counts in no loss, statistic or perplexity.
+            mask: bool, the inputs' shape without the channel axis; False marks padding, which passes through unchanged
+                (or is zero, where the output has other channels), has index −1, and counts in no loss, statistic or
+                perplexity.
 
         Returns:
             A `Quantized`. For an empty batch its loss is zero and nothing else changes.
@@ -211,7 +218,8 @@ class Quantizer(nn.Module, Configurable, abstract=True):
             result = self.quantize_positions(z, mask)
         quantized = result.quantized.to(inputs.dtype)
         if mask is not None:
-            quantized = torch.where(mask.unsqueeze(-1), quantized, rows)
+            padding = rows if self.output_dim == self.embedding_dim else 0
+            quantized = torch.where(mask.unsqueeze(-1), quantized, padding)
         return replace(result, quantized=quantized.movedim(-1, self.channel_dim).contiguous())
 
     def lookup(self, indices: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,7 @@ class MultiScaleResidualQuantizer(Quantizer):
         convolutions: how many convolutions there are, evenly shared between the scales; 0 for none, 4 in VAR. Or the
             number of each scale's convolution, from 0, as `[0, 0, 1]`.
         convolution_weight: ρ, in [0, 1].
+        upsampling: `"bicubic"` or, as in Infinity (arXiv 2412.04431), `"bilinear"`.
         quantizer_weight: the weight of the quantizer's own loss, meaned over the scales.
         channel_dim: which axis of the input holds the channels: 1 or −1.
 
@@ -73,6 +75,7 @@ class MultiScaleResidualQuantizer(Quantizer):
         *,
         convolutions: int | Sequence[int] = 4,
         convolution_weight: float = 0.5,
+        upsampling: Literal["bicubic", "bilinear"] = "bicubic",
         quantizer_weight: float = 0.0,
         channel_dim: int = 1,
     ) -> None:
@@ -106,6 +109,9 @@ class MultiScaleResidualQuantizer(Quantizer):
         ):
             if not 0 <= value <= most or value == math.inf:
                 raise ValueError(f"{name}: {argument} must be in [0, {most}], got {value}")
+        if upsampling not in ("bicubic", "bilinear"):
+            raise ValueError(f"{name}: upsampling must be 'bicubic' or 'bilinear', got {upsampling!r}")
+        self.upsampling = upsampling
         self.quantizer = quantizer
         self.commitment_cost = float(commitment_cost)
         self.convolution_weight = float(convolution_weight)
@@ -193,7 +199,7 @@ class MultiScaleResidualQuantizer(Quantizer):
         """φ(up(tokens)), `(B, D, H, W)`, of tokens `(B, h, w, D)`."""
         h = tokens.permute(0, 3, 1, 2)
         if self.sizes[scale] != self.sizes[-1]:
-            h = F.interpolate(h, self.sizes[-1], mode="bicubic")
+            h = F.interpolate(h, self.sizes[-1], mode=self.upsampling)
         if not len(self.phi):
             return h
         return torch.lerp(h, self.phi[self._convolution_of[scale]](h), self.convolution_weight)

@@ -49,6 +49,11 @@ class ProductQuantizer(Composite):
         channels = heads * sum(group.embedding_dim for group in groups)
         super().__init__(groups, groups, channels, channel_dim, heads)
 
+    @property
+    def output_dim(self) -> int:
+        """How many channels `quantized` has."""
+        return self.heads * sum(group.output_dim for group in self.parts)
+
     def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
         if valid is not None:
             valid = valid.unsqueeze(-1).expand(*valid.shape, self.heads)

@@ -32,6 +32,8 @@ class ProjectedQuantizer(Quantizer):
         quantizer: any quantizer of single positions.
         embedding_dim: D, the input's channels.
         bias: whether the maps have one.
+        back: whether there is a map back. Without it, `quantized` has the quantizer's own channels, as the tokenizer of
+            CosyVoice 2 (arXiv 2412.10117) has them, whose indices go on and whose vectors do not.
         channel_dim: which axis of the input holds the channels.
 
     Raises:
@@ -45,13 +47,27 @@ class ProjectedQuantizer(Quantizer):
         (torch.Size([2, 256, 7]), torch.Size([2, 7]), 1000)
     """
 
-    def __init__(self, quantizer: Quantizer, embedding_dim: int, *, bias: bool = True, channel_dim: int = 1) -> None:
+    def __init__(
+        self,
+        quantizer: Quantizer,
+        embedding_dim: int,
+        *,
+        bias: bool = True,
+        back: bool = True,
+        channel_dim: int = 1,
+    ) -> None:
         check_parts(type(self).__name__, [quantizer], "use two of these")
         super().__init__(quantizer.num_embeddings, embedding_dim, channel_dim)
         self.bias = bias
         self.quantizer = quantizer
         self.down = nn.Linear(embedding_dim, quantizer.embedding_dim, bias)
-        self.up = nn.Linear(quantizer.embedding_dim, embedding_dim, bias)
+        self.back = back
+        self.up = nn.Linear(quantizer.output_dim, embedding_dim, bias) if back else nn.Identity()
+
+    @property
+    def output_dim(self) -> int:
+        """How many channels `quantized` has."""
+        return self.embedding_dim if self.back else self.quantizer.output_dim
 
     @property
     def bits(self) -> float:
@@ -76,16 +92,19 @@ class ProjectedQuantizer(Quantizer):
         if valid is not None:
             inner = torch.where(valid.unsqueeze(-1), inner, 0)
         result = self.quantizer.quantize_positions(inner, valid)
-        return replace(result, quantized=apply_layer(self.up, result.quantized))
+        return replace(result, quantized=self._outward(result.quantized))
 
     def unquantized(self, inputs: Tensor) -> Tensor:  # noqa: D102
         inner = apply_layer(self.down, inputs.movedim(self.channel_dim, -1)).movedim(-1, self.quantizer.channel_dim)
         inner = self.quantizer.unquantized(inner).movedim(self.quantizer.channel_dim, -1)
-        return apply_layer(self.up, inner).movedim(-1, self.channel_dim)
+        return self._outward(inner).movedim(-1, self.channel_dim)
 
     def lookup_positions(self, indices: Tensor) -> Tensor:  # noqa: D102
         absent = (indices < 0).all(-1) if self.index_shape else indices < 0
-        return torch.where(absent.unsqueeze(-1), 0, apply_layer(self.up, self.quantizer.lookup_positions(indices)))
+        return torch.where(absent.unsqueeze(-1), 0, self._outward(self.quantizer.lookup_positions(indices)))
+
+    def _outward(self, e: Tensor) -> Tensor:
+        return apply_layer(self.up, e) if isinstance(self.up, nn.Linear) else e
 
     def extra_repr(self) -> str:
         """Show D."""

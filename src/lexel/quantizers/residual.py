@@ -95,7 +95,7 @@ class ResidualQuantizer(Composite):
         super().__init__(stages, [stages[turn % len(stages)] for turn in range(turns)], sizes[0], channel_dim)
         self.depth = depth
         self.dropout = float(dropout)
-        self._chained = any(map(_learns_from_task, self.modules()))
+        self._chained = any(map(learns_from_task, self.modules()))
 
     def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
         residual, total = z, torch.zeros_like(z)
@@ -216,6 +216,9 @@ def check_remainders(name: str, stages: Sequence[Quantizer]) -> None:
     Raises:
         ValueError: a stage has a `NormalisedCodebook`, and no learned map behind it.
     """
+    for stage in stages:
+        if stage.output_dim != stage.embedding_dim:
+            raise ValueError(f"{name}: a stage must give back as many channels as it takes, got {stage}")
     if any(map(_codes_elsewhere, stages)):
         raise ValueError(
             f"{name}: the codes of a NormalisedCodebook lie elsewhere than its inputs, so that they leave no "
@@ -235,7 +238,7 @@ def _quantize(stage: Quantizer, residual: Tensor, partial: Tensor, valid: Tensor
     return stage.quantize_positions(residual, valid)
 
 
-def _learns_from_task(module: nn.Module) -> bool:
+def learns_from_task(module: nn.Module) -> bool:
     """Whether the gradient of its output moves parameters of a quantizer that its own loss does not."""
     if isinstance(module, VectorQuantizer):
         return module.estimator.moves_codes or isinstance(module.codebook.settings, FactorisedCodebook)

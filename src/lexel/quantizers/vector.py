@@ -143,7 +143,9 @@ class VectorQuantizer(Quantizer):
         loss = self.commitment_cost * terms["commitment"]
         if self._has_codebook_loss:
             terms["codebook"] = mean(codebook_error)
-            loss = loss + terms["codebook"]
+            # Not a product with 1, so that the loss stays what it was, bit for bit.
+            weight = self.learning.weight if isinstance(self.learning, Gradient) else 1.0
+            loss = loss + (terms["codebook"] if weight == 1 else weight * terms["codebook"])
         for regulariser in self.regularisers if self.training else ():
             # EMA moves the codes in place before the backward pass reads them.
             terms[regulariser.name] = regulariser(z, codes.clone() if isinstance(self.learning, EMA) else codes, valid)

@@ -1,18 +1,18 @@
-"""vector-quantize-pytorch: `VectorQuantize`, `SimVQ`, `LFQ` and their residual and grouped forms, and `FSQ`."""
+"""vector-quantize-pytorch: `VectorQuantize`, `SimVQ`, `LFQ` and their residual and grouped forms."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lexel.codebook import SimVQ
 from lexel.estimators import RotationTrick
 from lexel.learning import Learning
 from lexel.migrate._assemble import (
+    are_bit_values,
     codebook_for,
     in_heads,
     projected,
@@ -26,7 +26,6 @@ from lexel.migrate._formats import Format
 from lexel.migrate._keys import Keys
 from lexel.quantizers import (
     BinarySphericalQuantizer,
-    FiniteScalarQuantizer,
     LookupFreeQuantizer,
     ProductQuantizer,
     ProjectedQuantizer,
@@ -134,18 +133,6 @@ def _bits(
     )
 
 
-def _are_bit_values(mask: Tensor) -> bool:
-    """Whether these are the powers of two that LFQ keeps, largest first."""
-    return mask.dtype == torch.int64 and mask.ndim == 1 and mask.tolist() == [2**i for i in range(len(mask))][::-1]
-
-
-def _fsq(keys: Keys, *, levels: Sequence[int], heads: int = 1) -> Quantizer:
-    each = FiniteScalarQuantizer(levels, bound="artanh")
-    if "project_in.weight" in keys:
-        heads = keys.size("project_in.weight", 0) // each.embedding_dim
-    return projected(keys, in_heads(each, heads))
-
-
 def _grouped(build: Callable[..., Quantizer], marker: str) -> Callable[..., Quantizer]:
     """The same in groups of channels, `rvqs.0.` and so on."""
 
@@ -197,7 +184,7 @@ FORMATS = (
         keys=rf"layers\.\d+\.mask|{PROJECTIONS}",
         build=_residual_lfq,
         parts=r"layers\.",
-        fits=_are_bit_values,
+        fits=are_bit_values,
     ),
     Format(
         "vqp-grouped-residual",
@@ -214,7 +201,7 @@ FORMATS = (
         keys=rf"rvqs\.\d+\.(layers\.\d+\.mask|{PROJECTIONS})",
         build=_grouped(_residual_lfq, "layers.0.mask"),
         parts=r"rvqs\.",
-        fits=_are_bit_values,
+        fits=are_bit_values,
     ),
     Format(
         "vqp-lfq",
@@ -222,15 +209,6 @@ FORMATS = (
         marker=r"mask",
         keys=rf"mask|{PROJECTIONS}",
         build=_lfq,
-        fits=_are_bit_values,
-    ),
-    Format(
-        "vqp-fsq",
-        f"{PACKAGE} FSQ",
-        marker=r"project_in\.weight",
-        keys=PROJECTIONS,
-        build=_fsq,
-        needs="levels",
-        may_be_empty=True,
+        fits=are_bit_values,
     ),
 )

@@ -1,9 +1,10 @@
-"""VQGAN and those that have its quantizer: taming-transformers, LlamaGen, diffusers' `VQModel`."""
+"""VQGAN and those that have its quantizer: taming-transformers, LlamaGen, diffusers, Chameleon, Janus, GLM-Image."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from lexel.learning import Gradient
 from lexel.migrate._assemble import codebook_for, vector
 from lexel.migrate._formats import Format
 from lexel.migrate._keys import Keys
@@ -12,11 +13,13 @@ from lexel.quantizers import Quantizer
 __all__ = ["FORMATS"]
 
 
-def _vqgan(keys: Keys, *, metric: str, commitment_cost: float, **parts: Any) -> Quantizer:
+def _vqgan(
+    keys: Keys, *, metric: str, commitment_cost: float, learning: Gradient = Gradient(), **parts: Any
+) -> Quantizer:
     if "codebook_used" in keys:  # LlamaGen's record of the last indices, for its perplexity
         keys.take("codebook_used", None)
     codes = keys.take("embedding.weight", None, None)
-    return vector(codes, commitment_cost, codebook=codebook_for(metric), **parts)
+    return vector(codes, commitment_cost, codebook=codebook_for(metric), learning=learning, **parts)
 
 
 FORMATS = (

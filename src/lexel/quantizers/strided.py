@@ -1,0 +1,153 @@
+"""A residual quantizer whose stages have rates of their own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lexel.estimators import StraightThrough
+from lexel.quantizers._composite import check_parts
+from lexel.quantizers.base import Quantized, Quantizer
+from lexel.quantizers.residual import check_remainders, learns_from_task
+
+__all__ = ["StridedResidualQuantizer"]
+
+
+class StridedResidualQuantizer(Quantizer):
+    """Quantizes a sequence in stages, each the remainder of those before at its own rate (SNAC, arXiv 2410.14411).
+
+        r_1 = z,  e_q = repeat_{s_q}(stage_q(mean_{s_q}(r_q))),  r_{q+1} = r_q − e_q,  quantized = Σ_q e_q
+
+    `mean_s` averages s neighbours, `repeat_s` gives each of them the result. So the first stages say with few tokens
+    what changes slowly. Gradients are those of `ResidualQuantizer`: they pass straight through the whole, unless the
+    task loss must move something in a stage, as in SNAC, where the stages are chained.
+
+    `indices` is one axis of all tokens, `(B, Σ_q T/s_q)`, stage by stage; `by_stage` takes them apart. Under a mask,
+    the mean is that of the valid positions, and a token with none has index −1.
+
+    Attributes:
+        quantizers: the stages.
+
+    Args:
+        quantizers: the stages, each given once, each with one codebook, of the same `embedding_dim`.
+        strides: s_q for each stage. T must be a multiple of each.
+        channel_dim: which axis of the input holds the channels: 1 or −1.
+
+    Raises:
+        TypeError: `quantizers` holds something else.
+        ValueError: there are no quantizers, one is given twice or has several codebooks, their sizes differ, or
+            `strides` does not hold a positive integer for each.
+
+    Example:
+        >>> import torch, lexel
+        >>> stages = [lexel.VectorQuantizer(1024, 16) for _ in range(3)]
+        >>> snac = lexel.StridedResidualQuantizer(stages, strides=[4, 2, 1])
+        >>> output = snac(torch.randn(2, 16, 40))
+        >>> output.indices.shape, [own.shape[1] for own in snac.by_stage(output.indices)]
+        (torch.Size([2, 70]), [10, 20, 40])
+    """
+
+    positionwise = False
+
+    def __init__(self, quantizers: Sequence[Quantizer], strides: Sequence[int], *, channel_dim: int = 1) -> None:
+        name = type(self).__name__
+        stages = check_parts(name, quantizers, "use a copy")
+        check_remainders(name, stages)
+        sizes = [stage.embedding_dim for stage in stages]
+        if len(set(sizes)) > 1:
+            raise ValueError(f"{name}: all quantizers must have the same embedding_dim, got {sizes}")
+        if any(stage.index_shape for stage in stages):
+            raise ValueError(f"{name}: each quantizer must have one codebook")
+        whole = not any(isinstance(stride, bool) or not isinstance(stride, int) or stride < 1 for stride in strides)
+        if len(strides) != len(stages) or not whole:
+            raise ValueError(f"{name}: strides must hold a positive int for each of {len(stages)}, got {strides!r}")
+        super().__init__(max(stage.num_embeddings for stage in stages), sizes[0], channel_dim)
+        self.quantizers = nn.ModuleList(stages)
+        self.strides = list(strides)
+        self._chained = any(map(learns_from_task, self.modules()))
+
+    @property
+    def bits(self) -> float:
+        """Bits that the indices carry at most, for each position of the input."""
+        return sum(stage.bits / stride for stage, stride in zip(self._stages, self.strides, strict=True))
+
+    @property
+    def _stages(self) -> list[Quantizer]:
+        return list(self.quantizers)  # type: ignore[arg-type]
+
+    @property
+    def _tokens(self) -> list[int]:
+        """How many tokens each stage has in the shortest sequence."""
+        return [math.lcm(*self.strides) // stride for stride in self.strides]
+
+    def by_stage(self, indices: Tensor) -> list[Tensor]:
+        """Split `(B, Σ_q T/s_q)` into the tokens `(B, T/s_q)` of each stage."""
+        blocks = indices.shape[1] // sum(self._tokens)
+        return list(torch.split(indices, [blocks * tokens for tokens in self._tokens], 1))
+
+    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
+        if z.ndim != 3 or z.shape[1] % math.lcm(*self.strides):
+            raise ValueError(
+                f"{type(self).__name__}: inputs must be sequences (B, D, T), T a multiple of "
+                f"{math.lcm(*self.strides)}, got positions of shape {tuple(z.shape[:-1])}"
+            )
+        remainder, total = z, torch.zeros_like(z)
+        results = []
+        for stage, stride in zip(self._stages, self.strides, strict=True):
+            tokens, present = _averaged(remainder, valid, stride)
+            result = stage.quantize_positions(tokens, present)
+            e = result.quantized if present is None else torch.where(present.unsqueeze(-1), result.quantized, 0)
+            e = (e if self._chained else e.detach()).repeat_interleave(stride, 1)
+            remainder, total = remainder - e, total + e
+            results.append(result)
+        indices = torch.cat([result.indices for result in results], 1)
+        if not self.training:  # the same sum in the codes' own precision
+            total = self.lookup_positions(indices).to(z.dtype)
+        if not (self.training and self._chained):
+            total = StraightThrough()(z, total)
+        entropy = sum(tokens * result.perplexity.log() for tokens, result in zip(self._tokens, results, strict=True))
+        return Quantized(
+            torch.stack([result.loss for result in results]).sum(),
+            total,
+            torch.exp(torch.as_tensor(entropy) / sum(self._tokens)),
+            indices,
+            {f"{i}.{name}": term for i, result in enumerate(results) for name, term in result.terms.items()},
+            self.num_embeddings,
+        )
+
+    def lookup_positions(self, indices: Tensor) -> Tensor:
+        """Return `(B, T, D)` for the tokens `(B, Σ_q T/s_q)` of all stages."""
+        total: Tensor | None = None
+        for stage, stride, own in zip(self._stages, self.strides, self.by_stage(indices), strict=True):
+            e = stage.lookup_positions(own).repeat_interleave(stride, 1)
+            total = e if total is None else total + e
+        assert total is not None  # there is at least one stage
+        return total
+
+    def check_indices(self, indices: Tensor) -> None:  # noqa: D102
+        if indices.ndim != 2 or indices.shape[1] % sum(self._tokens):
+            raise ValueError(
+                f"{type(self).__name__}.lookup: indices must have shape (B, N), N a multiple of {sum(self._tokens)}, "
+                f"got {tuple(indices.shape)}"
+            )
+        for stage, own in zip(self._stages, self.by_stage(indices), strict=True):
+            stage.check_indices(own)
+
+    def extra_repr(self) -> str:
+        """Show the strides."""
+        return f"strides={self.strides}"
+
+
+def _averaged(z: Tensor, valid: Tensor | None, stride: int) -> tuple[Tensor, Tensor | None]:
+    """The mean `(B, T/s, D)` of each s neighbours that are valid, and whether there is one, `(B, T/s)`."""
+    if valid is None:
+        return F.avg_pool1d(z.movedim(-1, 1), stride).movedim(1, -1), None
+    batch, length, dim = z.shape
+    counted = valid.reshape(batch, length // stride, stride, 1)
+    blocks = torch.where(counted, z.reshape(batch, length // stride, stride, dim), 0)
+    count = counted.sum(2)
+    return blocks.sum(2) / count.clamp_min(1), count.squeeze(-1) > 0
