@@ -68,15 +68,9 @@ class CategoricalQuantizer(Quantizer):
         self.temperature = float(temperature)
         self.hard = hard
         self.logits = nn.Linear(embedding_dim, num_embeddings)
-        self.codes = nn.Parameter(torch.empty(num_embeddings, self.output_dim))
-        self.reset_parameters()
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Start the codes uniform in [0, 1], and the map at standard normal weights, as wav2vec 2.0 does."""
-        self.codes.uniform_()
-        self.logits.weight.normal_()
-        self.logits.bias.zero_()
+        nn.init.normal_(self.logits.weight)  # as in wav2vec 2.0
+        nn.init.zeros_(self.logits.bias)
+        self.codes = nn.Parameter(torch.rand(num_embeddings, self.output_dim))
 
     @property
     def output_dim(self) -> int:

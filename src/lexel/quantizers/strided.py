@@ -22,12 +22,12 @@ class StridedResidualQuantizer(Quantizer):
 
         r_1 = z,  e_q = repeat_{s_q}(stage_q(mean_{s_q}(r_q))),  r_{q+1} = r_q − e_q,  quantized = Σ_q e_q
 
-    `mean_s` averages s neighbours, `repeat_s` gives each of them the result. So the first stages say with few tokens
-    what changes slowly. Gradients are those of `ResidualQuantizer`: they pass straight through the whole, unless the
-    task loss must move something in a stage, as in SNAC, where the stages are chained.
+    `mean_s` averages s neighbours along the last axis, `repeat_s` gives each of them the result. So the first stages
+    say with few tokens what changes slowly. Gradients are those of `ResidualQuantizer`: they pass straight through the
+    whole, unless the task loss must move something in a stage, as in SNAC, where the stages are chained.
 
-    `indices` is one axis of all tokens, `(B, Σ_q T/s_q)`, stage by stage; `by_stage` takes them apart. Under a mask,
-    the mean is that of the valid positions, and a token with none has index −1.
+    The last axis of `indices` holds all tokens, stage by stage: `(B, Σ_q T/s_q)` of inputs `(B, D, T)`. `by_stage`
+    takes them apart. Under a mask, the mean is that of the valid positions, and a token with none has index −1.
 
     Attributes:
         quantizers: the stages.
@@ -35,7 +35,7 @@ class StridedResidualQuantizer(Quantizer):
     Args:
         quantizers: the stages, each given once, each with one codebook, of the same `embedding_dim`.
         strides: s_q for each stage. T must be a multiple of each.
-        channel_dim: which axis of the input holds the channels: 1 or −1.
+        channel_dim: which axis of the input holds the channels.
 
     Raises:
         TypeError: `quantizers` holds something else.
@@ -85,14 +85,14 @@ class StridedResidualQuantizer(Quantizer):
         return [math.lcm(*self.strides) // stride for stride in self.strides]
 
     def by_stage(self, indices: Tensor) -> list[Tensor]:
-        """Split `(B, Σ_q T/s_q)` into the tokens `(B, T/s_q)` of each stage."""
-        blocks = indices.shape[1] // sum(self._tokens)
-        return list(torch.split(indices, [blocks * tokens for tokens in self._tokens], 1))
+        """Split `(…, Σ_q T/s_q)` into the tokens `(…, T/s_q)` of each stage."""
+        blocks = indices.shape[-1] // sum(self._tokens)
+        return list(torch.split(indices, [blocks * tokens for tokens in self._tokens], -1))
 
     def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
-        if z.ndim != 3 or z.shape[1] % math.lcm(*self.strides):
+        if z.ndim < 3 or z.shape[-2] % math.lcm(*self.strides):
             raise ValueError(
-                f"{type(self).__name__}: inputs must be sequences (B, D, T), T a multiple of "
+                f"{type(self).__name__}: inputs must be sequences (B, D, T) with T a multiple of "
                 f"{math.lcm(*self.strides)}, got positions of shape {tuple(z.shape[:-1])}"
             )
         remainder, total = z, torch.zeros_like(z)
@@ -101,10 +101,10 @@ class StridedResidualQuantizer(Quantizer):
             tokens, present = _averaged(remainder, valid, stride)
             result = stage.quantize_positions(tokens, present)
             e = result.quantized if present is None else torch.where(present.unsqueeze(-1), result.quantized, 0)
-            e = (e if self._chained else e.detach()).repeat_interleave(stride, 1)
+            e = (e if self._chained else e.detach()).repeat_interleave(stride, -2)
             remainder, total = remainder - e, total + e
             results.append(result)
-        indices = torch.cat([result.indices for result in results], 1)
+        indices = torch.cat([result.indices for result in results], -1)
         if not self.training:  # the same sum in the codes' own precision
             total = self.lookup_positions(indices).to(z.dtype)
         if not (self.training and self._chained):
@@ -120,19 +120,19 @@ class StridedResidualQuantizer(Quantizer):
         )
 
     def lookup_positions(self, indices: Tensor) -> Tensor:
-        """Return `(B, T, D)` for the tokens `(B, Σ_q T/s_q)` of all stages."""
+        """Return `(…, T, D)` for the tokens `(…, Σ_q T/s_q)` of all stages."""
         total: Tensor | None = None
         for stage, stride, own in zip(self._stages, self.strides, self.by_stage(indices), strict=True):
-            e = stage.lookup_positions(own).repeat_interleave(stride, 1)
+            e = stage.lookup_positions(own).repeat_interleave(stride, -2)
             total = e if total is None else total + e
         assert total is not None  # there is at least one stage
         return total
 
     def check_indices(self, indices: Tensor) -> None:  # noqa: D102
-        if indices.ndim != 2 or indices.shape[1] % sum(self._tokens):
+        if indices.ndim < 2 or indices.shape[-1] % sum(self._tokens):
             raise ValueError(
-                f"{type(self).__name__}.lookup: indices must have shape (B, N), N a multiple of {sum(self._tokens)}, "
-                f"got {tuple(indices.shape)}"
+                f"{type(self).__name__}.lookup: indices must have shape (B, N) with N a multiple of "
+                f"{sum(self._tokens)}, got {tuple(indices.shape)}"
             )
         for stage, own in zip(self._stages, self.by_stage(indices), strict=True):
             stage.check_indices(own)
@@ -143,11 +143,13 @@ class StridedResidualQuantizer(Quantizer):
 
 
 def _averaged(z: Tensor, valid: Tensor | None, stride: int) -> tuple[Tensor, Tensor | None]:
-    """The mean `(B, T/s, D)` of each s neighbours that are valid, and whether there is one, `(B, T/s)`."""
+    """The mean `(…, T/s, D)` of each s neighbours that are valid, and whether there is one, `(…, T/s)`."""
     if valid is None:
-        return F.avg_pool1d(z.movedim(-1, 1), stride).movedim(1, -1), None
-    batch, length, dim = z.shape
-    counted = valid.reshape(batch, length // stride, stride, 1)
-    blocks = torch.where(counted, z.reshape(batch, length // stride, stride, dim), 0)
-    count = counted.sum(2)
-    return blocks.sum(2) / count.clamp_min(1), count.squeeze(-1) > 0
+        blocks = z.reshape(-1, *z.shape[-2:]).movedim(-1, 1)
+        means = F.avg_pool1d(blocks, stride).movedim(1, -1)
+        return means.reshape(*z.shape[:-2], z.shape[-2] // stride, z.shape[-1]), None
+    length = z.shape[-2] // stride
+    counted = valid.reshape(*valid.shape[:-1], length, stride, 1)
+    blocks = torch.where(counted, z.reshape(*z.shape[:-2], length, stride, z.shape[-1]), 0)
+    count = counted.sum(-2)
+    return blocks.sum(-2) / count.clamp_min(1), count.squeeze(-1) > 0
