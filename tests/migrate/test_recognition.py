@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from torch import Tensor
 
 import lexel
 from lexel import migrate
+from lexel.migrate.origins import FORMATS
 from tests.migrate.test_vector_quantize_pytorch import TABLE, trained
 
 LEARNING = lexel.EMA(0.9)
@@ -143,3 +146,16 @@ def test_a_format_that_is_not_known() -> None:
         migrate.load(IDENTITY, format="vqgna")
     with pytest.raises(ValueError, match=r"a VQGAN's quantizer was not found: no key matches"):
         migrate.load(IDENTITY, format="vqgan", metric="euclidean", commitment_cost=1.0)
+
+
+def test_every_format_stands_in_the_documentation() -> None:
+    """With the settings that it asks for, and those that it takes."""
+    page = (Path(__file__).parents[2] / "docs" / "migrate.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- formats -->\n")[2].partition("<!-- end of formats -->")[0]
+    rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table.splitlines()[2:]]
+    documented = {name.strip("`"): (asks, takes) for name, _, asks, takes in rows}
+    assert documented.keys() == {known.name for known in FORMATS}
+    for known in FORMATS:
+        asks, takes = (set(re.findall(r"`(\w+)`", cell)) - {"format"} for cell in documented[known.name])
+        assert (asks, takes) == (known.required, known.settings.keys() - known.required), known.name
+        assert f"`{known.name}`" in migrate.load.__doc__

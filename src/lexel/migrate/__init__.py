@@ -38,30 +38,28 @@ def load(
     come along, so that after `.train()` the codes go on from where they were. `load` recognises a format by its keys.
     Where these fit two formats, or leave open what the quantizer does, it loads nothing and says what to add.
 
-    | `format=` | origin | settings that it asks for |
-    |---|---|---|
-    | `"classic"`, `"classic-ema"` | the module with `_embedding.weight`, and its sibling with `_ema_w` | `commitment_cost`; the sibling also `learning` |
-    | `"vqp"`, `"vqp-residual"` | `VectorQuantize` and `ResidualVQ` of vector-quantize-pytorch | `metric`, `commitment_cost`, `learning`; `heads` where several share a table without projections |
-    | `"vqp-sim"` | its `SimVQ` | `commitment_cost` |
-    | `"vqp-lfq"` | its `LFQ` | `commitment_cost`, `spherical`; `heads` for its `num_codebooks` |
-    | `"vqp-fsq"` | its `FSQ` | `levels`; `heads` for its `num_codebooks` |
-    | `"vqgan"` | `quantize.embedding.weight` of taming-transformers, LlamaGen, diffusers' `VQModel` | `metric`, `commitment_cost` |
-    | `"encodec"` | EnCodec, its own package or transformers | |
-    | `"dac"` | the Descript Audio Codec, its own package or transformers | |
+    Known are, by the names that `format` takes:
 
-    Optional are `estimator`, `regularisers` and `upkeep` of every table, as for `VectorQuantizer`; `dropout` of
-    residual quantizers; `commitment_cost` of the codecs and EnCodec's `learning`, by default the published ones; and
-    `entropy_weight`, `diversity_gamma` and `temperature` of `LFQ`.
+    - codecs: `encodec` and `encodec-single` (also X-Codec, Higgs Audio, WavTokenizer), `mimi`, `dac`, `snac`
+      (`strides`), `bigcodec`, `xcodec2` (also NeuCodec: `levels`), `cosyvoice2`, `wav2vec2` (`groups`);
+    - tokenizers of images: `vqgan` (taming-transformers, LlamaGen, diffusers, Chameleon, Janus: `metric`,
+      `commitment_cost`), `var` (`scales`, `metric`, `commitment_cost`, `convolution_weight`), `infinity` (`scales`),
+      `rq-vae`; and of items: `rq-vae-recommender` (`commitment_cost`, `normalised`);
+    - the classic module: `classic` (`commitment_cost`), `classic-ema` (also `learning`);
+    - vector-quantize-pytorch: `vqp`, `vqp-residual`, `vqp-grouped-residual` (`metric`, `commitment_cost`, `learning`),
+      `vqp-sim`, `vqp-residual-sim` (`commitment_cost`), `vqp-lfq`, `vqp-residual-lfq`, `vqp-grouped-residual-lfq`
+      (`commitment_cost`, `spherical`), `vqp-fsq` (`levels`, `symmetric`), `vqp-residual-fsq` and
+      `vqp-grouped-residual-fsq` (`levels`, `depth`).
 
-    `LFQ` numbers its bits from the other end than `LookupFreeQuantizer`. Where it has no projections of its own, the
-    indices stay the same through a frozen `ProjectedQuantizer` that turns the channels around.
+    In brackets stand the settings that a format asks for. Optional are others, which `docs/migrate.md` lists, and
+    `estimator`, `regularisers` and `upkeep` of every table, as for `VectorQuantizer`.
 
     Args:
         source: a safetensors file; a file that `torch.save` wrote, of which nothing but tensors is used and nothing is
             run; or the state dict itself. Of a checkpoint with `"state_dict"` or `"model"` in it, that is taken.
         prefix: where the quantizer stands within a model, as `"quantize."`; needed where there are several, and to load
             one part of a larger quantizer. The rest of the model is left aside, and a warning says what that was.
-        format: a name from the table, where the keys fit several formats or none, as those of FSQ do.
+        format: one of the names above, where the keys fit several formats, or are none at all, as FSQ's may be.
         channel_dim: which axis of the input holds the channels.
         **settings: what the state dict does not say.
 
@@ -79,7 +77,7 @@ def load(
         >>> vq = load(theirs, commitment_cost=0.25)
         >>> vq(torch.tensor([[0.9, 0.8]])).indices
         tensor([1])
-    """  # noqa: E501 (a table)
+    """
     state = tensors_in(source if isinstance(source, Mapping) else read(source))
     if prefix and not prefix.endswith("."):
         prefix += "."
