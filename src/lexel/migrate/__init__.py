@@ -40,8 +40,8 @@ def load(
 
     Known are, by the names that `format` takes:
 
-    - codecs: `encodec` and `encodec-single` (also X-Codec, Higgs Audio, WavTokenizer), `mimi`, `dac`, `snac`
-      (`strides`), `bigcodec`, `xcodec2` (also NeuCodec: `levels`), `cosyvoice2`, `wav2vec2` (`groups`);
+    - codecs: `encodec` and `encodec-single` (also X-Codec, Higgs Audio, WavTokenizer), `mimi`, `mimi-half`, `dac`,
+      `snac` (`strides`), `bigcodec`, `xcodec2` (also NeuCodec: `levels`), `cosyvoice2`, `wav2vec2` (`groups`);
     - tokenizers of images: `vqgan` (taming-transformers, LlamaGen, diffusers, Chameleon, Janus: `metric`,
       `commitment_cost`), `var` (`scales`, `metric`, `commitment_cost`, `convolution_weight`), `infinity` (`scales`),
       `rq-vae`; and of items: `rq-vae-recommender` (`commitment_cost`, `normalised`);
