@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parent.parent / "build" / "kept"
+from filelock import FileLock
+
+BUILD = Path(__file__).parent.parent / "build"
 
 
-def kept(settings: dict[str, Any], compute: Callable[[], dict[str, Any]], folder: Path = FOLDER) -> dict[str, Any]:
+def kept(settings: dict[str, Any], compute: Callable[[], dict[str, Any]], file: Path) -> dict[str, Any]:
     """Return what `compute` found when it was first asked with these settings, and ask it if it never was.
 
     Settings must hold all that the result depends on: a change of the code is not seen, so the settings of what it
-    changes need another name, or `make clean` removes everything that is kept.
+    changes need another name. Several processes may share a file.
 
     Args:
         settings: what was asked, as plain data.
         compute: finds the result, a dictionary of plain data.
-        folder: where results are kept, each in a file of its own, beside its settings.
+        file: JSON lines, sorted, each with the settings of a question and its result.
     """
-    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
-    if not path.exists():
-        found = {"settings": settings, "result": compute()}
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(found), encoding="utf-8")
-        partial.replace(path)  # whole or not at all
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["result"]
-    return result
+    asked = _line(settings)
+    found = _read(file).get(asked)
+    if found is None:
+        result = compute()
+        BUILD.mkdir(exist_ok=True)
+        with FileLock(BUILD / f"{file.name}.lock"):
+            results = _read(file)
+            found = results.setdefault(asked, result)
+            lines = [f'{{"settings": {key}, "result": {_line(value)}}}' for key, value in sorted(results.items())]
+            partial = file.with_suffix(".partial")
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            partial.replace(file)  # whole or not at all
+    return found
+
+
+def _read(file: Path) -> dict[str, dict[str, Any]]:
+    """Return the results by the text of their settings."""
+    if not file.exists():
+        return {}
+    records = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+    return {_line(record["settings"]): record["result"] for record in records}
+
+
+def _line(value: dict[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)

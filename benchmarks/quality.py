@@ -1,7 +1,7 @@
 """Which quantizer gives the best codes for the same training: `python -m benchmarks.quality`.
 
-One autoencoder, one optimizer, the same data in the same order; only the quantizer changes. Every run is kept by a hash
-of its settings in `benchmarks/results/quality/`, so that an interrupted benchmark goes on where it stopped. The tables
+One autoencoder, one optimizer, the same data in the same order; only the quantizer changes. Every run is kept by its
+settings in `benchmarks/results/quality.jsonl`, so that an interrupted benchmark goes on where it stopped. The tables
 and the plot, `benchmarks/results/quality.md` and `.svg`, are written anew after every run.
 """
 
@@ -33,7 +33,7 @@ from lexel.metrics import Usage
 from lexel.models import VQVAE
 
 RESULTS = Path(__file__).parent / "results" / "quality.md"
-KEPT = RESULTS.with_suffix("")
+KEPT = RESULTS.with_suffix(".jsonl")
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist puts it
 SEEDS = (0, 1, 2)
 DIM, BATCH, SIDE = 64, 64, 32
@@ -104,10 +104,15 @@ def cut(image: Tensor) -> int:
 
 
 def ours(num_embeddings: int, **changed: Any) -> Settings:
-    """Lexel's default recipe, or a variation of it."""
+    """Lexel's default recipe, or a variation of its vector quantizer."""
     config = lexel.to_config(lexel.presets.default(num_embeddings, DIM))
-    config["init_args"].update(lexel.to_config(changed))
+    config["init_args"]["quantizer"]["init_args"].update(lexel.to_config(changed))
     return {"package": "lexel", **config}
+
+
+def with_plain_inputs(settings: Settings) -> Settings:
+    """The same recipe without the shift and scale of its inputs."""
+    return {"package": "lexel", **settings["init_args"]["quantizer"]}
 
 
 def theirs(name: str, **arguments: Any) -> Callable[[int], Settings]:
@@ -146,7 +151,9 @@ class Adapted(nn.Module):
     def __init__(self, settings: Settings, num_embeddings: int) -> None:
         super().__init__()
         self.package = settings["package"]
-        self.inputs = lexel.from_config(settings["inputs"]).build(1, DIM) if "inputs" in settings else None
+        # Only its shift and scale are used.
+        self.inputs = lexel.NormalisedQuantizer(lexel.VectorQuantizer(1, DIM), **settings.get("inputs", {}))
+        self.normalises = "inputs" in settings
         if self.package == "lexel":
             self.quantizer = lexel.from_config({key: settings[key] for key in ("class_path", "init_args")})
         elif self.package == "seed":
@@ -157,11 +164,11 @@ class Adapted(nn.Module):
             self.quantizer = getattr(vector_quantize_pytorch, settings["class"])(**settings["arguments"])
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if self.inputs is not None:
-            rows = z.movedim(1, -1).flatten(0, 2)
+        if self.normalises:
+            vectors = z.movedim(1, -1)
             if self.training:
-                self.inputs.begin(rows, None)
-            z = self.inputs.project(rows).view(len(z), *z.shape[2:], DIM).movedim(-1, 1).contiguous()
+                self.inputs.find_shift_and_scale(vectors, None)
+            z = self.inputs.inward(vectors).movedim(-1, 1).contiguous()
         if self.package == "none":
             return z, z.new_zeros(()), torch.zeros(z[:, 0].shape, dtype=torch.int64)
         output = self.quantizer(z)
@@ -245,13 +252,13 @@ def settings_of(quantizer: Settings, dataset: str, num_embeddings: int, seed: in
 
 def variations() -> dict[str, Settings]:
     """What the parts of the default bring, at K = 512: each is changed alone."""
-    start, revival = lexel.presets.default(512, DIM).upkeep
-    normalised = {"inputs": lexel.to_config(lexel.NormalisedCodebook())}
+    start, revival = lexel.presets.default(512, DIM).quantizer.upkeep
+    normalised = {"inputs": {"std": 0.2}}
     return {
         "the default": ours(512),
-        "inputs as they are": ours(512, codebook=lexel.FreeCodebook()),
-        "inputs as they are, β = 0.25": ours(512, codebook=lexel.FreeCodebook(), commitment_cost=0.25),
-        "inputs to a spread of 1": ours(512, codebook=lexel.NormalisedCodebook(std=1.0)),
+        "inputs as they are": with_plain_inputs(ours(512)),
+        "inputs as they are, β = 0.25": with_plain_inputs(ours(512, commitment_cost=0.25)),
+        "inputs to a spread of 1": {**ours(512), "init_args": {**ours(512)["init_args"], "std": 1.0}},
         "no k-means start": ours(512, upkeep=[revival.settings]),
         "no revival": ours(512, upkeep=[start.settings]),
         "neither": ours(512, upkeep=[]),

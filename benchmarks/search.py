@@ -18,14 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from benchmarks.quality import fashion
-from lexel.nearest import backend, native, nearest_code
+from lexel.nearest import available_backends, backend, nearest_code, use_backend
 
 SHAPES = [(512, 64), (1024, 256), (8192, 256), (8192, 64), (16384, 8), (1024, 4), (65536, 64), (262144, 16)]
 N = 16384
@@ -75,22 +75,13 @@ def tiled(x: Tensor, codebook: Tensor) -> Tensor:
     return torch.cat([torch.addmm(half, part, codebook.t(), alpha=-1).argmin(1) for part in x.split(rows)])
 
 
-@contextlib.contextmanager
-def path(name: str) -> Iterator[None]:
-    os.environ["LEXEL_NEAREST"] = name
-    try:
-        yield
-    finally:
-        del os.environ["LEXEL_NEAREST"]
-
-
 def rivals(x: Tensor, codebook: Tensor, threads: int) -> dict[str, Callable[[], object]]:
     found: dict[str, Callable[[], object]] = {"lexel": lambda: nearest_code(x, codebook)}
-    for level in native.LEVELS[:-1]:
+    for level in available_backends()[1:-1]:
         if level != "plain":
 
             def lower(level: str = level) -> Tensor:
-                with path(level):
+                with use_backend(level):
                     return nearest_code(x, codebook)
 
             found[f"lexel {level}"] = lower
@@ -190,7 +181,7 @@ def speed(runs: int, peak: float) -> str:
         "the float32 multiply-add peak measured in the same run.",
         "",
     ]
-    names = ["lexel", *(f"lexel {level}" for level in native.LEVELS[:-1] if level != "plain")]
+    names = ["lexel", *(f"lexel {level}" for level in available_backends()[1:-1] if level != "plain")]
     names += ["faiss", "tiled torch", "sklearn", "seed"]
     lines += [
         "| K, D | times FAISS | of peak | extra MB | " + " | ".join(names) + " |",
@@ -295,7 +286,7 @@ def mistakes() -> str:
 
             row.append(torch.from_numpy(faiss.knn(x.numpy(), codebook.numpy(), 1)[1][:, 0]))
         row.append(nearest_code(x, codebook))
-        with path("portable"):
+        with use_backend("portable"):
             row.append(nearest_code(x, codebook))
         lines.append(f"| {shift:,} | " + " | ".join(f"{(found != true).double().mean():.2%}" for found in row) + " |")
     return "\n".join(lines)
@@ -327,7 +318,7 @@ def doubt(runs: int) -> str:
         "10 codes 10,000 times longer": torch.where(which % 820 == 0, plain * 10000, plain),
         "lengths spread by exp(3 normal)": plain * (3 * torch.randn(k, 1, generator=generator)).exp(),
     }
-    lower = [level for level in native.LEVELS if level in ("avx512", "avx2", "neon")][-1:] or ["plain"]
+    lower = [level for level in available_backends() if level in ("avx512", "avx2", "neon")][-1:] or ["plain"]
     lines = [
         f"Milliseconds at K = {k}, D = {d}, N = {N:,} for data that the first pass cannot decide, and their ratio "
         f"(within each of {runs} runs) to the float32 level ({lower[0]}) on normal data, *plain*; for the best level, "
@@ -340,7 +331,7 @@ def doubt(runs: int) -> str:
         times: list[list[float]] = [[], [], []]
         for _ in range(runs):
             times[1].append(milliseconds(lambda codebook=codebook: nearest_code(x, codebook)))
-            with path(lower[0]):
+            with use_backend(lower[0]):
                 times[0].append(milliseconds(lambda: nearest_code(x, plain)))
                 times[2].append(milliseconds(lambda codebook=codebook: nearest_code(x, codebook)))
         reference, *hard = times

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from vector_quantize_pytorch import VectorQuantize
 
 import lexel
-from benchmarks.kept import kept
+from benchmarks.kept import BUILD, kept
 from lexel.data.images import open_images
 from lexel.demo import copy_photographs
 
@@ -263,7 +263,7 @@ def run(source: Source, method: str, compute: Callable[[], dict[str, Any]], **se
         print(settings, found, flush=True)
         return found
 
-    return kept(settings, told)
+    return kept(settings, told, BUILD / "static.jsonl")
 
 
 def composite(

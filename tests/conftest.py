@@ -10,6 +10,8 @@ import skimage
 import torch
 from PIL import Image
 
+from tests.commands import train
+
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
 
 
@@ -27,6 +29,14 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with Image.open(PHOTOGRAPHS / source) as image:
             image.resize(size).save(folder / target)
     return folder
+
+
+@pytest.fixture(scope="session")
+def run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a tiny model; tests that change it take a copy."""
+    out = tmp_path_factory.mktemp("runs") / "first"
+    assert train(photographs, out) == 0
+    return out
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -16,7 +16,6 @@ CODEBOOKS = [
     lexel.FreeCodebook(),
     lexel.CosineCodebook(),
     lexel.FactorisedCodebook(dim=3),
-    lexel.NormalisedCodebook(),
     lexel.FactorisedCodebook(dim=3, codes=lexel.CosineCodebook()),
     lexel.FactorisedCodebook(dim=3, codes=lexel.SimVQ()),
     lexel.SimVQ(),
@@ -37,8 +36,7 @@ def make(codebook: lexel.Codebook, **settings: object) -> lexel.VectorQuantizer:
     with torch.no_grad():
         for tensor in (*vq.parameters(), vq.codebook.weight):
             tensor.normal_()
-        if isinstance(vq.learning, lexel.EMA):
-            vq.ema_sum.copy_(vq.codebook.weight)
+        vq.learning.restart(vq.codebook.weight, torch.ones(32))
     return vq
 
 
@@ -67,9 +65,9 @@ class TestEveryCodebook:
     def test_a_vector_that_is_a_code_comes_out_as_if_it_were_not_quantized(self, codebook: lexel.Codebook) -> None:
         """Codes put where inputs are: quantizing then changes nothing."""
         vq, z = make(codebook).eval(), torch.randn(32, 8)
-        if codebook.places:
+        if codebook.accepts_placement:
             with torch.no_grad():
-                vq.codebook.weight.copy_(vq.codebook.place(vq.codebook.project(z)))
+                vq.codebook.weight.copy_(vq.codebook.table_for(vq.codebook.project(z)))
             torch.testing.assert_close(vq(z).quantized, vq.unquantized(z))
         assert vq.unquantized(z.half()).dtype == torch.half
 
@@ -95,7 +93,7 @@ class TestEveryCodebook:
         assert torch.equal(again(z).quantized, vq(z).quantized)
 
     def test_masked_inputs_count_in_nothing(self, codebook: lexel.Codebook) -> None:
-        learning = lexel.EMA() if codebook.averages else lexel.Gradient()
+        learning = lexel.EMA() if codebook.accepts_averages else lexel.Gradient()
         vq = make(codebook, learning=learning)
         alone = lexel.from_config(vq.config)
         alone.load_state_dict(vq.state_dict())
@@ -118,7 +116,9 @@ def test_every_composition_works_or_says_why_not() -> None:
     for codebook, learning, estimator, upkeep in product(CODEBOOKS, LEARNING, ESTIMATORS, UPKEEP):
         parts = {"codebook": codebook, "learning": learning, "estimator": estimator, "upkeep": upkeep}
         ema = isinstance(learning, lexel.EMA)
-        if (ema and (estimator.moves_codes or not codebook.averages)) or (upkeep and not codebook.places):
+        if (ema and (estimator.moves_codes or not codebook.accepts_averages)) or (
+            upkeep and not codebook.accepts_placement
+        ):
             refused += 1
             with pytest.raises(ValueError, match=r"VectorQuantizer: \w+ .*: use "):
                 lexel.VectorQuantizer(32, 8, **parts)
@@ -132,41 +132,6 @@ def test_every_composition_works_or_says_why_not() -> None:
             parts
         )
     assert 0 < refused < 440
-
-
-class TestNormalised:
-    def test_the_size_and_the_place_of_the_inputs_change_nothing(self) -> None:
-        z, outputs = torch.randn(64, 8), []
-        for size, place in ((1.0, 0.0), (1e-3, 1e-2), (1e3, 1e3), (1.0, -10.0)):
-            torch.manual_seed(1)
-            vq = lexel.VectorQuantizer(16, 8, codebook=lexel.NormalisedCodebook(), upkeep=lexel.KMeansStart())
-            outputs.append(vq(z * size + place * torch.arange(8)))
-        for output in outputs[1:]:
-            assert torch.equal(output.indices, outputs[0].indices)
-            torch.testing.assert_close(
-                (output.quantized, output.loss), (outputs[0].quantized, outputs[0].loss), atol=1e-5, rtol=1e-4
-            )
-
-    def test_mean_and_scale_are_found_once_by_inputs_that_count(self) -> None:
-        vq, z = make(lexel.NormalisedCodebook(std=0.5)), torch.randn(50, 8)
-        vq(torch.empty(0, 8))
-        vq(torch.ones(1, 8).expand(9, 8))  # without a spread there is no scale yet
-        vq.eval()(100 * z)
-        assert vq.codebook.scale == 1
-        assert not vq.codebook.shift.any()
-        vq.train()(torch.cat([4 * z + 3, torch.full((3, 8), 1e6)]), mask=torch.arange(53) < 50)
-        centred = 4 * z - 4 * z.mean(0)
-        torch.testing.assert_close(vq.codebook.shift, (4 * z + 3).mean(0))
-        torch.testing.assert_close(vq.codebook.scale, 0.5 * centred.square().mean().rsqrt())
-        before = vq.codebook.scale.clone(), vq.codebook.shift.clone()
-        vq(z)
-        assert torch.equal(vq.codebook.scale, before[0])
-        assert torch.equal(vq.codebook.shift, before[1])
-
-    @pytest.mark.parametrize("std", [0.0, -1.0, float("inf"), float("nan")])
-    def test_refuses_what_is_no_spread(self, std: float) -> None:
-        with pytest.raises(ValueError, match=r"NormalisedCodebook: std must be positive and finite, got"):
-            lexel.NormalisedCodebook(std=std)
 
 
 class TestCosine:
@@ -273,11 +238,11 @@ def test_refuses_settings_out_of_range(cls: type, wrong: dict[str, int], message
         cls(**wrong)
 
 
-@pytest.mark.parametrize("codebook", [codebook for codebook in CODEBOOKS if codebook.places], ids=repr)
+@pytest.mark.parametrize("codebook", [codebook for codebook in CODEBOOKS if codebook.accepts_placement], ids=repr)
 def test_placed_codes_are_where_they_were_put(codebook: lexel.Codebook) -> None:
     vq = make(codebook)
     before, anchors = vq.codebook(), torch.randn_like(vq.codebook())
-    if codebook.unit:
+    if codebook.unit_length:
         anchors = F.normalize(anchors, dim=1)
     vq.pull(anchors, (torch.arange(32) < 10).float())
     torch.testing.assert_close(vq.codebook()[:10], anchors[:10], rtol=1e-4, atol=1e-5)

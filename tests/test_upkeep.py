@@ -45,32 +45,6 @@ def distinct_rows_of(found: Tensor, rows: Tensor) -> bool:
     return len(set(where)) == len(found)
 
 
-class TestKMeans:
-    def test_finds_clusters_that_lie_apart(self) -> None:
-        centres = torch.randn(20, 6) * 50
-        rows = (centres[:, None] + torch.randn(20, 30, 6)).reshape(-1, 6)[torch.randperm(600)]
-        found = kmeans(rows, 20)
-        means = torch.stack([rows[lexel.nearest_code(rows, centres) == k].mean(0) for k in range(20)])
-        torch.testing.assert_close(found[lexel.nearest_code(means, found)], means, rtol=1e-4, atol=1e-4)
-
-    def test_error_never_grows_with_more_iterations(self) -> None:
-        rows = torch.randn(500, 3)
-        errors = []
-        for iterations in (0, 1, 3, 10):
-            codes = kmeans(rows, 40, iterations)
-            errors.append(float((rows - codes[lexel.nearest_code(rows, codes)]).square().sum()))
-        assert errors == sorted(errors, reverse=True)
-        assert errors[-1] < 0.8 * errors[0]
-
-    @pytest.mark.parametrize("count", [1, 2, 17, 300])
-    def test_seeds_are_different_rows(self, count: int) -> None:
-        rows = torch.randn(300, 3)
-        assert distinct_rows_of(kmeans(rows, count, iterations=0), rows)
-
-    def test_rows_that_are_all_the_same(self) -> None:
-        torch.testing.assert_close(kmeans(torch.ones(10, 2), 4), torch.ones(4, 2))
-
-
 @pytest.mark.parametrize("learning", LEARNING, ids=repr)
 class TestKMeansStart:
     def test_lowers_the_error_of_the_first_batch(self, learning: lexel.Learning) -> None:
@@ -161,23 +135,21 @@ class TestRevival:
 
     def test_how_a_batch_is_cut_does_not_age_codes_faster(self, learning: lexel.Learning) -> None:
         """Sixteen batches of a sixteenth of K inputs move the average of usage as much as one of K does."""
-        part = lexel.Revival(decay=0.9)
-        whole, parts = part.state(64), part.state(64)
+        whole, parts = (lexel.Revival(decay=0.9).build(64, 4) for _ in range(2))
         idle = torch.zeros(64)
         idle[:4] = 16.0
-        part.observe(idle, whole)
+        whole.observe(idle)
         for _ in range(16):
-            part.observe(idle / 16, parts)
-        torch.testing.assert_close(parts["usage"], whole["usage"])
-        part.observe(torch.zeros(64), parts)
-        torch.testing.assert_close(parts["usage"], whole["usage"])
+            parts.observe(idle / 16)
+        torch.testing.assert_close(parts.usage, whole.usage)
+        parts.observe(torch.zeros(64))
+        torch.testing.assert_close(parts.usage, whole.usage)
 
     def test_every_input_is_as_likely(self, learning: lexel.Learning) -> None:
-        part, codes, hits = lexel.Revival(), torch.zeros(3, 1), torch.zeros(10)
-        state = part.state(3)
+        part, codes, hits = lexel.Revival().build(3, 1), torch.zeros(3, 1), torch.zeros(10)
         for _ in range(1000):
-            state["usage"].zero_()
-            anchors, _ = part.prepare(codes, lexel._core.collectives.AllRows(torch.arange(10.0).unsqueeze(1)), state)
+            part.usage.zero_()
+            anchors, _ = part.prepare(codes, lexel._core.collectives.AllRows(torch.arange(10.0).unsqueeze(1)))
             hits[anchors.long().reshape(-1)] += 1
         assert hits.sum() == 3000
         assert (hits - 300).abs().max() < 5 * math.sqrt(300)

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import inspect
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import lexel
 
 try:
-    from jsonargparse import SUPPRESS, ArgumentParser, Namespace, set_parsing_settings
+    from jsonargparse import SUPPRESS, Namespace, set_parsing_settings
     from rich.table import Table
 
-    from lexel._core.console import messages, results
+    from lexel._core.arguments import Parser
+    from lexel._core.config import registry
+    from lexel._core.console import complain, messages, results
     from lexel._core.files import refuse_existing
+    from lexel._core.plugins import import_plugin
     from lexel.data.images import listed
     from lexel.models import VQVAE
-    from lexel.runs import CONFIG, load_model
+    from lexel.runs import RunFolder, load_model
     from lexel.tokens import decode_images, encode_images, read_tokens, write_tokens
     from lexel.training.settings import Settings
 except ImportError as error:
@@ -30,7 +37,7 @@ if TYPE_CHECKING:
     from lexel.training.evaluate import Evaluation
 
 DATA = "folder of images at any depth, one image, a .npy or .npz array, or what datasets.load_dataset opens locally"
-QUANTIZER: dict[str, Any] = {"class_path": "lexel.presets.default"}
+PRESETS = [name for name in registry() if name.startswith("lexel.presets.")]
 # Chosen for what two CPU cores can learn in two minutes.
 DEMO = {
     "out": "runs/demo",
@@ -39,11 +46,9 @@ DEMO = {
     "learning_rate": 2e-3,
     "model.hidden_channels": 64,
     "model.upsampling": "resize",
-    "quantizer": {**QUANTIZER, "init_args": {"num_embeddings": 1024}},
 }
 # What says where and how a command runs, not what is trained: it stays out of config.yaml.
-NOT_KEPT = ("config", "overwrite", "strict", "debug")
-
+NOT_CONFIGURED = ("config", "overwrite", "strict", "plugin", "debug")
 
 # No configuration file can have anything imported but Lexel's own classes.
 set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["lexel"])
@@ -51,24 +56,51 @@ set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["lexel"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; exit code 0, 1 when an audit finds a fault, 2 for bad input, 130 when interrupted."""
-    parser, commands = _parsers()
-    parsed = parser.parse_args([_underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)])
-    settings = parsed[parsed.command]
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
     try:
-        return COMMANDS[parsed.command](settings, commands)
+        plugins, words = _plugins(words)
+        with _importable(plugins):
+            parser = _parser()
+            parsed = parser.parse_args(words)
+            settings, command = parsed[parsed.command], COMMANDS[parsed.command]
+            if settings.get("plugin"):
+                raise ValueError("plugin: only the command line can name a plugin (--plugin FILE), no file of settings")
+            return command.run(settings)
     except KeyboardInterrupt:
         return 130
     except (OSError, ValueError, ImportError) as error:
-        if settings.debug:
+        if debug:
             raise
-        messages.print(f"lexel: {error}", markup=False, soft_wrap=True)
+        complain(str(error))
         return 2
+
+
+class Command(NamedTuple):
+    """A command: its parser, and the function that it calls with what was parsed."""
+
+    parser: Callable[[], Parser]
+    run: Callable[[Namespace], int]
 
 
 # Lightning takes seconds to import: only the commands that need it do.
 
 
-def _train(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
+def train_parser() -> Parser:
+    """Parse `lexel train`."""
+    parser = _command("Train a VQ-VAE on a set of images.")
+    parser.add_argument("--config", action="config", help="file of settings, as config.yaml in a run's folder")
+    # Left out where it is not given: None would take the place of what --config says.
+    parser.add_argument("data", nargs="?", type=str, default=SUPPRESS, help=DATA)
+    _add_run(parser)
+    _add_strict(parser)
+    _add_overwrite(parser)
+    _add_plugin(parser)
+    return parser
+
+
+def train(settings: Namespace) -> int:
+    """Train."""
     from lexel.training.run import train
 
     data, out = _given(settings, "data", "DATA"), Path(_given(settings, "out", "--out"))
@@ -77,26 +109,49 @@ def _train(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
         data,
         out,
         _settings(settings),
-        config=_kept(settings, commands["train"]),
+        config=_config(settings, train_parser()),
         strict=settings.strict,
         overwrite=settings.overwrite,
     )
     return _ended(out, finished)
 
 
-def _resume(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
+def resume_parser() -> Parser:
+    """Parse `lexel resume`."""
+    parser = _command("Go on with a run that was interrupted, from its last checkpoint to the same end.")
+    parser.add_argument("run", type=str, help="folder of the run")
+    _add_plugin(parser)
+    return parser
+
+
+def resume(settings: Namespace) -> int:
+    """Go on with a run."""
     from lexel.training.run import train
 
-    run = Path(settings.run)
-    if not (run / CONFIG).is_file():
-        raise FileNotFoundError(f"{run} is not a run: it has no {CONFIG}")
-    kept = commands["train"].parse_path(run / CONFIG)
-    data = _given(kept, "data", f"data in {run / CONFIG}")
-    finished = train(_model(kept), data, run, _settings(kept), resume=True)
-    return _ended(run, finished)
+    run = RunFolder(Path(settings.run))
+    if not run.config.is_file():
+        raise FileNotFoundError(f"{run.path} is not a run: it has no {run.config.name}")
+    parser = train_parser()
+    parser.subject = str(run.config)
+    config = parser.parse_path(run.config)
+    data = _given(config, "data", f"data in {run.config}")
+    finished = train(_model(config), data, run.path, _settings(config), resume=True)
+    return _ended(run.path, finished)
 
 
-def _evaluate(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
+def evaluate_parser() -> Parser:
+    """Parse `lexel evaluate`."""
+    parser = _command("Measure reconstructions and code usage over a whole set of images.")
+    _add_model(parser)
+    parser.add_argument("data", type=str, help=DATA)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _add_strict(parser)
+    _add_plugin(parser)
+    return parser
+
+
+def evaluate(settings: Namespace) -> int:
+    """Measure a model."""
     from lexel.training.evaluate import evaluate
 
     evaluation = evaluate(load_model(Path(settings.run)), settings.data, strict=settings.strict)
@@ -107,16 +162,39 @@ def _evaluate(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
     return 0
 
 
-def _audit(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
+def audit_parser() -> Parser:
+    """Parse `lexel audit`."""
+    parser = _command("Examine a model's quantizer: is it sound, in training and evaluation, on these images?")
+    _add_model(parser)
+    parser.add_argument("data", type=str, help=DATA)
+    _add_strict(parser)
+    _add_plugin(parser)
+    return parser
+
+
+def audit(settings: Namespace) -> int:
+    """Examine a model's quantizer."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else torch.profiler tells standard error when it starts
     from lexel.training.evaluate import audit_model
 
     found = audit_model(load_model(Path(settings.run)), settings.data, strict=settings.strict)
-    results.print(str(found), markup=False, soft_wrap=True)
+    results.print(str(found), soft_wrap=True)
     return 0 if found.ok else 1
 
 
-def _report(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
+def report_parser() -> Parser:
+    """Parse `lexel report`."""
+    parser = _command("Draw a page about a run: reconstructions, every code, and how training went.")
+    _add_model(parser)
+    parser.add_argument("--data", type=str, help=f"{DATA}; what the run was trained on by default")
+    parser.add_argument("--out", type=str, help="file to write, report.html in the run's folder by default")
+    _add_overwrite(parser)
+    _add_plugin(parser)
+    return parser
+
+
+def report(settings: Namespace) -> int:
+    """Write a page about a run."""
     from lexel.report.page import write_report
 
     out = None if settings.out is None else Path(settings.out)
@@ -125,19 +203,44 @@ def _report(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
     return 0
 
 
-def _encode(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
+def encode_parser() -> Parser:
+    """Parse `lexel encode`."""
+    parser = _command("Turn images into a file of codes.")
+    _add_model(parser)
+    parser.add_argument("data", type=str, help=DATA)
+    parser.add_argument("--out", type=str, required=True, help="file to write, .safetensors")
+    _add_strict(parser)
+    _add_overwrite(parser)
+    _add_plugin(parser)
+    return parser
+
+
+def encode(settings: Namespace) -> int:
+    """Turn images into codes."""
     out = Path(settings.out)
     refuse_existing(out, overwrite=settings.overwrite)
     tokens, skipped = encode_images(load_model(Path(settings.run)), settings.data, strict=settings.strict)
     write_tokens(out, tokens)
     if skipped:
-        messages.print(f"skipped {listed(skipped)}", style="yellow", markup=False)
+        messages.print(f"skipped {listed(skipped)}", style="yellow", soft_wrap=True)
     count = sum(grid.numel() for grid in tokens.indices.values())
     results.print(f"{len(tokens.indices)} images as {count:,} tokens in {out}", soft_wrap=True)
     return 0
 
 
-def _decode(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
+def decode_parser() -> Parser:
+    """Parse `lexel decode`."""
+    parser = _command("Turn a file of codes back into images.")
+    _add_model(parser)
+    parser.add_argument("codes", type=str, help="file that lexel encode wrote")
+    parser.add_argument("--out", type=str, required=True, help="folder to write the images into")
+    _add_overwrite(parser)
+    _add_plugin(parser)
+    return parser
+
+
+def decode(settings: Namespace) -> int:
+    """Turn codes into images."""
     out = Path(settings.out)
     refuse_existing(out, overwrite=settings.overwrite)
     tokens = read_tokens(Path(settings.codes))
@@ -146,12 +249,25 @@ def _decode(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
     return 0
 
 
-def _demo(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
+def demo_parser() -> Parser:
+    """Parse `lexel demo`."""
+    parser = _command("Train for about two minutes on photographs that packages carry, and draw what comes out.")
+    parser.add_argument("--config", action="config", help="file of settings, as config.yaml in a run's folder")
+    _add_run(parser, num_embeddings=1024)
+    parser.set_defaults(DEMO)
+    _add_overwrite(parser)
+    _add_plugin(parser)
+    return parser
+
+
+def demo(settings: Namespace) -> int:
+    """Train on a few photographs and draw what comes out."""
     from lexel.demo import run_demo
 
-    model = _model(settings)
-    config = _kept(settings, commands["demo"])
-    demo = run_demo(model, Path(settings.out), _settings(settings), config=config, overwrite=settings.overwrite)
+    config = _config(settings, demo_parser())
+    demo = run_demo(
+        _model(settings), Path(settings.out), _settings(settings), config=config, overwrite=settings.overwrite
+    )
     results.print("Two photographs that were not trained on:")
     _print(demo.held_out)
     results.print(f"Originals above reconstructions: {demo.reconstructions}", soft_wrap=True)
@@ -161,73 +277,97 @@ def _demo(settings: Namespace, commands: dict[str, ArgumentParser]) -> int:
 
 
 COMMANDS = {
-    "train": _train,
-    "resume": _resume,
-    "evaluate": _evaluate,
-    "audit": _audit,
-    "report": _report,
-    "encode": _encode,
-    "decode": _decode,
-    "demo": _demo,
+    "train": Command(train_parser, train),
+    "resume": Command(resume_parser, resume),
+    "evaluate": Command(evaluate_parser, evaluate),
+    "audit": Command(audit_parser, audit),
+    "report": Command(report_parser, report),
+    "encode": Command(encode_parser, encode),
+    "decode": Command(decode_parser, decode),
+    "demo": Command(demo_parser, demo),
 }
 
 
-def _parsers() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
-    parser = ArgumentParser(prog="lexel", description="Vector quantization: images to discrete codes and back.")
+def _parser() -> Parser:
+    parser = Parser(
+        prog="lexel",
+        description="Vector quantization: images to discrete codes and back.",
+        hints=(*COMMANDS, *_hints()),
+    )
     parser.add_argument("--version", action="version", version=f"lexel {lexel.__version__}")
     subcommands = parser.add_subcommands(required=True, dest="command")
-    commands = {}
-    for name, description in (
-        ("train", "Train a VQ-VAE on a set of images."),
-        ("resume", "Go on with a run that was interrupted, from its last checkpoint to the same end."),
-        ("evaluate", "Measure reconstructions and code usage over a whole set of images."),
-        ("audit", "Examine a model's quantizer: is it sound, in training and evaluation, on these images?"),
-        ("report", "Draw a page about a run: reconstructions, every code, and how training went."),
-        ("encode", "Turn images into a file of codes."),
-        ("decode", "Turn a file of codes back into images."),
-        ("demo", "Train for about two minutes on photographs that packages carry, and draw what comes out."),
-    ):
-        commands[name] = ArgumentParser(description=description)
-        subcommands.add_subcommand(name, commands[name], help=description)
-
-    for name in ("train", "demo"):
-        command = commands[name]
-        command.add_argument("--config", action="config", help="file of settings, as config.yaml in a run's folder")
-        if name == "train":
-            # Left out where it is not given: None would take the place of what --config says.
-            command.add_argument("data", nargs="?", type=str, default=SUPPRESS, help=DATA)
-        command.add_argument("--out", type=str, help="folder to write the run into")
-        command.add_class_arguments(Settings)
-        command.add_class_arguments(VQVAE, "model", skip={"quantizer"}, instantiate=False)
-        command.add_subclass_arguments(
-            lexel.Quantizer, "quantizer", help="what makes the codes; its settings follow it"
-        )
-        command.set_defaults(DEMO if name == "demo" else {"quantizer": QUANTIZER})
-    for name in ("resume", "evaluate", "audit", "report", "encode", "decode"):
-        commands[name].add_argument("run", type=str, help="folder of a run, or of a saved model")
-    for name in ("evaluate", "audit", "encode"):
-        commands[name].add_argument("data", type=str, help=DATA)
-    commands["evaluate"].add_argument("--json", action="store_true", help="print JSON instead of a table")
-    commands["report"].add_argument("--data", type=str, help=f"{DATA}; what the run was trained on by default")
-    commands["report"].add_argument("--out", type=str, help="file to write, report.html in the run's folder by default")
-    commands["encode"].add_argument("--out", type=str, required=True, help="file to write, .safetensors")
-    commands["decode"].add_argument("codes", type=str, help="file that lexel encode wrote")
-    commands["decode"].add_argument("--out", type=str, required=True, help="folder to write the images into")
-    for name in ("train", "evaluate", "audit", "encode"):
-        commands[name].add_argument("--strict", action="store_true", help="refuse unreadable files, do not skip them")
-    for name in ("train", "report", "encode", "decode", "demo"):
-        commands[name].add_argument("--overwrite", action="store_true", help="replace what is there")
-    for command in commands.values():
-        command.add_argument("--debug", action="store_true", help="show where an error came from")
-        for action in command._actions:
-            action.option_strings = [option.replace("_", "-") for option in action.option_strings]
-    return parser, commands
+    for name, command in COMMANDS.items():
+        of_command = command.parser()
+        subcommands.add_subcommand(name, of_command, help=of_command.description)
+        parser.hints += of_command.options
+    return parser
 
 
-def _underscored(word: str) -> str:
-    """Let options be typed as they are shown, --batch-size, though their names in files have underscores."""
-    option, equals, value = word.partition("=")
-    return option[:2] + option[2:].replace("-", "_") + equals + value if option.startswith("--") else word
+@cache
+def _hints() -> tuple[str, ...]:
+    """Names that may be meant by one that is not known: classes, presets, and their arguments."""
+    makers = registry()
+    arguments = {name for maker in makers.values() for name in inspect.signature(maker).parameters}
+    return (*makers, *sorted(arguments))
+
+
+def _command(description: str) -> Parser:
+    parser = Parser(description=description, hints=_hints())
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    return parser
+
+
+def _add_run(parser: Parser, **sizes: int) -> None:
+    """Add what a training run needs; `sizes` are those of its quantizer where they are not the preset's own."""
+    parser.add_argument("--out", type=str, help="folder to write the run into")
+    parser.add_class_arguments(Settings)
+    parser.add_class_arguments(VQVAE, "model", skip={"quantizer"}, instantiate=False)
+    defaults = inspect.signature(lexel.presets.default).parameters
+    shown = {name: sizes.get(name, defaults[name].default) for name in ("num_embeddings", "embedding_dim")}
+    parser.add_subclass_arguments(
+        lexel.Quantizer,
+        "quantizer",
+        default={"class_path": "lexel.presets.default", "init_args": shown},
+        help=f"what makes the codes, a class or one of the presets {', '.join(PRESETS)}; its settings follow it",
+    )
+
+
+def _add_model(parser: Parser) -> None:
+    parser.add_argument("run", type=str, help="folder of a run, or of a saved model")
+
+
+def _add_strict(parser: Parser) -> None:
+    parser.add_argument("--strict", action="store_true", help="refuse unreadable files, do not skip them")
+
+
+def _add_overwrite(parser: Parser) -> None:
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+
+
+def _add_plugin(parser: Parser) -> None:
+    parser.add_argument("--plugin", metavar="FILE", type=str, help="file of Python with parts of your own to import")
+
+
+def _plugins(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Take the plugins out of the words: they must be imported before the others can be understood."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--plugin", action="append", type=Path, default=[])
+    try:
+        taken, others = parser.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from error
+    return taken.plugin, others
+
+
+@contextmanager
+def _importable(plugins: Sequence[Path]) -> Iterator[None]:
+    """Import plugins, and let configurations name their classes for as long as a command runs."""
+    names = [import_plugin(path) for path in plugins]
+    set_parsing_settings(import_path_allowlist=names)
+    try:
+        yield
+    finally:
+        set_parsing_settings(import_path_denylist=names)
 
 
 def _model(settings: Namespace) -> VQVAE:
@@ -241,11 +381,12 @@ def _settings(settings: Namespace) -> Settings:
     return Settings(**{field.name: settings[field.name] for field in dataclasses.fields(Settings)})
 
 
-def _kept(settings: Namespace, parser: ArgumentParser) -> str:
-    kept = settings.clone()
-    for name in NOT_KEPT:
-        kept.pop(name, None)
-    return str(parser.dump(kept))
+def _config(settings: Namespace, parser: Parser) -> str:
+    """Return what config.yaml says of a run."""
+    config = settings.clone()
+    for name in NOT_CONFIGURED:
+        config.pop(name, None)
+    return str(parser.dump(config))
 
 
 def _given(settings: Namespace, name: str, shown: str) -> str:

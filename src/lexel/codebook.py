@@ -1,64 +1,86 @@
 """Codebooks: what the codes of a quantizer are a function of.
 
-The settings, such as `SimVQ()`, say which function; the quantizer builds the `Table` that holds its numbers, and keeps
-it as `vq.codebook`. Calling that gives the codes.
+The settings, such as `SimVQ()`, say which function; the quantizer builds of them the `CodebookModule` that holds the
+numbers, and keeps it as `vq.codebook`. Calling that gives the codes.
 """
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
-from lexel._core.collectives import all_sum
-from lexel._core.config import Configurable, Stateful
+from lexel._core.config import Configurable, Part
 
 __all__ = [
     "AffineCodebook",
     "Codebook",
+    "CodebookModule",
     "CosineCodebook",
     "FactorisedCodebook",
     "FreeCodebook",
-    "NormalisedCodebook",
     "SimVQ",
-    "Table",
     "VQBridge",
     "apply_layer",
 ]
 
 
-class Codebook(Configurable, abstract=True):
-    """What the codes are a function of: settings only.
+class Codebook(Configurable):
+    """What the codes are a function of: settings only, of which `build` makes the module."""
+
+    @property
+    def accepts_averages(self) -> bool:
+        """Whether each code may become an average of its inputs, as EMA makes it."""
+        return True
+
+    @property
+    def accepts_placement(self) -> bool:
+        """Whether upkeep may put a single code where it wants it."""
+        return True
+
+    @property
+    def unit_length(self) -> bool:
+        """Whether codes and inputs have length 1."""
+        return False
+
+    @property
+    def learns_from_task(self) -> bool:
+        """Whether the task loss moves parameters here that the quantizer's own loss does not."""
+        return False
+
+    @abstractmethod
+    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> CodebookModule[Codebook]:
+        """Make the module for K codes and inputs of D numbers.
+
+        Args:
+            num_embeddings: K.
+            embedding_dim: D.
+            trainable: whether gradient descent moves the codes; else they are a buffer, which a learning rule moves.
+        """
+
+
+CodebookT = TypeVar("CodebookT", bound=Codebook, covariant=True)
+
+
+class CodebookModule(Part[CodebookT]):
+    """A table of codes, each of which is learned on its own. Calling it gives the codes, `(K, d)`.
+
+    A codebook whose codes are a function of its table overrides `forward` and `table_for`; one that works in another
+    space than its inputs overrides `project` and `expand`.
 
     Attributes:
-        averages: a code can be an average of its inputs, as EMA makes it.
-        places: a single code can be put where upkeep wants it.
-        unit: codes and inputs have length 1.
-    """
-
-    averages: ClassVar[bool] = True
-    places: ClassVar[bool] = True
-    unit: ClassVar[bool] = False
-
-    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> Table:
-        """Make the table for K codes and inputs of D numbers, as parameters or, if not `trainable`, as buffers."""
-        raise NotImplementedError
-
-
-class Table(Stateful[Codebook], abstract=True):
-    """A free table of codes: each row is learned on its own. Other tables derive from it.
-
-    Attributes:
-        weight: the table, `(K, d)`; a parameter when it learns by gradient, else a buffer.
+        weight: the table, `(K, d)`; a parameter when gradient descent moves it, else a buffer.
     """
 
     weight: Tensor
 
-    def __init__(self, settings: Codebook, num_embeddings: int, code_dim: int, *, trainable: bool = True) -> None:
+    def __init__(self, settings: CodebookT, num_embeddings: int, code_dim: int, *, trainable: bool = True) -> None:
         super().__init__(settings)
         weight = torch.empty(num_embeddings, code_dim)
         if trainable:
@@ -76,12 +98,6 @@ class Table(Stateful[Codebook], abstract=True):
         """Return the codes, `(K, d)`."""
         return self.weight
 
-    def begin(self, z: Tensor, valid: Tensor | None) -> None:
-        """Learn, at the beginning of a training step, what is to be known of the inputs `(N, D)`.
-
-        Every rank must call it. Rows for which `valid`, bool `(N,)`, is False do not count.
-        """
-
     def project(self, z: Tensor) -> Tensor:
         """Bring inputs `(N, D)` into the space of the codes, `(N, d)`."""
         return z
@@ -90,9 +106,21 @@ class Table(Stateful[Codebook], abstract=True):
         """Bring codes `(N, d)` back into the space of the inputs, `(N, D)`."""
         return e
 
-    def place(self, codes: Tensor) -> Tensor:
-        """Return the table, `(K, d)`, that makes the codes these."""
+    def table_for(self, codes: Tensor) -> Tensor:
+        """Return the table for which `forward` would return `codes`; both `(K, d)`."""
         return codes
+
+    @torch.no_grad()
+    def pull(self, anchors: Tensor, strength: Tensor) -> None:
+        """Move codes towards anchors in place: e ← (1 − s) e + s · anchor.
+
+        Args:
+            anchors: `(K, d)`, finite.
+            strength: s, `(K,)`, in [0, 1].
+        """
+        strength = strength.to(self.weight.dtype).unsqueeze(1)
+        codes = torch.lerp(self(), anchors.to(self.weight.dtype), strength)
+        self.weight.copy_(torch.where(strength > 0, self.table_for(codes), self.weight))
 
 
 @dataclass(frozen=True)
@@ -104,8 +132,9 @@ class FreeCodebook(Codebook):
         torch.Size([2, 64])
     """
 
-    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> Table:  # noqa: D102
-        return Table(self, num_embeddings, embedding_dim, trainable=trainable)
+    @override
+    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> CodebookModule[Codebook]:
+        return CodebookModule(self, num_embeddings, embedding_dim, trainable=trainable)
 
 
 @dataclass(frozen=True)
@@ -122,49 +151,26 @@ class CosineCodebook(Codebook):
         tensor([[1., 1., 1.]])
     """
 
-    unit: ClassVar[bool] = True
+    unit_length = True
 
-    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> Table:  # noqa: D102
-        return _CosineTable(self, num_embeddings, embedding_dim, trainable=trainable)
+    @override
+    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> CodebookModule[Codebook]:
+        return _CosineModule(self, num_embeddings, embedding_dim, trainable=trainable)
 
 
-class _CosineTable(Table, abstract=True):
+class _CosineModule(CodebookModule[CosineCodebook]):
+    @override
     @torch.no_grad()
     def reset_parameters(self) -> None:
         self.weight.copy_(F.normalize(self.weight.normal_(), dim=1))
 
+    @override
     def forward(self) -> Tensor:
         return F.normalize(self.weight, dim=1)
 
+    @override
     def project(self, z: Tensor) -> Tensor:
         return F.normalize(z, dim=1)
-
-
-class _TableBehind(Table, abstract=True):
-    """Another table, whose codes these are, behind something that is done to the inputs."""
-
-    def __init__(self, settings: Codebook, codes: Table) -> None:
-        Stateful.__init__(self, settings)
-        self.codes = codes
-
-    @property
-    def weight(self) -> Tensor:  # type: ignore[override]
-        return self.codes.weight
-
-    def forward(self) -> Tensor:
-        codes: Tensor = self.codes()
-        return codes
-
-    def expand(self, e: Tensor) -> Tensor:
-        return self.codes.expand(e)
-
-    def place(self, codes: Tensor) -> Tensor:
-        return self.codes.place(codes)
-
-
-def _behave_as(settings: Codebook, codes: Codebook) -> None:
-    for name in ("averages", "places", "unit"):
-        object.__setattr__(settings, name, getattr(codes, name))
 
 
 @dataclass(frozen=True)
@@ -193,97 +199,58 @@ class FactorisedCodebook(Codebook):
     def __post_init__(self) -> None:
         if self.dim < 1:
             raise ValueError(f"FactorisedCodebook: dim must be at least 1, got {self.dim}")
-        _behave_as(self, self.codes)
 
-    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> Table:  # noqa: D102
-        return _FactorisedTable(self, self.codes.build(num_embeddings, self.dim, trainable=trainable), embedding_dim)
+    @property
+    @override
+    def accepts_averages(self) -> bool:
+        return self.codes.accepts_averages
+
+    @property
+    @override
+    def accepts_placement(self) -> bool:
+        return self.codes.accepts_placement
+
+    @property
+    @override
+    def unit_length(self) -> bool:
+        return self.codes.unit_length
+
+    learns_from_task = True
+
+    @override
+    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> CodebookModule[Codebook]:
+        return _FactorisedModule(self, self.codes.build(num_embeddings, self.dim, trainable=trainable), embedding_dim)
 
 
-class _FactorisedTable(_TableBehind, abstract=True):
-    def __init__(self, settings: FactorisedCodebook, codes: Table, embedding_dim: int) -> None:
-        super().__init__(settings, codes)
+class _FactorisedModule(CodebookModule[FactorisedCodebook]):
+    """Another codebook, between two linear maps."""
+
+    def __init__(self, settings: FactorisedCodebook, codes: CodebookModule[Codebook], embedding_dim: int) -> None:
+        Part.__init__(self, settings)
+        self.codes = codes
         self.down = nn.Linear(embedding_dim, settings.dim)
         self.up = nn.Linear(settings.dim, embedding_dim)
 
-    def begin(self, z: Tensor, valid: Tensor | None) -> None:
-        self.codes.begin(apply_layer(self.down, z), valid)
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        return self.codes.weight
 
+    @override
+    def forward(self) -> Tensor:
+        codes: Tensor = self.codes()
+        return codes
+
+    @override
     def project(self, z: Tensor) -> Tensor:
         return self.codes.project(apply_layer(self.down, z))
 
+    @override
     def expand(self, e: Tensor) -> Tensor:
-        return apply_layer(self.up, super().expand(e))
+        return apply_layer(self.up, self.codes.expand(e))
 
-
-@dataclass(frozen=True)
-class NormalisedCodebook(Codebook):
-    """Inputs are shifted and scaled, so that their mean is 0 and their spread `std` when training begins.
-
-    The vectors of an encoder whose weights are fresh differ little: nearly all of their length is a mean that they
-    share, and their spread about it may have any size. Then the decoder sees next to nothing of what differs, and both
-    learn slowly. The mean of each channel, and one scale for all channels, are found in the first training step that
-    has different inputs, over all ranks, and stay (a data-dependent start, as ActNorm's in Glow, arXiv 1807.03039,
-    §3.1, but with one scale, since channels that hardly vary are hardly worth coding). Losses, estimator and codes work
-    with the inputs so changed, and the quantized output is made of these codes: it is not scaled back.
-
-    Attributes:
-        codes: the codebook of the changed inputs.
-        std: the standard deviation of the changed inputs, over all channels; positive.
-
-    Raises:
-        ValueError: `std` is not a positive number.
-
-    Example:
-        >>> import lexel
-        >>> vq = lexel.VectorQuantizer(512, 64, codebook=NormalisedCodebook(std=1), upkeep=lexel.KMeansStart())
-        >>> _ = vq(7 + 0.01 * torch.randn(8, 64, 16, 16))
-        >>> vq.codebook.shift.mean().round(), vq.codebook.scale.round(decimals=-1)
-        (tensor(7.), tensor(100.))
-    """
-
-    codes: Codebook = FreeCodebook()
-    std: float = 0.2
-
-    def __post_init__(self) -> None:
-        if not 0 < self.std < math.inf:
-            raise ValueError(f"NormalisedCodebook: std must be positive and finite, got {self.std}")
-        _behave_as(self, self.codes)
-
-    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> Table:  # noqa: D102
-        codes = self.codes.build(num_embeddings, embedding_dim, trainable=trainable)
-        return _NormalisedTable(self, codes, embedding_dim)
-
-
-class _NormalisedTable(_TableBehind, abstract=True):
-    shift: Tensor
-    scale: Tensor
-    begun: Tensor
-
-    def __init__(self, settings: NormalisedCodebook, codes: Table, embedding_dim: int) -> None:
-        super().__init__(settings, codes)
-        self.std = settings.std
-        self.register_buffer("shift", torch.zeros(embedding_dim))
-        self.register_buffer("scale", torch.ones(()))
-        self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
-
-    @torch.no_grad()
-    def begin(self, z: Tensor, valid: Tensor | None) -> None:
-        if torch.compiler.is_compiling() or not bool(self.begun):
-            counted = z.new_ones(len(z), 1) if valid is None else valid.unsqueeze(1).to(z.dtype)
-            sums, count = all_sum(torch.where(counted > 0, z, 0).sum(0), counted.sum())
-            mean = sums / count.clamp_min(1)
-            (squares,) = all_sum(torch.where(counted > 0, z - mean, 0).square().sum())
-            now = ~self.begun & (squares > 0)
-            self.shift.copy_(torch.where(now, mean, self.shift))
-            self.scale.copy_(torch.where(now, self.std * torch.rsqrt(squares / (count * z.shape[1])), self.scale))
-            self.begun |= now
-        self.codes.begin(self._change(z), valid)
-
-    def project(self, z: Tensor) -> Tensor:
-        return self.codes.project(self._change(z))
-
-    def _change(self, z: Tensor) -> Tensor:
-        return (z - self.shift.to(z.dtype)) * self.scale.to(z.dtype)
+    @override
+    def table_for(self, codes: Tensor) -> Tensor:
+        return self.codes.table_for(codes)
 
 
 def apply_layer(layer: nn.Linear, rows: Tensor) -> Tensor:
@@ -305,22 +272,25 @@ class SimVQ(Codebook):
         ['codebook.map.weight']
     """
 
-    averages: ClassVar[bool] = False
-    places: ClassVar[bool] = False
+    accepts_averages = False
+    accepts_placement = False
 
-    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> Table:  # noqa: D102
-        return _SimTable(self, num_embeddings, embedding_dim, trainable=False)
+    @override
+    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> CodebookModule[Codebook]:
+        return _SimModule(self, num_embeddings, embedding_dim, trainable=False)
 
 
-class _SimTable(Table, abstract=True):
+class _SimModule(CodebookModule[SimVQ]):
     def __init__(self, settings: SimVQ, num_embeddings: int, code_dim: int, *, trainable: bool) -> None:
         super().__init__(settings, num_embeddings, code_dim, trainable=trainable)
         self.map = nn.Linear(code_dim, code_dim, bias=False)
 
+    @override
     @torch.no_grad()
     def reset_parameters(self) -> None:
         self.weight.normal_(std=self.weight.shape[1] ** -0.5)
 
+    @override
     def forward(self) -> Tensor:
         codes: Tensor = self.map(self.weight)
         return codes
@@ -354,8 +324,9 @@ class VQBridge(Codebook):
     width: int = 128
     heads: int = 4
     codes_per_token: int = 16
-    averages: ClassVar[bool] = False
-    places: ClassVar[bool] = False
+
+    accepts_averages = False
+    accepts_placement = False
 
     def __post_init__(self) -> None:
         for name in ("depth", "width", "heads", "codes_per_token"):
@@ -364,11 +335,12 @@ class VQBridge(Codebook):
         if self.width % self.heads:
             raise ValueError(f"VQBridge: width must be a multiple of heads={self.heads}, got {self.width}")
 
-    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> Table:  # noqa: D102
-        return _BridgeTable(self, num_embeddings, embedding_dim, trainable=trainable)
+    @override
+    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> CodebookModule[Codebook]:
+        return _BridgeModule(self, num_embeddings, embedding_dim, trainable=trainable)
 
 
-class _BridgeTable(Table, abstract=True):
+class _BridgeModule(CodebookModule[VQBridge]):
     def __init__(self, settings: VQBridge, num_embeddings: int, code_dim: int, *, trainable: bool) -> None:
         super().__init__(settings, num_embeddings, code_dim, trainable=trainable)
         self.patch = settings.codes_per_token
@@ -379,10 +351,12 @@ class _BridgeTable(Table, abstract=True):
         nn.init.zeros_(recover.bias)
         self.recover = nn.Sequential(nn.LayerNorm(settings.width), recover)
 
+    @override
     @torch.no_grad()
     def reset_parameters(self) -> None:
         self.weight.normal_(std=self.weight.shape[1] ** -0.5)
 
+    @override
     def forward(self) -> Tensor:
         K, d = self.weight.shape
         rows = F.pad(self.weight, (0, 0, 0, -K % self.patch))
@@ -404,6 +378,7 @@ class _Block(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
         )
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
@@ -426,21 +401,24 @@ class AffineCodebook(Codebook):
         ['codebook.weight', 'codebook.shift', 'codebook.scale']
     """
 
-    averages: ClassVar[bool] = False
+    accepts_averages = False
 
-    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> Table:  # noqa: D102
-        return _AffineTable(self, num_embeddings, embedding_dim, trainable=trainable)
+    @override
+    def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> CodebookModule[Codebook]:
+        return _AffineModule(self, num_embeddings, embedding_dim, trainable=trainable)
 
 
-class _AffineTable(Table, abstract=True):
+class _AffineModule(CodebookModule[AffineCodebook]):
     def __init__(self, settings: AffineCodebook, num_embeddings: int, code_dim: int, *, trainable: bool) -> None:
         super().__init__(settings, num_embeddings, code_dim, trainable=trainable)
         self.shift = nn.Parameter(torch.zeros(code_dim))
         self.scale = nn.Parameter(torch.ones(code_dim))
 
+    @override
     def forward(self) -> Tensor:
         return self.shift + self.scale * self.weight
 
-    def place(self, codes: Tensor) -> Tensor:
+    @override
+    def table_for(self, codes: Tensor) -> Tensor:
         least = math.sqrt(torch.finfo(self.scale.dtype).tiny)
         return (codes - self.shift) / torch.where(self.scale.abs() < least, least, self.scale)

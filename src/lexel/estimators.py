@@ -6,15 +6,20 @@ draw noise for each input, it comes from torch's global generator, like that of 
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from lexel._core.collectives import all_sum, rank
-from lexel._core.config import Configurable
+from lexel._core.config import Configurable, Part
+from lexel._core.gradients import carry, straight_through
 from lexel._core.soft_assignment import by_rows, logits
 from lexel.nearest import Metric, nearest_code
 
@@ -22,8 +27,10 @@ __all__ = [
     "NSVQ",
     "DiVeQ",
     "Estimator",
+    "EstimatorModule",
     "GumbelSoftmax",
     "IndexBackpropagation",
+    "NearestCode",
     "RotationTrick",
     "SpaceFillingDiVeQ",
     "StraightThrough",
@@ -31,53 +38,91 @@ __all__ = [
 ]
 
 
-class Estimator(Configurable, abstract=True):
-    """Maps inputs to the quantized output, whose gradient stands in for that of the choice of a code.
+class Estimator(Configurable):
+    """Which gradient stands in for that of the choice of a code: settings only, of which `build` makes the module."""
 
-    An estimator that needs no more than each input and its nearest code overrides `__call__`; one that has a say in
-    the choice, or needs all codes, overrides `quantize`.
+    @property
+    def metric(self) -> Metric:
+        """By what the nearest code is chosen, in eval mode too."""
+        return "euclidean"
+
+    @property
+    def moves_codes(self) -> bool:
+        """Whether the gradient of the task loss reaches the codes, so that they cannot be averages (EMA)."""
+        return False
+
+    @property
+    def replaces_codebook_loss(self) -> bool:
+        """Whether that gradient is all that moves the codes: there is no codebook loss."""
+        return False
+
+    @abstractmethod
+    def build(self, num_embeddings: int, embedding_dim: int) -> EstimatorModule[Estimator]:
+        """Make the module for K codes of D numbers."""
+
+
+EstimatorT = TypeVar("EstimatorT", bound=Estimator, covariant=True)
+
+
+class EstimatorModule(Part[EstimatorT]):
+    """Chooses codes and quantizes, in training: an estimator is its `forward`.
 
     Attributes:
-        metric: by what the nearest code is chosen, in eval mode too.
-        moves_codes: the gradient of the task loss reaches the codes, so they cannot be averages (EMA).
-        replaces_codebook_loss: that gradient is all that moves the codes; there is no codebook loss.
-        annealed: `quantize` depends on the step.
+        is_straight_through: `forward` returns the nearest code with the gradient of the identity and nothing else, so
+            that the quantizer may compute it together with the losses. A subclass that overrides `forward` is not,
+            unless it says so itself.
     """
 
-    metric: Metric = "euclidean"
-    moves_codes: ClassVar[bool] = False
-    replaces_codebook_loss: ClassVar[bool] = False
-    annealed: ClassVar[bool] = False
+    is_straight_through: ClassVar[bool] = False
 
-    def __call__(self, z: Tensor, e: Tensor) -> Tensor:
-        """Return the quantized rows `(N, D)` for inputs `z` and their codes `e`, both `(N, D)`."""
-        raise NotImplementedError
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "forward" in cls.__dict__ and "is_straight_through" not in cls.__dict__:
+            cls.is_straight_through = False
 
-    def select(self, z: Tensor, codes: Tensor) -> Tensor:
-        """Return the index of the nearest code, int64 `(N,)`."""
-        return nearest_code(z.detach(), codes.detach(), metric=self.metric)
-
-    def quantize(self, z: Tensor, codes: Tensor, step: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Choose codes and quantize, in training.
+    @abstractmethod
+    def forward(self, z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose codes and quantize.
 
         Args:
             z: inputs, `(N, D)`.
             codes: `(K, D)`.
-            step: int64 scalar, how many training steps came before; only where `annealed`.
 
         Returns:
             Indices, int64 `(N,)`, and the quantized rows `(N, D)`.
         """
-        indices = self.select(z, codes)
-        return indices, self(z, F.embedding(indices, codes))
+
+    def nearest(self, z: Tensor, codes: Tensor) -> Tensor:
+        """Return the index of the nearest code by the settings' metric, int64 `(N,)`: the choice in eval mode."""
+        return nearest_code(z.detach(), codes.detach(), metric=self.settings.metric)
+
+    def observe(self, counts: Tensor) -> None:
+        """Learn, at the end of a training step, how many inputs of all ranks chose each code, `counts` `(K,)`."""
+
+
+class NearestCode(EstimatorModule[EstimatorT]):
+    """Chooses the nearest code, and quantizes by a function of each input and its code alone.
+
+    Args:
+        settings: what built it.
+        function: from inputs and their codes, both `(N, D)`, to the quantized rows `(N, D)`.
+    """
+
+    def __init__(self, settings: EstimatorT, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__(settings)
+        self.function = function
+
+    @override
+    def forward(self, z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        indices = self.nearest(z, codes)
+        return indices, self.function(z, F.embedding(indices, codes))
 
 
 @dataclass(frozen=True)
 class StraightThrough(Estimator):
     """The value of the code with the gradient of the identity: ∂L/∂z = ∂L/∂quantized (van den Oord et al. 2017, §3.2).
 
-    The usual way to write it, ``z + (e - z).detach()``, rounds: its value is not exactly the code. Here the zero
-    ``z - z.detach()`` carries the gradient and the value stays the code's, bit for bit.
+    The value is exactly the code's, bit for bit.
 
     Attributes:
         metric: by what the code is chosen. With `"cosine"` the angle decides and codes keep their lengths, as in DAC
@@ -87,9 +132,9 @@ class StraightThrough(Estimator):
         ValueError: the metric is none of `"euclidean"`, `"cosine"` and `"dot"`.
 
     Example:
-        >>> z, e = torch.tensor([[0.1]], requires_grad=True), torch.tensor([[0.3]])
-        >>> StraightThrough()(z, e)
-        tensor([[0.3000]], grad_fn=<AddBackward0>)
+        >>> z, codes = torch.tensor([[0.1]], requires_grad=True), torch.tensor([[-0.7], [0.3]])
+        >>> StraightThrough().build(2, 1)(z, codes)
+        (tensor([1]), tensor([[0.3000]], grad_fn=<AddBackward0>))
     """
 
     metric: Metric = "euclidean"
@@ -98,8 +143,13 @@ class StraightThrough(Estimator):
         if self.metric not in ("euclidean", "cosine", "dot"):
             raise ValueError(f"StraightThrough: metric must be euclidean, cosine or dot, got {self.metric!r}")
 
-    def __call__(self, z: Tensor, e: Tensor) -> Tensor:  # noqa: D102
-        return _carry(e.detach(), z)
+    @override
+    def build(self, num_embeddings: int, embedding_dim: int) -> EstimatorModule[Estimator]:
+        return _StraightThroughModule(self, straight_through)
+
+
+class _StraightThroughModule(NearestCode[StraightThrough]):
+    is_straight_through = True
 
 
 @dataclass(frozen=True)
@@ -119,25 +169,45 @@ class Synchronised(Estimator):
         ValueError: ν is not positive.
 
     Example:
-        >>> z, e = torch.tensor([[0.1]]), torch.tensor([[0.3]], requires_grad=True)
-        >>> Synchronised(nu=0.5)(z, e).sum().backward()
-        >>> e.grad
+        >>> z, codes = torch.tensor([[0.1]]), torch.tensor([[0.3]], requires_grad=True)
+        >>> Synchronised(nu=0.5).build(1, 1)(z, codes)[1].sum().backward()
+        >>> codes.grad
         tensor([[0.5000]])
     """
 
     nu: float = 0.2
     estimator: Estimator = StraightThrough()
-    moves_codes: ClassVar[bool] = True
+    moves_codes = True
 
     def __post_init__(self) -> None:
         if not self.nu > 0:
             raise ValueError(f"Synchronised: nu must be positive, got {self.nu}")
         if self.estimator.moves_codes:
             raise ValueError(f"Synchronised: {self.estimator} has a gradient for the codes already")
-        object.__setattr__(self, "metric", self.estimator.metric)
 
-    def __call__(self, z: Tensor, e: Tensor) -> Tensor:  # noqa: D102
-        return _carry(self.estimator(z, e), self.nu * e)
+    @property
+    @override
+    def metric(self) -> Metric:
+        return self.estimator.metric
+
+    @override
+    def build(self, num_embeddings: int, embedding_dim: int) -> EstimatorModule[Estimator]:
+        return _SynchronisedModule(self, self.estimator.build(num_embeddings, embedding_dim))
+
+
+class _SynchronisedModule(EstimatorModule[Synchronised]):
+    def __init__(self, settings: Synchronised, estimator: EstimatorModule[Estimator]) -> None:
+        super().__init__(settings)
+        self.estimator = estimator
+
+    @override
+    def forward(self, z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        indices, quantized = self.estimator(z, codes)
+        return indices, carry(quantized, self.settings.nu * F.embedding(indices, codes))
+
+    @override
+    def observe(self, counts: Tensor) -> None:
+        self.estimator.observe(counts)
 
 
 @dataclass(frozen=True)
@@ -152,20 +222,27 @@ class RotationTrick(Estimator):
 
     Example:
         >>> z = torch.tensor([[1.0, 0.0]], requires_grad=True)
-        >>> (RotationTrick()(z, torch.tensor([[0.0, 2.0]])) @ torch.tensor([0.0, 1.0])).sum().backward()
+        >>> _, quantized = RotationTrick().build(1, 2)(z, torch.tensor([[0.0, 2.0]]))
+        >>> (quantized @ torch.tensor([0.0, 1.0])).sum().backward()
         >>> z.grad.round()  # the gradient along the code became one along the input
         tensor([[2., 0.]])
     """
 
-    def __call__(self, z: Tensor, e: Tensor) -> Tensor:  # noqa: D102
-        with torch.no_grad():
-            z_norm, e_norm = z.norm(dim=1, keepdim=True), e.norm(dim=1, keepdim=True)
-            z_unit, e_unit = F.normalize(z, dim=1), F.normalize(e, dim=1)
-            r = F.normalize(z_unit + e_unit, dim=1)
-            turns = z_norm > 0
-            stretch = torch.where(turns, e_norm / torch.where(turns, z_norm, 1), 1)
-        along_r, along_z = ((unit * z).sum(1, keepdim=True) for unit in (r, z_unit))
-        return _carry(e.detach(), stretch * (z - 2 * r * along_r + 2 * e_unit * along_z))
+    @override
+    def build(self, num_embeddings: int, embedding_dim: int) -> EstimatorModule[Estimator]:
+        return NearestCode(self, rotation_trick)
+
+
+def rotation_trick(z: Tensor, e: Tensor) -> Tensor:
+    """Return the rows of `e` with the gradient of the rows of `z` rotated and stretched to them, all `(N, D)`."""
+    with torch.no_grad():
+        z_norm, e_norm = z.norm(dim=1, keepdim=True), e.norm(dim=1, keepdim=True)
+        z_unit, e_unit = F.normalize(z, dim=1), F.normalize(e, dim=1)
+        r = F.normalize(z_unit + e_unit, dim=1)
+        turns = z_norm > 0
+        stretch = torch.where(turns, e_norm / torch.where(turns, z_norm, 1), 1)
+    along_r, along_z = ((unit * z).sum(1, keepdim=True) for unit in (r, z_unit))
+    return carry(e.detach(), stretch * (z - 2 * r * along_r + 2 * e_unit * along_z))
 
 
 @dataclass(frozen=True)
@@ -178,16 +255,22 @@ class NSVQ(Estimator):
     has no commitment loss either (`commitment_cost=0`).
 
     Example:
-        >>> z, e = torch.zeros(1, 3), torch.tensor([[0.0, 3.0, 4.0]])
-        >>> NSVQ()(z, e).norm().round(decimals=4)
+        >>> _, quantized = NSVQ().build(1, 3)(torch.zeros(1, 3), torch.tensor([[0.0, 3.0, 4.0]]))
+        >>> quantized.norm().round(decimals=4)
         tensor(5.)
     """
 
-    moves_codes: ClassVar[bool] = True
-    replaces_codebook_loss: ClassVar[bool] = True
+    moves_codes = True
+    replaces_codebook_loss = True
 
-    def __call__(self, z: Tensor, e: Tensor) -> Tensor:  # noqa: D102
-        return z + _length(z - e) * F.normalize(torch.randn_like(z), dim=1)
+    @override
+    def build(self, num_embeddings: int, embedding_dim: int) -> EstimatorModule[Estimator]:
+        return NearestCode(self, nsvq)
+
+
+def nsvq(z: Tensor, e: Tensor) -> Tensor:
+    """Return the rows of `z` plus noise as long as their distance to those of `e`, all `(N, D)`."""
+    return z + _length(z - e) * F.normalize(torch.randn_like(z), dim=1)
 
 
 @dataclass(frozen=True)
@@ -206,26 +289,33 @@ class DiVeQ(Estimator):
         ValueError: the variance is negative.
 
     Example:
-        >>> z, e = torch.zeros(1, 2, requires_grad=True), torch.tensor([[3.0, 4.0]])
-        >>> DiVeQ(variance=0)(z, e).detach()
+        >>> z = torch.zeros(1, 2, requires_grad=True)
+        >>> DiVeQ(variance=0).build(1, 2)(z, torch.tensor([[3.0, 4.0]]))[1].detach()
         tensor([[3., 4.]])
     """
 
     variance: float = 1e-3
-    moves_codes: ClassVar[bool] = True
-    replaces_codebook_loss: ClassVar[bool] = True
+    moves_codes = True
+    replaces_codebook_loss = True
 
     def __post_init__(self) -> None:
         if not self.variance >= 0:
             raise ValueError(f"{type(self).__name__}: variance must not be negative, got {self.variance}")
 
-    def __call__(self, z: Tensor, e: Tensor) -> Tensor:  # noqa: D102
-        return z + self._error(z, e)
+    @override
+    def build(self, num_embeddings: int, embedding_dim: int) -> EstimatorModule[Estimator]:
+        return NearestCode(self, partial(diveq, variance=self.variance))
 
-    def _error(self, z: Tensor, e: Tensor) -> Tensor:
-        v = (e - z).detach()
-        v = v + self.variance**0.5 * torch.randn_like(v)
-        return _length(e - z) * F.normalize(v, dim=1)
+
+def diveq(z: Tensor, e: Tensor, variance: float) -> Tensor:
+    """Return the rows of `z` moved by their distance to those of `e`, in about their direction, all `(N, D)`."""
+    return z + _diveq_error(z, e, variance)
+
+
+def _diveq_error(z: Tensor, e: Tensor, variance: float) -> Tensor:
+    v = (e - z).detach()
+    v = v + variance**0.5 * torch.randn_like(v)
+    return _length(e - z) * F.normalize(v, dim=1)
 
 
 @dataclass(frozen=True)
@@ -241,20 +331,25 @@ class SpaceFillingDiVeQ(DiVeQ):
 
     Example:
         >>> z, codes = torch.randn(10, 4), torch.randn(16, 4)
-        >>> indices, quantized = SpaceFillingDiVeQ().quantize(z, codes)
+        >>> indices, quantized = SpaceFillingDiVeQ().build(16, 4)(z, codes)
         >>> quantized.shape
         torch.Size([10, 4])
     """
 
-    def quantize(self, z: Tensor, codes: Tensor, step: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: D102
-        if len(codes) == 1:
-            return super().quantize(z, codes)
+    @override
+    def build(self, num_embeddings: int, embedding_dim: int) -> EstimatorModule[Estimator]:
+        return super().build(1, embedding_dim) if num_embeddings == 1 else _SpaceFillingModule(self)
+
+
+class _SpaceFillingModule(EstimatorModule[SpaceFillingDiVeQ]):
+    @override
+    def forward(self, z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         position = torch.rand(len(codes) - 1, 1, dtype=codes.dtype, device=codes.device)
         position = all_sum(position * (rank() == 0))[0]  # all ranks see the same segments
-        segments = self.select(z, torch.lerp(codes[:-1], codes[1:], position))
-        position = position[segments]
+        segments = self.nearest(z, torch.lerp(codes[:-1], codes[1:], position))
+        position, variance = position[segments], self.settings.variance
         first, second = F.embedding(segments, codes), F.embedding(segments + 1, codes)
-        quantized = z + (1 - position) * self._error(z, first) + position * self._error(z, second)
+        quantized = z + (1 - position) * _diveq_error(z, first, variance) + position * _diveq_error(z, second, variance)
         return segments + (position.squeeze(1) > 0.5), quantized
 
 
@@ -269,23 +364,30 @@ class IndexBackpropagation(Estimator):
 
     Example:
         >>> z, codes = torch.randn(5, 4), torch.randn(16, 4, requires_grad=True)
-        >>> indices, quantized = IndexBackpropagation().quantize(z, codes)
+        >>> indices, quantized = IndexBackpropagation().build(16, 4)(z, codes)
         >>> quantized.sum().backward()
         >>> bool(codes.grad.abs().amin() > 0)
         True
     """
 
-    metric = "dot"  # a class attribute: without a type it is no setting
-    moves_codes: ClassVar[bool] = True
+    metric = "dot"
+    moves_codes = True
 
-    def quantize(self, z: Tensor, codes: Tensor, step: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: D102
-        indices = self.select(z, codes)
+    @override
+    def build(self, num_embeddings: int, embedding_dim: int) -> EstimatorModule[Estimator]:
+        return _IndexBackpropagationModule(self)
+
+
+class _IndexBackpropagationModule(EstimatorModule[IndexBackpropagation]):
+    @override
+    def forward(self, z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        indices = self.nearest(z, codes)
 
         def expected(codes: Tensor, z: Tensor) -> tuple[Tensor]:
-            return (logits(z, codes, self.metric).softmax(1) @ codes.detach(),)
+            return (logits(z, codes, "dot").softmax(1) @ codes.detach(),)
 
         mean = torch.cat([chunk[0] for chunk in by_rows(expected, codes, z)])
-        return indices, _carry(F.embedding(indices, codes), mean)
+        return indices, carry(F.embedding(indices, codes), mean)
 
 
 @dataclass(frozen=True)
@@ -310,7 +412,7 @@ class GumbelSoftmax(Estimator):
 
     Example:
         >>> z, codes = torch.randn(5, 4), torch.randn(16, 4)
-        >>> indices, quantized = GumbelSoftmax().quantize(z, codes, torch.tensor(0))
+        >>> indices, quantized = GumbelSoftmax().build(16, 4)(z, codes)
         >>> torch.equal(quantized, codes[indices])
         True
     """
@@ -319,9 +421,8 @@ class GumbelSoftmax(Estimator):
     hard: bool = True
     final_temperature: float = 0.5
     rate: float = 0.0
-    moves_codes: ClassVar[bool] = True
-    replaces_codebook_loss: ClassVar[bool] = True
-    annealed: ClassVar[bool] = True
+    moves_codes = True
+    replaces_codebook_loss = True
 
     def __post_init__(self) -> None:
         for name in ("temperature", "final_temperature"):
@@ -330,25 +431,42 @@ class GumbelSoftmax(Estimator):
         if not self.rate >= 0:
             raise ValueError(f"GumbelSoftmax: rate must not be negative, got {self.rate}")
 
-    def quantize(self, z: Tensor, codes: Tensor, step: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: D102
-        tau = torch.as_tensor(self.temperature, dtype=z.dtype, device=z.device)
-        if self.rate > 0 and step is not None:
-            tau = (tau * torch.exp(-self.rate * step)).clamp_min(min(self.final_temperature, self.temperature))
+    @override
+    def build(self, num_embeddings: int, embedding_dim: int) -> EstimatorModule[Estimator]:
+        return _GumbelModule(self)
+
+
+class _GumbelModule(EstimatorModule[GumbelSoftmax]):
+    step: Tensor  # int64 scalar: how many training steps with inputs came before
+
+    def __init__(self, settings: GumbelSoftmax) -> None:
+        super().__init__(settings)
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    @override
+    def forward(self, z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        tau, hard = self._temperature(z), self.settings.hard
 
         def draw(codes: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
             noise = -torch.empty(len(z), len(codes), dtype=z.dtype, device=z.device).exponential_().log()
             noisy = logits(z, codes) + noise
-            return noisy.argmax(1), (noisy / tau).softmax(1) @ (codes.detach() if self.hard else codes)
+            return noisy.argmax(1), (noisy / tau).softmax(1) @ (codes.detach() if hard else codes)
 
         drawn, mixtures = (torch.cat(parts) for parts in zip(*by_rows(draw, codes, z), strict=True))
-        if not self.hard:
-            return drawn, mixtures
-        return drawn, _carry(F.embedding(drawn, codes), mixtures)
+        return drawn, carry(F.embedding(drawn, codes), mixtures) if hard else mixtures
 
+    @override
+    def observe(self, counts: Tensor) -> None:
+        self.step += counts.sum() > 0
 
-def _carry(value: Tensor, gradient: Tensor) -> Tensor:
-    """Return `value`, with the gradient of `gradient` besides its own: a zero is added, so the value stays exact."""
-    return value + (gradient - gradient.detach())
+    def _temperature(self, z: Tensor) -> Tensor:
+        """τ of this step, a scalar of the dtype of `z`."""
+        settings = self.settings
+        tau = torch.as_tensor(settings.temperature, dtype=z.dtype, device=z.device)
+        if settings.rate == 0:
+            return tau
+        least = min(settings.final_temperature, settings.temperature)
+        return (tau * torch.exp(-settings.rate * self.step)).clamp_min(least)
 
 
 def _length(x: Tensor) -> Tensor:

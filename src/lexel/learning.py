@@ -2,18 +2,74 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from lexel._core.config import Configurable
+from lexel._core.config import Configurable, Part
 
-__all__ = ["EMA", "Gradient", "Learning"]
+__all__ = ["EMA", "Gradient", "Learning", "LearningModule"]
 
 
-class Learning(Configurable, abstract=True):
-    """How the codes of a codebook move."""
+class Learning(Configurable):
+    """How the codes of a codebook move: settings only, of which `build` makes the module."""
+
+    @property
+    def trainable(self) -> bool:
+        """Whether gradient descent moves the codes; else `LearningModule.update` does, in place."""
+        return False
+
+    @property
+    def has_codebook_loss(self) -> bool:
+        """Whether the loss holds the codebook term ‖sg[z] − e‖²."""
+        return False
+
+    @property
+    def codebook_weight(self) -> float:
+        """The weight of that term."""
+        return 1.0
+
+    @abstractmethod
+    def build(self, num_embeddings: int, embedding_dim: int) -> LearningModule[Learning]:
+        """Make the module for K codes of D numbers."""
+
+
+LearningT = TypeVar("LearningT", bound=Learning, covariant=True)
+
+
+class LearningModule(Part[LearningT]):
+    """Moves the codes at the end of a training step. This one does nothing: it leaves them to gradient descent."""
+
+    def statistics(self, z: Tensor, indices: Tensor, num_embeddings: int) -> tuple[Tensor, ...]:
+        """Return what `update` must know of the inputs of all ranks: tensors that are summed over ranks.
+
+        Args:
+            z: this rank's inputs, `(N, D)`, zero where they do not count; without gradient.
+            indices: int64 `(N,)`, the code of each.
+            num_embeddings: K.
+        """
+        return ()
+
+    def update(self, codes: Tensor, counts: Tensor, *sums: Tensor) -> None:
+        """Move the codes in place by one step.
+
+        Args:
+            codes: the table, `(K, D)`.
+            counts: n, float32 `(K,)`: how many inputs of all ranks chose each code; all zero for an empty batch.
+            *sums: what `statistics` returned, summed over all ranks.
+        """
+
+    def restart(self, codes: Tensor, strength: Tensor) -> None:
+        """Forget what is remembered of codes that upkeep has moved, as far as it has moved them.
+
+        Args:
+            codes: the table after the move, `(K, D)`.
+            strength: `(K,)` in [0, 1]: 0 for a code that stayed, 1 for one that was replaced.
+        """
 
 
 @dataclass(frozen=True)
@@ -30,10 +86,21 @@ class Gradient(Learning):
     """
 
     weight: float = 1.0
+    trainable = True
+    has_codebook_loss = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight < float("inf"):
             raise ValueError(f"Gradient: weight must be finite and not negative, got {self.weight}")
+
+    @property
+    @override
+    def codebook_weight(self) -> float:
+        return self.weight
+
+    @override
+    def build(self, num_embeddings: int, embedding_dim: int) -> LearningModule[Learning]:
+        return LearningModule(self)
 
 
 @dataclass(frozen=True)
@@ -66,6 +133,15 @@ class EMA(Learning):
 
     Raises:
         ValueError: a value is out of its range.
+
+    Example:
+        >>> import lexel
+        >>> vq = lexel.VectorQuantizer(2, 1, learning=EMA(decay=0.5))
+        >>> vq.load_codes(torch.tensor([[0.0], [10.0]]))
+        >>> _ = vq(torch.tensor([[11.0], [11.0]]))
+        >>> vq.learning.count, vq.codebook().round(decimals=1)
+        (tensor([0.5000, 1.5000]), tensor([[ 0.0000],
+                [10.7000]]))
     """
 
     decay: float = 0.99
@@ -80,36 +156,59 @@ class EMA(Learning):
         if not 0 <= self.warmup < float("inf"):
             raise ValueError(f"EMA: warmup must be finite and not negative, got {self.warmup}")
 
-    @torch.no_grad()
-    def update(
-        self,
-        codes: Tensor,
-        ema_count: Tensor,
-        ema_sum: Tensor,
-        counts: Tensor,
-        sums: Tensor,
-        age: Tensor | None = None,
-    ) -> None:
-        """Move `codes`, `ema_count` and `ema_sum` in place by one step; no input at all (Σn = 0) moves nothing.
+    @override
+    def build(self, num_embeddings: int, embedding_dim: int) -> LearningModule[Learning]:
+        return EMAModule(self, num_embeddings, embedding_dim)
 
-        Args:
-            codes: e, `(K, D)`.
-            ema_count: N, `(K,)`.
-            ema_sum: m, `(K, D)`.
-            counts: n, `(K,)`: how many inputs of all ranks chose each code.
-            sums: Σz, `(K, D)`: the sum of those inputs.
-            age: t, `(K,)`, moved too: in how many steps each code was chosen. Needed for a warm-up.
-        """
-        counts, sums = counts.to(ema_count.dtype), sums.to(ema_sum.dtype)
-        step = torch.full_like(counts, 1 - self.decay)
-        if age is not None:
-            age += counts > 0
-            step = torch.where(counts > 0, (self.warmup / (age + self.warmup)).clamp_min(1 - self.decay), step)
-        moves = counts.sum() > 0
+
+class EMAModule(LearningModule[EMA]):
+    """The averages that `EMA` keeps.
+
+    Attributes:
+        count: N, `(K,)`.
+        sum: m, `(K, D)`.
+        age: t, `(K,)`, in how many steps each code was chosen; None without a warm-up.
+    """
+
+    count: Tensor
+    sum: Tensor
+    age: Tensor | None
+
+    def __init__(self, settings: EMA, num_embeddings: int, embedding_dim: int) -> None:
+        super().__init__(settings)
+        self.register_buffer("count", torch.ones(num_embeddings))
+        self.register_buffer("sum", torch.zeros(num_embeddings, embedding_dim))
+        self.register_buffer("age", torch.zeros(num_embeddings) if settings.warmup else None)
+
+    @override
+    def statistics(self, z: Tensor, indices: Tensor, num_embeddings: int) -> tuple[Tensor, ...]:
+        return (z.new_zeros(num_embeddings, z.shape[1]).index_add_(0, indices, z),)
+
+    @override
+    @torch.no_grad()
+    def update(self, codes: Tensor, counts: Tensor, *sums: Tensor) -> None:
+        decay, epsilon, warmup = self.settings.decay, self.settings.epsilon, self.settings.warmup
+        n, total_z = counts.to(self.count.dtype), sums[0].to(self.sum.dtype)
+        step = torch.full_like(n, 1 - decay)
+        if self.age is not None:
+            self.age += n > 0
+            step = torch.where(n > 0, (warmup / (self.age + warmup)).clamp_min(1 - decay), step)
+        moves = n.sum() > 0
         step = step * moves  # a product: an empty batch needs no branch
-        ema_count.lerp_(counts, step)
-        ema_sum.lerp_(sums, step.unsqueeze(1))
-        total = ema_count.sum()
-        smoothed = (ema_count + self.epsilon) / (total + len(ema_count) * self.epsilon) * total
+        self.count.lerp_(n, step)
+        self.sum.lerp_(total_z, step.unsqueeze(1))
+        total = self.count.sum()
+        smoothed = (self.count + epsilon) / (total + len(n) * epsilon) * total
         # e = m / smoothed, or e as it is: in place, since these are the largest tensors of a step.
-        codes.mul_(~moves).addcdiv_(ema_sum, smoothed.where(moves, torch.inf).unsqueeze(1))
+        codes.mul_(~moves).addcdiv_(self.sum, smoothed.where(moves, torch.inf).unsqueeze(1))
+
+    @override
+    @torch.no_grad()
+    def restart(self, codes: Tensor, strength: Tensor) -> None:
+        # As all codes start: chosen once, by an input equal to itself. Its old count and sum would take a code that was
+        # replaced straight back in the next update.
+        strength = strength.to(self.count.dtype)
+        self.count.lerp_(torch.ones_like(self.count), strength)
+        self.sum.copy_(torch.where(strength.unsqueeze(1) > 0, codes * self.count.unsqueeze(1), self.sum))
+        if self.age is not None:
+            self.age.mul_(1 - strength)

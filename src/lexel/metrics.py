@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lexel._core.collectives import all_sum, gather_rows, rank
 
-__all__ = ["CodeUsage", "Usage", "perplexity", "usage_counts", "usage_perplexity"]
+__all__ = ["CodeUsage", "Usage", "mean_perplexity", "perplexity", "usage_counts"]
 
 # Above this many codes their usage is counted by sorting the indices rather than in a vector of K numbers.
 MOST_COUNTED = 1 << 16
@@ -53,38 +53,54 @@ def perplexity(counts: Tensor) -> Tensor:
         >>> perplexity(torch.tensor([5.0, 5.0, 0.0])).round(decimals=4)
         tensor(2.)
     """
+    return torch.exp(_entropy(counts))
+
+
+def _entropy(counts: Tensor) -> Tensor:
+    """Entropy of the usage in nats."""
     frequencies = counts / counts.sum().clamp_min(1)
-    return torch.exp(-torch.sum(frequencies * torch.log(frequencies + 1e-10)))
+    return -torch.sum(frequencies * torch.log(frequencies + 1e-10))
 
 
-def usage_perplexity(indices: Tensor, num_embeddings: int, *, over_ranks: bool = True) -> Tensor:
-    """Perplexity of the usage of any number of codes, over all ranks, in memory that does not grow with K.
+def mean_perplexity(codebooks: Sequence[tuple[Tensor, int, int]], *, over_ranks: bool = True) -> Tensor:
+    """Geometric mean over codebooks of the perplexity of their usage, exp(mean entropy), over all ranks.
 
-    With more than 65,536 codes no vector of counts is made. The indices are sorted, so that each sees its own count n_i
-    as the length of the run that it stands in, and the same sum is taken over positions instead of codes:
-    Σ_k p_k log(p_k + 1e-10) = 1/N Σ_i log(n_i/N + 1e-10).
+    The memory does not grow with K: with more than 65,536 codes no vector of counts is made. The indices are sorted, so
+    that each sees its own count n_i as the length of the run that it stands in, and the same sum is taken over
+    positions instead of codes: Σ_k p_k log(p_k + 1e-10) = 1/N Σ_i log(n_i/N + 1e-10).
 
     Args:
-        indices: int64, any shape; negative entries (masked positions) are not counted.
-        num_embeddings: K.
+        codebooks: for each of them the indices, int64 of any shape, where negative entries (masked positions) are not
+            counted; K; and the weight of its entropy in the mean.
         over_ranks: False for the indices of this rank alone, without a collective.
 
     Returns:
         A scalar; 1 when nothing was counted.
 
     Example:
-        >>> usage_perplexity(torch.tensor([7, 7, 2**60, 2**60, -1]), 2**62).round(decimals=4)
+        >>> mean_perplexity([(torch.tensor([7, 7, 2**60, 2**60, -1]), 2**62, 1)]).round(decimals=4)
         tensor(2.)
     """
+    # One collective for all codebooks whose counts are short.
+    counts = [usage_counts(indices, size) for indices, size, _ in codebooks if size <= MOST_COUNTED]
+    summed = iter(all_sum(*counts) if over_ranks and counts else counts)
+    entropies = [
+        _entropy(next(summed)) if size <= MOST_COUNTED else _sorted_entropy(indices, over_ranks)
+        for indices, size, _ in codebooks
+    ]
+    weights = [weight for _, _, weight in codebooks]
+    weighted = torch.stack([weight * entropy for weight, entropy in zip(weights, entropies, strict=True)])
+    return torch.exp(weighted.sum() / sum(weights))
+
+
+def _sorted_entropy(indices: Tensor, over_ranks: bool) -> Tensor:
+    """Entropy of the usage in nats, from the sorted indices."""
     indices = indices.reshape(-1)
-    if num_embeddings <= MOST_COUNTED:
-        counts = usage_counts(indices, num_embeddings)
-        return perplexity(*all_sum(counts) if over_ranks else (counts,))
     indices = (gather_rows(indices, absent=-1) if over_ranks else indices).sort().values
     counted = (indices >= 0).to(torch.float32)
     run = torch.searchsorted(indices, indices, right=True) - torch.searchsorted(indices, indices)
     total = counted.sum().clamp_min(1)
-    return torch.exp(-torch.sum(counted * torch.log(run / total + 1e-10)) / total)
+    return -torch.sum(counted * torch.log(run / total + 1e-10)) / total
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lexel._core.config import known
-from lexel.codebook import CosineCodebook, FactorisedCodebook, NormalisedCodebook, SimVQ
+from lexel._core.config import register
+from lexel.codebook import CosineCodebook, FactorisedCodebook, SimVQ
 from lexel.estimators import StraightThrough
 from lexel.learning import EMA
-from lexel.quantizers import (
-    BinarySphericalQuantizer,
-    FiniteScalarQuantizer,
-    LookupFreeQuantizer,
-    MultiScaleResidualQuantizer,
-    ProductQuantizer,
-    RandomProjectionQuantizer,
-    ResidualQuantizer,
-    VectorQuantizer,
-)
+from lexel.quantizers.finite_scalar import FiniteScalarQuantizer
+from lexel.quantizers.lookup_free import BinarySphericalQuantizer, LookupFreeQuantizer
+from lexel.quantizers.multi_scale import MultiScaleResidualQuantizer
+from lexel.quantizers.normalised import NormalisedQuantizer
+from lexel.quantizers.product import ProductQuantizer
+from lexel.quantizers.random_projection import RandomProjectionQuantizer
+from lexel.quantizers.residual import ResidualQuantizer
+from lexel.quantizers.vector import VectorQuantizer
 from lexel.upkeep import KMeansStart, Revival
 
 __all__ = [
@@ -45,36 +43,35 @@ __all__ = [
 ]
 
 
-@known
-def default(num_embeddings: int = 512, embedding_dim: int = 64, *, channel_dim: int = 1) -> VectorQuantizer:
+@register
+def default(num_embeddings: int = 512, embedding_dim: int = 64, *, channel_dim: int = 1) -> NormalisedQuantizer:
     """Lexel's own recipe, for any K: what came out best in `python -m benchmarks.quality`, without tuning.
 
-    The inputs are shifted and scaled to where encoder and decoder learn well; codes start by k-means, are moving
-    averages of their inputs, and are revived when nothing chooses them; the gradient goes straight through. The average
-    must follow an encoder that moves, and yet hold enough inputs of each code to be one: with few codes it can be
-    short, with many it must be long, since each code gets fewer inputs in a step. The decay is 0.9 up to K = 512, and
-    beyond that 1 − 0.1 · (512 / K)^⅓: 0.97 for 16,384, 0.99 for 262,144. A code that nothing chooses is revived after
-    as many inputs as nine for each code; beyond K = 16,384, where a training sees few for each, after fewer: the
-    revival's decay is 0.6 · (16384 / K)^¼, which is four for each of 262,144.
+    The inputs are shifted and scaled to where encoder and decoder learn well, and not scaled back. Codes start by
+    k-means, are moving averages of their inputs, and are revived when nothing chooses them; the gradient goes straight
+    through. The average must follow an encoder that moves, and yet hold enough inputs of each code to be one: with few
+    codes it can be short, with many it must be long, since each code gets fewer inputs in a step. The decay is 0.9 up
+    to K = 512, and beyond that 1 − 0.1 · (512 / K)^⅓: 0.97 for 16,384, 0.99 for 262,144. A code that nothing chooses is
+    revived after as many inputs as nine for each code; beyond K = 16,384, where a training sees few for each, after
+    fewer: the revival's decay is 0.6 · (16384 / K)^¼, which is four for each of 262,144.
 
     Example:
-        >>> default(16384, 256).learning.decay
+        >>> default(16384, 256).quantizer.learning.settings.decay
         0.9685
     """
     decay = round(1 - 0.1 * (512 / max(num_embeddings, 512)) ** (1 / 3), 4)
     revival = round(0.6 * (16384 / max(num_embeddings, 16384)) ** (1 / 4), 4)
-    return VectorQuantizer(
+    quantizer = VectorQuantizer(
         num_embeddings,
         embedding_dim,
         commitment_cost=0.5,
-        codebook=NormalisedCodebook(),
         learning=EMA(decay),
         upkeep=(KMeansStart(), Revival(decay=revival)),
-        channel_dim=channel_dim,
     )
+    return NormalisedQuantizer(quantizer, std=0.2, scale_back=False, channel_dim=channel_dim)
 
 
-@known
+@register
 def vqvae(num_embeddings: int = 512, *, embedding_dim: int = 64, channel_dim: int = 1) -> VectorQuantizer:
     """VQ-VAE (arXiv 1711.00937, §4.1): 512 codes for ImageNet, β = 0.25 in all experiments, codes by gradient.
 
@@ -87,7 +84,7 @@ def vqvae(num_embeddings: int = 512, *, embedding_dim: int = 64, channel_dim: in
     return VectorQuantizer(num_embeddings, embedding_dim, 0.25, channel_dim=channel_dim)
 
 
-@known
+@register
 def vqgan(num_embeddings: int = 16384, *, embedding_dim: int = 256, channel_dim: int = 1) -> VectorQuantizer:
     """VQGAN (arXiv 2012.09841): 1,024 or 16,384 codes of 256 dimensions for ImageNet; β = 0.25 in its configurations.
 
@@ -101,7 +98,7 @@ def vqgan(num_embeddings: int = 16384, *, embedding_dim: int = 256, channel_dim:
     return VectorQuantizer(num_embeddings, embedding_dim, 0.25, channel_dim=channel_dim)
 
 
-@known
+@register
 def vit_vqgan(num_embeddings: int = 8192, *, embedding_dim: int = 768, channel_dim: int = -1) -> VectorQuantizer:
     """ViT-VQGAN (arXiv 2110.04627, §3.2): 8,192 factorised cosine codes, 768 dimensions in and 32 for the search.
 
@@ -113,7 +110,7 @@ def vit_vqgan(num_embeddings: int = 8192, *, embedding_dim: int = 768, channel_d
     return VectorQuantizer(num_embeddings, embedding_dim, 0.25, codebook=codebook, channel_dim=channel_dim)
 
 
-@known
+@register
 def llamagen(num_embeddings: int = 16384, *, embedding_dim: int = 8, channel_dim: int = 1) -> VectorQuantizer:
     """LlamaGen's image tokenizer (arXiv 2406.06525): 16,384 cosine codes of 8 dimensions, β = 0.25, no entropy term.
 
@@ -124,7 +121,7 @@ def llamagen(num_embeddings: int = 16384, *, embedding_dim: int = 8, channel_dim
     return VectorQuantizer(num_embeddings, embedding_dim, 0.25, codebook=CosineCodebook(), channel_dim=channel_dim)
 
 
-@known
+@register
 def simvq(num_embeddings: int = 65536, *, embedding_dim: int = 128, channel_dim: int = 1) -> VectorQuantizer:
     """SimVQ (arXiv 2411.02038): a frozen table behind a linear map; the paper goes up to 262,144 codes.
 
@@ -137,7 +134,7 @@ def simvq(num_embeddings: int = 65536, *, embedding_dim: int = 128, channel_dim:
     return VectorQuantizer(num_embeddings, embedding_dim, 0.25, codebook=SimVQ(), channel_dim=channel_dim)
 
 
-@known
+@register
 def soundstream(num_quantizers: int = 8, *, embedding_dim: int = 256, channel_dim: int = 1) -> ResidualQuantizer:
     """SoundStream (arXiv 2107.03312): 1,024 codes a stage, k-means start, EMA, revival, dropout by example.
 
@@ -149,7 +146,7 @@ def soundstream(num_quantizers: int = 8, *, embedding_dim: int = 256, channel_di
     return ResidualQuantizer(stages, dropout=1.0, channel_dim=channel_dim)
 
 
-@known
+@register
 def encodec(num_quantizers: int = 8, *, embedding_dim: int = 128, channel_dim: int = 1) -> ResidualQuantizer:
     """EnCodec (arXiv 2210.13438): as SoundStream, 128 channels; 8 stages are 6 kbps at 75 frames a second.
 
@@ -162,7 +159,7 @@ def encodec(num_quantizers: int = 8, *, embedding_dim: int = 128, channel_dim: i
     return soundstream(num_quantizers, embedding_dim=embedding_dim, channel_dim=channel_dim)
 
 
-@known
+@register
 def dac(num_quantizers: int = 9, *, embedding_dim: int = 1024, channel_dim: int = 1) -> ResidualQuantizer:
     """DAC (arXiv 2306.06546): factorised codes of 8 dimensions, chosen by the angle alone; half the examples cut.
 
@@ -179,7 +176,7 @@ def dac(num_quantizers: int = 9, *, embedding_dim: int = 1024, channel_dim: int 
     return ResidualQuantizer(stages, dropout=0.5, channel_dim=channel_dim)
 
 
-@known
+@register
 def hificodec(
     groups: int = 2, num_quantizers: int = 2, *, embedding_dim: int = 512, channel_dim: int = 1
 ) -> ProductQuantizer:
@@ -195,7 +192,7 @@ def hificodec(
     return ProductQuantizer(parts, channel_dim=channel_dim)
 
 
-@known
+@register
 def rq_vae(depth: int = 4, *, embedding_dim: int = 256, channel_dim: int = 1) -> ResidualQuantizer:
     """RQ-VAE (arXiv 2203.01941): one table of 16,384 codes for all depths, by EMA, with revival.
 
@@ -207,7 +204,7 @@ def rq_vae(depth: int = 4, *, embedding_dim: int = 256, channel_dim: int = 1) ->
     return ResidualQuantizer([shared], depth=depth, channel_dim=channel_dim)
 
 
-@known
+@register
 def magvit2(bits: int = 18, *, channel_dim: int = 1) -> LookupFreeQuantizer:
     """MAGVIT-v2 (arXiv 2310.05737): lookup-free, 2^18 codes.
 
@@ -218,7 +215,7 @@ def magvit2(bits: int = 18, *, channel_dim: int = 1) -> LookupFreeQuantizer:
     return LookupFreeQuantizer(bits, 0.25, entropy_weight=0.1, channel_dim=channel_dim)
 
 
-@known
+@register
 def bsq_vit(bits: int = 36, *, channel_dim: int = 1) -> BinarySphericalQuantizer:
     """BSQ-ViT (arXiv 2406.07548): binary spherical, 36 bits for a patch; 18 in its smaller model.
 
@@ -229,7 +226,7 @@ def bsq_vit(bits: int = 36, *, channel_dim: int = 1) -> BinarySphericalQuantizer
     return BinarySphericalQuantizer(bits, channel_dim=channel_dim)
 
 
-@known
+@register
 def cosmos(levels: Sequence[int] = (8, 8, 8, 5, 5, 5), *, channel_dim: int = 1) -> FiniteScalarQuantizer:
     """Cosmos's discrete tokenizers (arXiv 2501.03575): finite scalar quantization of 6 channels, 64,000 codes.
 
@@ -240,7 +237,7 @@ def cosmos(levels: Sequence[int] = (8, 8, 8, 5, 5, 5), *, channel_dim: int = 1) 
     return FiniteScalarQuantizer(levels, channel_dim=channel_dim)
 
 
-@known
+@register
 def var(
     scales: Sequence[int] = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16), *, embedding_dim: int = 32, channel_dim: int = 1
 ) -> MultiScaleResidualQuantizer:
@@ -255,7 +252,7 @@ def var(
     )
 
 
-@known
+@register
 def best_rq(embedding_dim: int = 320, *, channel_dim: int = -1) -> RandomProjectionQuantizer:
     """BEST-RQ (arXiv 2202.01855): 8,192 random codes of 16 dimensions; 4 stacked frames of 80 log-mel features.
 

@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from lexel._core.collectives import all_sum, mean_over_ranks
-from lexel._core.config import Configurable
+from lexel._core.config import Configurable, Part
 from lexel._core.soft_assignment import by_rows, logits
 
-__all__ = ["Entropy", "Orthogonality", "Regulariser"]
+__all__ = ["Entropy", "Orthogonality", "Regulariser", "RegulariserModule"]
 
 
-class Regulariser(Configurable, abstract=True):
-    """A term of the loss besides the codebook and commitment terms, called with the inputs and all codes.
+class Regulariser(Configurable):
+    """A term of the loss besides the codebook and commitment terms: settings only, of which `build` makes the module.
 
     Attributes:
         name: of the term in `Quantized.terms`.
-        only_codes: its gradient reaches nothing but the codes.
         weight: by which it enters the loss; any finite number.
     """
 
     name: ClassVar[str]
-    only_codes: ClassVar[bool] = False
     weight: float
 
-    def __call__(self, z: Tensor, codes: Tensor, valid: Tensor | None = None) -> Tensor:
+    @property
+    def only_codes(self) -> bool:
+        """Whether its gradient reaches nothing but the codes."""
+        return False
+
+    @abstractmethod
+    def build(self, num_embeddings: int, embedding_dim: int) -> RegulariserModule[Regulariser]:
+        """Make the module for K codes of D numbers."""
+
+
+RegulariserT = TypeVar("RegulariserT", bound=Regulariser, covariant=True)
+
+
+class RegulariserModule(Part[RegulariserT]):
+    """Computes the term: a regulariser is its `forward`."""
+
+    @abstractmethod
+    def forward(self, z: Tensor, codes: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the unweighted term, a scalar, the same on all ranks.
 
         Args:
@@ -37,7 +54,6 @@ class Regulariser(Configurable, abstract=True):
             codes: `(K, D)`.
             valid: bool `(N,)`, False for rows that do not count; None when all count.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -59,7 +75,7 @@ class Entropy(Regulariser):
 
     Example:
         >>> z = torch.tensor([[-1.0], [1.0]])
-        >>> Entropy(temperature=0.01)(z, z)  # each choice certain, both codes used alike: −log 2
+        >>> Entropy(temperature=0.01).build(2, 1)(z, z)  # each choice certain, both codes used alike: −log 2
         tensor(-0.6931)
     """
 
@@ -72,11 +88,19 @@ class Entropy(Regulariser):
         if not self.temperature > 0:
             raise ValueError(f"Entropy: temperature must be positive, got {self.temperature}")
 
-    def __call__(self, z: Tensor, codes: Tensor, valid: Tensor | None = None) -> Tensor:  # noqa: D102
+    @override
+    def build(self, num_embeddings: int, embedding_dim: int) -> RegulariserModule[Regulariser]:
+        return _EntropyModule(self)
+
+
+class _EntropyModule(RegulariserModule[Entropy]):
+    @override
+    def forward(self, z: Tensor, codes: Tensor, valid: Tensor | None = None) -> Tensor:
+        temperature, diversity = self.settings.temperature, self.settings.diversity
         counts = z.new_ones(len(z)) if valid is None else valid.to(z.dtype)
 
         def sums(codes: Tensor, z: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-            log_p = (logits(z, codes) / self.temperature).log_softmax(1)
+            log_p = (logits(z, codes) / temperature).log_softmax(1)
             p = log_p.exp()
             return -(p * log_p).sum(1) @ counts, counts @ p
 
@@ -86,7 +110,7 @@ class Entropy(Regulariser):
         mean = mean_over_ranks(usage, all_usage, number)
         each = mean_over_ranks(entropies, all_entropies, number)
         negative_entropy = (mean * mean.clamp_min(torch.finfo(mean.dtype).tiny).log()).sum()
-        return each + self.diversity * negative_entropy
+        return each + diversity * negative_entropy
 
 
 @dataclass(frozen=True)
@@ -101,15 +125,22 @@ class Orthogonality(Regulariser):
         weight: of the term.
 
     Example:
-        >>> Orthogonality()(torch.zeros(1, 2), torch.tensor([[3.0, 0.0], [0.0, 2.0]]))
+        >>> Orthogonality().build(2, 2)(torch.zeros(1, 2), torch.tensor([[3.0, 0.0], [0.0, 2.0]]))
         tensor(0.)
     """
 
     weight: float = 10.0
     name: ClassVar[str] = "orthogonality"
-    only_codes: ClassVar[bool] = True
+    only_codes = True
 
-    def __call__(self, z: Tensor, codes: Tensor, valid: Tensor | None = None) -> Tensor:  # noqa: D102
+    @override
+    def build(self, num_embeddings: int, embedding_dim: int) -> RegulariserModule[Regulariser]:
+        return _OrthogonalityModule(self)
+
+
+class _OrthogonalityModule(RegulariserModule[Orthogonality]):
+    @override
+    def forward(self, z: Tensor, codes: Tensor, valid: Tensor | None = None) -> Tensor:
         K, unit = len(codes), F.normalize(codes, dim=1)
         term: Tensor = ((unit.T @ unit).square().sum() - K) / K**2
         return term

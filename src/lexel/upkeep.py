@@ -14,59 +14,53 @@ steps are larger than usual, by (1 − β₁)/√(1 − β₂) at most (about 3 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lexel._core.collectives import AllRows
-from lexel._core.config import Configurable, Stateful
+from lexel._core.config import Configurable, Part
 from lexel.kmeans import kmeans
 
-__all__ = ["KMeansStart", "Kept", "OnlineClustering", "Revival", "Upkeep"]
+__all__ = ["KMeansStart", "OnlineClustering", "Revival", "Upkeep", "UpkeepModule"]
 
 Change = tuple[Tensor, Tensor]
 """Anchors `(K, D)` and how strongly each code is pulled to its own, `(K,)` in [0, 1]."""
 
 
-class Upkeep(Configurable, abstract=True):
-    """Looks after the codes in training. Settings only; its state is a dictionary of tensors that the module keeps."""
+class Upkeep(Configurable):
+    """Looks after the codes in training: settings only, of which `build` makes the module."""
 
-    def state(self, num_embeddings: int) -> dict[str, Tensor]:
-        """Return the state before the first step, by name."""
-        raise NotImplementedError
+    @abstractmethod
+    def build(self, num_embeddings: int, embedding_dim: int) -> UpkeepModule[Upkeep]:
+        """Make the module for K codes of D numbers."""
 
-    def prepare(self, codes: Tensor, rows: AllRows, state: dict[str, Tensor], unit: bool = False) -> Change | None:
+
+UpkeepT = TypeVar("UpkeepT", bound=Upkeep, covariant=True)
+
+
+class UpkeepModule(Part[UpkeepT]):
+    """Says in each training step where codes should move, and keeps what it knows of them in buffers."""
+
+    @abstractmethod
+    def prepare(self, codes: Tensor, rows: AllRows, *, unit_length: bool = False) -> Change | None:
         """Say where codes should move before this step's search; None for nowhere.
 
         Args:
             codes: `(K, D)`.
             rows: the inputs of all ranks.
-            state: updated in place.
-            unit: codes and inputs have length 1.
+            unit_length: codes and inputs have length 1.
         """
-        raise NotImplementedError
-
-    def observe(self, counts: Tensor, state: dict[str, Tensor]) -> None:
-        """Learn, at the end of a step, how many inputs of all ranks chose each code, `counts` `(K,)`."""
-
-
-class Kept(Stateful[Upkeep], abstract=True):
-    """A part of upkeep and its state, in buffers."""
-
-    def __init__(self, settings: Upkeep, num_embeddings: int) -> None:
-        super().__init__(settings)
-        for name, value in settings.state(num_embeddings).items():
-            self.register_buffer(name, value)
-
-    def prepare(self, codes: Tensor, rows: AllRows, unit: bool = False) -> Change | None:
-        """Call the part's `prepare` with its state."""
-        return self.settings.prepare(codes, rows, dict(self.named_buffers()), unit)
 
     def observe(self, counts: Tensor) -> None:
-        """Call the part's `observe` with its state."""
-        self.settings.observe(counts, dict(self.named_buffers()))
+        """Learn, at the end of a step, how many inputs of all ranks chose each code, `counts` `(K,)`."""
+
+    def skip_start(self) -> None:
+        """Leave the codes as they are at the beginning: they have been trained already."""
 
 
 @dataclass(frozen=True)
@@ -100,16 +94,32 @@ class KMeansStart(Upkeep):
         if self.iterations < 0:
             raise ValueError(f"KMeansStart: iterations must not be negative, got {self.iterations}")
 
-    def state(self, num_embeddings: int) -> dict[str, Tensor]:  # noqa: D102
-        return {"collected": torch.zeros((), dtype=torch.int64)}
+    @override
+    def build(self, num_embeddings: int, embedding_dim: int) -> UpkeepModule[Upkeep]:
+        return _KMeansStartModule(self, num_embeddings)
 
-    def prepare(self, codes: Tensor, rows: AllRows, state: dict[str, Tensor], unit: bool = False) -> Change | None:  # noqa: D102
-        collected = state["collected"]
-        if not torch.compiler.is_compiling() and int(collected) == len(codes):
+
+class _KMeansStartModule(UpkeepModule[KMeansStart]):
+    collected: Tensor  # int64 scalar: how many codes have started
+
+    def __init__(self, settings: KMeansStart, num_embeddings: int) -> None:
+        super().__init__(settings)
+        self.num_embeddings = num_embeddings
+        self.register_buffer("collected", torch.zeros((), dtype=torch.int64))
+
+    @override
+    def prepare(self, codes: Tensor, rows: AllRows, *, unit_length: bool = False) -> Change | None:
+        if not torch.compiler.is_compiling() and int(self.collected) == len(codes):
             return None
-        anchors, strength, now = _kmeans_start(*rows.own, codes, collected, self.iterations, self.seed, unit)
-        collected.copy_(now)
+        settings, own = self.settings, rows.own
+        start = _kmeans_start(*own, codes, self.collected, settings.iterations, settings.seed, unit_length)
+        anchors, strength, collected = start
+        self.collected.copy_(collected)
         return anchors, strength
+
+    @override
+    def skip_start(self) -> None:
+        self.collected.fill_(self.num_embeddings)
 
 
 @dataclass(frozen=True)
@@ -151,14 +161,39 @@ class Revival(Upkeep):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"Revival: {name} must be in [0, 1), got {getattr(self, name)}")
 
-    def state(self, num_embeddings: int) -> dict[str, Tensor]:  # noqa: D102
-        return {"usage": torch.ones(num_embeddings), "step": torch.zeros((), dtype=torch.int64)}
+    @override
+    def build(self, num_embeddings: int, embedding_dim: int) -> UpkeepModule[Upkeep]:
+        return _RevivalModule(self, torch.ones(num_embeddings))
 
-    def prepare(self, codes: Tensor, rows: AllRows, state: dict[str, Tensor], unit: bool = False) -> Change | None:  # noqa: D102
-        usage = state["usage"]
-        turn = _random(state["step"], self.seed)
-        state["step"] += rows.total > 0
-        dead = usage < self.threshold
+
+class _UsageModule(UpkeepModule[UpkeepT]):
+    """Remembers how much each code was used of late.
+
+    Attributes:
+        usage: running average in shares of an even usage, `(K,)`.
+        step: int64 scalar, how many steps with inputs there were.
+    """
+
+    usage: Tensor
+    step: Tensor
+
+    def __init__(self, settings: UpkeepT, usage: Tensor) -> None:
+        super().__init__(settings)
+        self.register_buffer("usage", usage)
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    def follow(self, counts: Tensor, step: Tensor) -> None:
+        """Move the running average by `step` in [0, 1]; 0 for an empty batch."""
+        share = counts.to(self.usage.dtype) * (len(self.usage) / counts.sum().clamp_min(1))
+        self.usage.lerp_(share.to(self.usage.dtype), step.to(self.usage.dtype))
+
+
+class _RevivalModule(_UsageModule[Revival]):
+    @override
+    def prepare(self, codes: Tensor, rows: AllRows, *, unit_length: bool = False) -> Change | None:
+        turn = _random(self.step, self.settings.seed)
+        self.step += rows.total > 0
+        dead = self.usage < self.settings.threshold
         queue = dead.cumsum(0) - 1
         dead &= queue < rows.total
         revived = dead.sum()
@@ -167,12 +202,13 @@ class Revival(Upkeep):
         total = rows.total.clamp_min(1)
         # Evenly spaced from a random start: different for each code, every input as likely as any other.
         positions = (queue * total + turn % total) // revived.clamp_min(1)
-        usage.masked_fill_(dead, 1)
+        self.usage.masked_fill_(dead, 1)
         return rows.take(torch.where(dead, positions, 0)), dead.to(codes.dtype)
 
-    def observe(self, counts: Tensor, state: dict[str, Tensor]) -> None:  # noqa: D102
-        whole = (counts.sum() / len(counts)).clamp_max(1)
-        _follow(state["usage"], counts, 1 - self.decay**whole)
+    @override
+    def observe(self, counts: Tensor) -> None:
+        share_of_step = (counts.sum() / len(counts)).clamp_max(1)
+        self.follow(counts, 1 - self.settings.decay**share_of_step)
 
 
 @dataclass(frozen=True)
@@ -213,26 +249,31 @@ class OnlineClustering(Upkeep):
         if self.anchor not in ("closest", "random"):
             raise ValueError(f"OnlineClustering: anchor must be 'closest' or 'random', got {self.anchor!r}")
 
-    def state(self, num_embeddings: int) -> dict[str, Tensor]:  # noqa: D102
-        return {"usage": torch.zeros(num_embeddings), "step": torch.zeros((), dtype=torch.int64)}
+    @override
+    def build(self, num_embeddings: int, embedding_dim: int) -> UpkeepModule[Upkeep]:
+        return _OnlineClusteringModule(self, torch.zeros(num_embeddings))
 
-    def prepare(self, codes: Tensor, rows: AllRows, state: dict[str, Tensor], unit: bool = False) -> Change | None:  # noqa: D102
-        usage, step = state["usage"], state["step"].clone()
-        state["step"] += rows.total > 0
-        strength = torch.exp(-usage * 10 / (1 - self.decay) - self.epsilon)  # usage is N_i · K
-        strength = strength * ((usage.sum() > 0) & (rows.total > 0))
-        if self.anchor == "closest":
+
+class _OnlineClusteringModule(_UsageModule[OnlineClustering]):
+    @override
+    def prepare(self, codes: Tensor, rows: AllRows, *, unit_length: bool = False) -> Change | None:
+        settings, step = self.settings, self.step.clone()
+        self.step += rows.total > 0
+        strength = torch.exp(-self.usage * 10 / (1 - settings.decay) - settings.epsilon)  # usage is N_i · K
+        strength = strength * ((self.usage.sum() > 0) & (rows.total > 0))
+        if settings.anchor == "closest":
             return rows.nearest(codes), strength
-        own = _random(torch.arange(len(codes), device=codes.device), _random(step, self.seed))
+        own = _random(torch.arange(len(codes), device=codes.device), _random(step, settings.seed))
         return rows.take(own % rows.total.clamp_min(1)), strength
 
-    def observe(self, counts: Tensor, state: dict[str, Tensor]) -> None:  # noqa: D102
-        _follow(state["usage"], counts, (1 - self.decay) * (counts.sum() > 0))
+    @override
+    def observe(self, counts: Tensor) -> None:
+        self.follow(counts, (1 - self.settings.decay) * (counts.sum() > 0))
 
 
 @torch.library.custom_op("lexel::kmeans_start", mutates_args=())
 def _kmeans_start(
-    rows: Tensor, valid: Tensor, codes: Tensor, collected: Tensor, iterations: int, seed: int, unit: bool
+    rows: Tensor, valid: Tensor, codes: Tensor, collected: Tensor, iterations: int, seed: int, unit_length: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return anchors, strengths and the new number of collected inputs. One opaque step to torch.compile."""
     K, have = len(codes), int(collected)
@@ -246,21 +287,15 @@ def _kmeans_start(
         anchors = torch.cat([codes[:have], fresh, codes[have + total :]])
         strength[have : have + total] = 1
         return anchors, strength, collected + total
-    anchors = kmeans(torch.cat([codes[:have], fresh]), K, iterations, seed, unit)
+    anchors = kmeans(torch.cat([codes[:have], fresh]), K, iterations, seed, unit_length)
     return anchors, strength.fill_(1), torch.full_like(collected, K)
 
 
 @_kmeans_start.register_fake
 def _(
-    rows: Tensor, valid: Tensor, codes: Tensor, collected: Tensor, iterations: int, seed: int, unit: bool
+    rows: Tensor, valid: Tensor, codes: Tensor, collected: Tensor, iterations: int, seed: int, unit_length: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(codes), codes.new_empty(len(codes)), torch.empty_like(collected)
-
-
-def _follow(usage: Tensor, counts: Tensor, step: Tensor) -> None:
-    """Move the running average of usage, in shares of an even usage, by `step` in [0, 1]; 0 for an empty batch."""
-    share = counts.to(usage.dtype) * (len(usage) / counts.sum().clamp_min(1))
-    usage.lerp_(share.to(usage.dtype), step.to(usage.dtype))
 
 
 _PRIME = 2**31 - 1

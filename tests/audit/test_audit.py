@@ -404,9 +404,9 @@ def test_codes_of_another_place_and_size_than_the_inputs_are_compared_with_what_
     vq, inputs = lexel.presets.default(K, D), 0.1 + 0.01 * data()
     for _ in range(5):
         vq(inputs)
-    assert vq.codebook.scale > 10
+    assert vq.scale > 10
     found = lexel.audit(vq, inputs)
     assert found.ok, str(found)
     assert {found[check].verdict for check in ("nearest codes", "… under a shift")} == {"ok"}
-    vq.codebook.weight[::2] += 1e-3  # still the nearest of what there is
+    vq.quantizer.codebook.weight[::2] += 1e-3  # still the nearest of what there is
     assert lexel.audit(vq, inputs)["nearest codes"].verdict == "ok"

@@ -50,7 +50,7 @@ class TestClassicModule:
         assert torch.equal(output.encodings, classic(z, codes, 0.25)[3])
         rows = z.movedim(1, -1).reshape(-1, 8)
         expected = ema_update(count, total, output.encodings, rows, LEARNING.decay, LEARNING.epsilon)
-        torch.testing.assert_close((ours.ema_count, ours.ema_sum, ours.codebook.weight), expected)
+        torch.testing.assert_close((ours.learning.count, ours.learning.sum, ours.codebook.weight), expected)
 
 
 class TestVQGAN:
@@ -101,10 +101,10 @@ class TestCodecs:
         assert torch.equal(output.indices, torch.stack(indices, -1))
         torch.testing.assert_close(output.quantized.movedim(1, -1), quantized)
         for stage, part in enumerate(ours.parts):
-            assert part.learning == lexel.EMA(0.99)
-            assert torch.equal(part.ema_count, counts[stage])
-            torch.testing.assert_close(part.ema_sum, state["quantizer." + names.format(stage) + "embed_avg"])
-        assert migrate.load(state, learning=LEARNING).parts[0].learning == LEARNING
+            assert part.learning.settings == lexel.EMA(0.99)
+            assert torch.equal(part.learning.count, counts[stage])
+            torch.testing.assert_close(part.learning.sum, state["quantizer." + names.format(stage) + "embed_avg"])
+        assert migrate.load(state, learning=LEARNING).parts[0].learning.settings == LEARNING
 
     @pytest.mark.parametrize("normalised", ["weight_g", "parametrizations.weight.original0", None])
     def test_dac(self, normalised: str | None) -> None:

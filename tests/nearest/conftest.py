@@ -1,17 +1,19 @@
+from collections.abc import Iterator
+
 import pytest
 
-from lexel.nearest import native
+from lexel.nearest import available_backends, use_backend
 
 
-@pytest.fixture(params=["portable", *native.LEVELS])
-def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture(params=available_backends())
+def level(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every path this machine has, one after the other."""
-    monkeypatch.setenv("LEXEL_NEAREST", request.param)
-    return request.param
+    with use_backend(request.param):
+        yield request.param
 
 
-@pytest.fixture(params=["", "portable"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture(params=sorted({"portable", available_backends()[-1]}))
+def path(request: pytest.FixtureRequest) -> Iterator[str]:
     """The preferred path and the portable one, for what does not depend on the instruction set."""
-    monkeypatch.setenv("LEXEL_NEAREST", request.param)
-    return request.param
+    with use_backend(request.param):
+        yield request.param

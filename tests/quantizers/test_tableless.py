@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import lexel
-from lexel.metrics import MOST_COUNTED, perplexity, usage_counts, usage_perplexity
+from lexel.metrics import MOST_COUNTED, mean_perplexity, perplexity, usage_counts
 from lexel.quantizers._radix import from_digits, to_digits
 
 LEVELS = st.lists(st.integers(2, 9), min_size=1, max_size=5)
@@ -122,9 +122,9 @@ class TestPerplexityOfAnyNumberOfCodes:
         few = torch.tensor(indices, dtype=torch.int64)
         spread = torch.where(few < 0, -1, few * 12_345_678_901 + start)
         expected = perplexity(usage_counts(few, 7))
-        torch.testing.assert_close(usage_perplexity(spread, 2**62), expected)
-        torch.testing.assert_close(usage_perplexity(few, 7), expected)
-        torch.testing.assert_close(usage_perplexity(few, MOST_COUNTED + 1), expected)
+        torch.testing.assert_close(mean_perplexity([(spread, 2**62, 1)]), expected)
+        torch.testing.assert_close(mean_perplexity([(few, 7, 1)]), expected)
+        torch.testing.assert_close(mean_perplexity([(few, MOST_COUNTED + 1, 1)]), expected)
 
 
 def brute_force_entropies(z: Tensor, magnitude: float, temperature: float) -> tuple[Tensor, Tensor]:

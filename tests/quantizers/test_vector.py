@@ -17,10 +17,7 @@ LEARNING = [lexel.Gradient(), lexel.EMA()]
 def make(num_embeddings: int = 32, embedding_dim: int = 8, **settings: object) -> lexel.VectorQuantizer:
     """Build a quantizer whose codes are spread as widely as standard normal inputs."""
     vq = lexel.VectorQuantizer(num_embeddings, embedding_dim, **settings)
-    with torch.no_grad():
-        vq.codebook.weight.normal_()
-        if isinstance(vq.learning, lexel.EMA):
-            vq.ema_sum.copy_(vq.codebook.weight)
+    vq.load_codes(torch.randn_like(vq.codebook.weight))
     return vq
 
 
@@ -100,14 +97,14 @@ class TestWhatMovesWhat:
 class TestEMA:
     def test_follows_its_formulas_over_several_steps(self) -> None:
         vq = make(learning=lexel.EMA(decay=0.9, epsilon=1e-3))
-        count, total, codes = vq.ema_count.clone(), vq.ema_sum.clone(), vq.codebook.weight.clone()
+        count, total, codes = vq.learning.count.clone(), vq.learning.sum.clone(), vq.codebook.weight.clone()
         for _ in range(5):
             z = torch.randn(2, 8, 4, 4)
             encodings = reference.classic(z, codes, 0)[3]
             rows = z.permute(0, 2, 3, 1).reshape(-1, 8)
             count, total, codes = reference.ema_update(count, total, encodings, rows, 0.9, 1e-3)
             vq(z)
-            torch.testing.assert_close((vq.ema_count, vq.ema_sum, vq.codebook.weight), (count, total, codes))
+            torch.testing.assert_close((vq.learning.count, vq.learning.sum, vq.codebook.weight), (count, total, codes))
 
     def test_has_no_parameter_and_no_codebook_loss(self) -> None:
         vq = make(learning=lexel.EMA())
@@ -124,9 +121,7 @@ class TestEMA:
 
     def test_a_code_that_nothing_chooses_stays_where_it_is(self) -> None:
         vq = make(2, 1, learning=lexel.EMA())
-        with torch.no_grad():
-            vq.codebook.weight.copy_(torch.tensor([[0.0], [100.0]]))
-            vq.ema_sum.copy_(vq.codebook.weight)
+        vq.load_codes(torch.tensor([[0.0], [100.0]]))
         for _ in range(50):
             vq(torch.randn(16, 1))
         torch.testing.assert_close(vq.codebook.weight[1], torch.tensor([100.0]), rtol=1e-3, atol=0)
@@ -140,7 +135,7 @@ class TestEMA:
             vq(batch)
         expected = torch.cat([torch.zeros(1, 1), inputs]).mean(0)
         torch.testing.assert_close(vq.codebook.weight[0], expected, rtol=1e-3, atol=1e-3)
-        assert vq.ema_age.tolist() == [4, 0]
+        assert vq.learning.age.tolist() == [4, 0]
         vq(torch.full((5, 1), 1003.0))
         torch.testing.assert_close(vq.codebook.weight[1], torch.tensor([(1000 + 5 * 1003) / 6]), rtol=1e-3, atol=0)
         torch.testing.assert_close(vq.codebook.weight[0], expected, rtol=1e-3, atol=1e-3)
@@ -151,7 +146,7 @@ class TestEMA:
         warm.pull(codes, torch.ones(4))
         for _ in range(18):  # w γ / (1 − γ) steps
             warm(torch.randn(64, 2))
-        plain.load_state_dict({name: value for name, value in warm.state_dict().items() if name != "ema_age"})
+        plain.load_state_dict({name: value for name, value in warm.state_dict().items() if name != "learning.age"})
         for _ in range(3):
             z = torch.randn(64, 2)
             torch.testing.assert_close(warm(z).quantized, plain(z).quantized, rtol=0, atol=0)
@@ -159,9 +154,9 @@ class TestEMA:
     def test_a_replaced_code_warms_up_again(self) -> None:
         vq = make(2, 1, learning=lexel.EMA(warmup=10))
         vq(torch.linspace(-1, 1, 20).unsqueeze(1))
-        assert vq.ema_age.tolist() == [1, 1]
+        assert vq.learning.age.tolist() == [1, 1]
         vq.pull(torch.zeros(2, 1), torch.tensor([0.0, 1.0]))
-        assert vq.ema_age.tolist() == [1, 0]
+        assert vq.learning.age.tolist() == [1, 0]
 
     @pytest.mark.parametrize("wrong", [{"decay": 1.0}, {"decay": -0.1}, {"epsilon": 0.0}, {"warmup": -1.0}])
     def test_refuses_settings_out_of_range(self, wrong: dict[str, float]) -> None:

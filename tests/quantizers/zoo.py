@@ -1,4 +1,7 @@
-"""One example of every quantizer, for `test_every.py`. Whoever adds a quantizer or a part of one adds a line here."""
+"""One example of every quantizer, for `test_every.py`. Whoever adds a quantizer or a part of one adds a line here.
+
+Parts and quantizers that others wrote must pass too: those of `tests/extension`, and the template of CONTRIBUTING.md.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ import torch
 from torch import nn
 
 import lexel
+from tests.extension import my_parts
+from tests.extension.template import Template
 
 __all__ = ["ZOO", "Example"]
 
@@ -34,10 +39,7 @@ class Example:
 def spread(num_embeddings: int = 32, embedding_dim: int = 6, **settings: object) -> lexel.VectorQuantizer:
     """Build a vector quantizer whose codes are spread as widely as standard normal inputs."""
     vq = lexel.VectorQuantizer(num_embeddings, embedding_dim, **settings)
-    with torch.no_grad():
-        nn.init.normal_(vq.codebook.weight)
-        if isinstance(vq.learning, lexel.EMA):
-            vq.ema_sum.copy_(vq.codebook.weight)
+    vq.pull(torch.randn_like(vq.codebook.weight), torch.ones(num_embeddings))  # upkeep has yet to begin
     return vq
 
 
@@ -87,7 +89,7 @@ ZOO: dict[str, Example] = {
         },
     ),
     "vector, normalised": Example(
-        lambda: spread(codebook=lexel.NormalisedCodebook(), learning=lexel.EMA(), upkeep=lexel.KMeansStart()),
+        lambda: lexel.NormalisedQuantizer(spread(learning=lexel.EMA(), upkeep=lexel.KMeansStart()), scale_back=False),
         {**TASK, **OWN},
     ),
     "vector, SimVQ": Example(
@@ -241,4 +243,18 @@ ZOO: dict[str, Example] = {
         {**TASK, "codebook": set(), "commitment": {"inputs"}, "quantizer": {"inputs"}},
         maps_only=True,
     ),
+    "extension, codebook": Example(
+        lambda: spread(codebook=my_parts.ScaledCodebook()),
+        {**TASK, **OWN, "codebook": {"codebook.weight", "codebook.log_scale"}},
+    ),
+    "extension, learning": Example(lambda: spread(learning=my_parts.Approach()), {**TASK, **OWN}),
+    "extension, estimator": Example(lambda: spread(estimator=my_parts.Attenuated()), {**TASK, **vector()}),
+    "extension, upkeep": Example(
+        lambda: spread(learning=lexel.EMA(), upkeep=(lexel.KMeansStart(), my_parts.Recycling())), {**TASK, **OWN}
+    ),
+    "extension, regulariser": Example(
+        lambda: spread(regularisers=my_parts.Smallness()), {**TASK, **vector(), "smallness": {"codebook.weight"}}
+    ),
+    "extension, quantizer": Example(lambda: my_parts.TernaryQuantizer(5), {**TASK, **OWN}),
+    "template": Example(lambda: Template(8), TASK),
 }

@@ -19,7 +19,10 @@ import lexel
 from lexel.cli import main
 from lexel.data.images import open_images, to_pixels
 from lexel.models import VQVAE
-from lexel.report.page import MOST_CODES, write_report
+from lexel.report import page as page_module
+from lexel.report import write_report
+from lexel.report.page import WEB
+from lexel.report.sections import MOST_CODES, SECTIONS, Report, Section
 from lexel.runs import load_model
 
 OPTIONS = (
@@ -30,7 +33,7 @@ PIXELS = """canvas => [...canvas.getContext("2d").getImageData(0, 0, canvas.widt
 LONG_LABELS = """() => {
     const long = element("div", { id: "long", className: "chart" });
     byId("curves").append(long);
-    chart(long, { x: [0, 1], y: [1e-5, 2e-5], xName: "step", format: (n) => n.toFixed(7) + " of all" }, []);
+    new Chart(long, { x: [0, 1], y: [1e-5, 2e-5], xName: "step", format: (n) => n.toFixed(7) + " of all" }, []);
 }"""
 
 
@@ -56,7 +59,7 @@ class Shown:
 
     @property
     def book(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.page.evaluate(f"data.books[{self.number}]")
+        found: dict[str, Any] = self.page.evaluate(f"data.codebooks[{self.number}]")
         return found
 
     def pixels(self) -> Tensor:
@@ -367,7 +370,7 @@ def test_any_model_alone_has_a_page(
             if sizes[book] <= MOST_CODES:
                 assert page.locator("#atlas > div.dead").count() == sizes[book] - len(codes)
             else:
-                assert "the most used ones, and some that do not occur" in text
+                assert "the most used, and some that these images never use" in text
             assert page.locator("#atlas > div").first.get_attribute("data-code") == str(int(codes[counts.argmax()]))
     else:
         assert "no atlas" in text
@@ -405,19 +408,54 @@ def test_each_of_several_codebooks_has_tokens_to_change(browser: Browser, tmp_pa
 
 def test_text_stays_text(run: Path, photographs: Path, browser: Browser, tmp_path: Path) -> None:
     """Names and settings of any kind are shown, and do nothing."""
-    folder = tmp_path / "<img src=x onerror=document.title='broken'>"
+    folder = tmp_path / "exp[lr=0.1] <img src=x onerror=document.title='broken'>"
+    data = tmp_path / """<b>&"x' {{ 1 }} {% raw %}"""
     shutil.copytree(run, folder)
+    shutil.copytree(photographs, data)
     harm = "</script><script>document.title = 'broken'</script>{{ 1 + 1 }}"
     config = (folder / "config.yaml").read_text() + f'note: "{harm}"\n'
     (folder / "config.yaml").write_text(config)
-    (folder / "environment.json").write_text('{"Lexel": "<b>"}')
-    data = tmp_path / "a & b {{ 1 }}"
-    shutil.copytree(photographs, data)
+    (folder / "environment.json").write_text('{"Lexel<b>": "<b>"}')
+    metrics = (folder / "metrics.csv").read_text().splitlines()
+    metrics = [f"{metrics[0]},</script>", *(f"{line},1" for line in metrics[1:])]
+    (folder / "metrics.csv").write_text("\n".join(metrics))
     page, noise = opened(browser, write_report(folder, tmp_path / "report.html", data))
+    page.wait_for_selector("#board[data-drawn]")
     assert page.title() == f"{folder.name} · Lexel report"
+    assert page.locator("h1").inner_text() == folder.name
     page.locator("summary").click()
-    assert page.locator("pre").inner_text() == config.rstrip("\n") or page.locator("pre").inner_text() == config
-    assert "“a & b {{ 1 }}”" in page.locator("main").inner_text()
+    assert page.locator("pre").inner_text().rstrip("\n") == config.rstrip("\n")
+    assert f"“{data.name}”" in page.locator("main").inner_text()
+    assert page.locator("dt", has_text="Lexel<b>").count() == 1
+    page.close()
+    assert not noise
+
+
+def test_no_template_and_no_script_writes_markup_unescaped() -> None:
+    for file in WEB.iterdir():
+        text = file.read_text(encoding="utf-8")
+        assert not re.search(
+            r"\|\s*safe\b|autoescape|innerHTML|outerHTML|insertAdjacent|document\.write|\beval\(", text
+        ), file
+
+
+def test_a_section_is_a_row_a_template_and_a_script(
+    run: Path, photographs: Path, browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web = tmp_path / "web"
+    shutil.copytree(WEB, web)
+    (web / "statistics.html").write_text("<section id='statistics'>{{ data.statistics.name }}<b></b></section>")
+    (web / "statistics.js").write_text(
+        """document.querySelector("#statistics b").textContent = counted(data.statistics.images, "image");"""
+    )
+
+    def data(report: Report) -> dict[str, Any]:
+        return {"name": "<i>", "images": report.measurement.images}
+
+    monkeypatch.setattr(page_module, "WEB", web)
+    monkeypatch.setattr(page_module, "SECTIONS", (*SECTIONS, Section("statistics", ("statistics",), data)))
+    page, noise = opened(browser, write_report(run, tmp_path / "report.html", photographs))
+    assert page.locator("main > section").last.inner_text() == "<i>4 images"
     page.close()
     assert not noise
 
@@ -434,7 +472,7 @@ def test_collapse_is_called_by_its_name(run: Path, photographs: Path, tmp_path: 
         text = write_report(tmp_path, data=photographs).read_text()
         health = re.sub(r"<[^>]*>|\s+", " ", text[text.index('<p class="health') : text.index("<dl")])
         assert health.strip().startswith(verdict)
-        assert f"only {used} of 64 codes" in health if used == 1 else "All 64 codes are in use" in health
+        assert f"only {used} of 64 codes" in health if used == 1 else "These images use all 64 codes" in health
 
 
 class TestTheCommand:
@@ -469,7 +507,7 @@ class TestTheCommand:
         assert "give some with --data" in refused(model)
         assert "no such file or folder" in refused(model, "--data", str(tmp_path / "nowhere"))
         for name, content, message in (
-            ("metrics.csv", "step,loss\n1,many\n", "malformed"),
+            ("metrics.csv", "step,loss\n1,many\n", "metrics.csv cannot be read"),
             ("metrics.csv", "loss\n1\n", "a row has no step"),
             ("environment.json", "[", "cannot be read"),
             ("config.yaml", "a: [", "cannot be read"),

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from torch import nn
 
-__all__ = ["Configurable", "Stateful", "from_config", "known", "to_config"]
+__all__ = ["Configurable", "Part", "from_config", "register", "registry", "to_config"]
 
 _REGISTRY: dict[str, Callable[..., Configurable]] = {}
 
 Function = TypeVar("Function", bound="Callable[..., Configurable]")
 
 
-def known(function: Function) -> Function:
+def register(function: Function) -> Function:
     """Let configurations name a function that builds something `Configurable`, as they name a class.
 
     Example:
@@ -27,25 +28,27 @@ def known(function: Function) -> Function:
     return function
 
 
+def registry() -> dict[str, Callable[..., Configurable]]:
+    """Return by name what configurations may name: classes that can be built, and functions that build one."""
+    return {name: make for name, make in _REGISTRY.items() if not inspect.isabstract(make)}
+
+
 def class_path(cls: type) -> str:
     """Return the name under which a class stands in configuration files: ``lexel.EMA`` for what Lexel exports."""
     return f"lexel.{cls.__name__}" if cls.__module__.startswith("lexel.") else f"{cls.__module__}.{cls.__qualname__}"
 
 
-class Configurable:
+class Configurable(ABC):  # noqa: B024, what is abstract is up to each kind of settings
     """A class whose constructor arguments are its whole configuration.
 
     A subclass keeps each argument of its constructor as an attribute of the same name. In return `to_config` can write
     it, `from_config` can rebuild it, and the command line can build it by name. Subclasses are known from the moment
-    they are defined, including those outside Lexel.
+    they are defined, including those outside Lexel; those that leave a method abstract are not offered.
     """
 
-    abstract: ClassVar[bool] = True
-
-    def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.abstract = abstract
-        if not abstract:
+        if not cls.__name__.startswith("_"):
             _REGISTRY[class_path(cls)] = cls
 
     @property
@@ -58,27 +61,31 @@ class Configurable:
         }
 
 
-Settings = TypeVar("Settings", bound=Configurable)
+Settings_co = TypeVar("Settings_co", bound=Configurable, covariant=True)
 
 
-class Stateful(nn.Module, Configurable, Generic[Settings], abstract=True):
-    """A part's settings and, as parameters and buffers, the state that belongs to them.
+class Part(nn.Module, ABC, Generic[Settings_co]):
+    """What the settings of a part build: a module that holds them, and whatever state belongs to them.
 
-    Its configuration is that of the settings, from which the module that holds it builds it again.
+    Attributes:
+        settings: the frozen dataclass that built it; its configuration is this module's.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings_co) -> None:
         super().__init__()
         self.settings = settings
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configuration of the settings."""
+        """The configuration of the settings, from which `build` makes such a module again."""
         return self.settings.config
+
+    def _get_name(self) -> str:
+        return type(self.settings).__name__
 
     def extra_repr(self) -> str:
         """Show the settings."""
-        return repr(self.settings)
+        return repr(self.settings).removeprefix(f"{self._get_name()}(").removesuffix(")")
 
 
 def to_config(value: Any) -> Any:
@@ -92,7 +99,7 @@ def to_config(value: Any) -> Any:
         >>> lexel.to_config(lexel.EMA(decay=0.9))
         {'class_path': 'lexel.EMA', 'init_args': {'decay': 0.9, 'epsilon': 1e-05, 'warmup': 0.0}}
     """
-    if isinstance(value, Configurable):
+    if isinstance(value, (Configurable, Part)):
         return value.config
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -119,9 +126,15 @@ def from_config(config: Any) -> Any:
     if isinstance(config, Mapping):
         if "class_path" not in config:
             return {key: from_config(item) for key, item in config.items()}
-        make = _REGISTRY.get(str(config["class_path"]))
+        make = registry().get(str(config["class_path"]))
         if make is None:
-            raise ValueError(f"unknown class_path {config['class_path']!r}; known: {', '.join(sorted(_REGISTRY))}")
+            path = config["class_path"]
+            if not str(path).startswith("lexel."):
+                raise ValueError(
+                    f"unknown class_path {path!r}: import the module that defines it first; "
+                    "on the command line, name its file with --plugin"
+                )
+            raise ValueError(f"unknown class_path {path!r}; known: {', '.join(sorted(registry()))}")
         try:
             return make(**{key: from_config(item) for key, item in config.get("init_args", {}).items()})
         except TypeError as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sized
-from typing import TypeVar
+from typing import Any, TypeVar
 
 try:
     from rich.console import Console
@@ -15,27 +16,60 @@ try:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
 except ImportError as error:
     raise ImportError("the command line needs rich: pip install 'lexel[train]'") from error
 
-__all__ = ["messages", "progress_bar", "results", "track"]
+from typing_extensions import override
+
+__all__ = ["complain", "messages", "printable", "progress_bar", "results", "track"]
 
 Item = TypeVar("Item")
 
-messages = Console(stderr=True, highlight=False)
-results = Console(highlight=False)
+# Everything that a terminal may take for a command: control characters but line feed and tab, and the marks that turn
+# the direction of text.
+COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str, encoding: str = "utf-8") -> str:
+    r"""Return text that a terminal shows as it stands: what would be a command, or cannot be encoded, is spelt out.
+
+    Example:
+        >>> print(printable("a\x1b[31mb[/red].png"))
+        a\x1b[31mb[/red].png
+    """
+    spelt = COMMANDS.sub(lambda character: character[0].encode("unicode_escape").decode(), text)
+    return spelt.encode(encoding, "backslashreplace").decode(encoding)
+
+
+class PlainConsole(Console):
+    """A console on which text stands for itself: names of files hold neither markup nor commands."""
+
+    @override
+    def render_str(self, text: str, **settings: Any) -> Text:
+        """Render text that is printed or stands in a table."""
+        return super().render_str(printable(text, self.encoding), **{**settings, "markup": False, "emoji": False})
+
+
+messages = PlainConsole(stderr=True, highlight=False)
+results = PlainConsole(highlight=False)
+
+
+def complain(message: str) -> None:
+    """Print an error in one line of standard error."""
+    messages.print(f"lexel: {' '.join(line.strip() for line in message.splitlines())}", soft_wrap=True)
 
 
 def progress_bar() -> Progress:
     """Return a bar with count, elapsed time and time left; it vanishes when done, and is mute without a terminal."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=messages,
         transient=True,
         disable=not messages.is_terminal,

@@ -11,6 +11,9 @@ from pathlib import Path, PurePosixPath
 
 __all__ = ["inside", "refuse_existing", "written_beside"]
 
+# What Windows reserves; "/" alone separates folders in a name.
+RESERVED = {ord(character): f"%{ord(character):02X}" for character in '\\:*?"<>|'}
+
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
     """Raise `FileExistsError` when something stands at `path`, unless it may be overwritten."""
@@ -32,7 +35,8 @@ def written_beside(path: Path) -> Iterator[Path]:
         '42'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    workplace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    # Not called after the file, whose name may be as long as names can be.
+    workplace = Path(tempfile.mkdtemp(prefix=".lexel.", dir=path.parent))
     try:
         temporary = workplace / path.name
         yield temporary
@@ -44,7 +48,10 @@ def written_beside(path: Path) -> Iterator[Path]:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return `folder / name`, for a name read from a file.
+    """Return `folder / name`, for a name read from a file: any name that a file can have in a folder, or below it.
+
+    Where the system gives a meaning to characters that are part of a name elsewhere, as Windows does to a colon, they
+    are written as `%3A`.
 
     Raises:
         ValueError: the name is absolute or leaves the folder.
@@ -54,6 +61,6 @@ def inside(folder: Path, name: str) -> Path:
         'images/cats/1.png'
     """
     pure = PurePosixPath(name)
-    if not pure.parts or pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name or "\0" in name:
+    if not pure.parts or pure.is_absolute() or ".." in pure.parts or "\0" in name:
         raise ValueError(f"the name {name!r} leaves the output folder")
-    return folder / pure
+    return folder / (str(pure).translate(RESERVED) if os.name == "nt" else pure)

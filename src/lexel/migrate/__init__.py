@@ -19,7 +19,7 @@ from lexel.migrate._files import read, tensors_in
 from lexel.migrate._formats import check_settings, not_sure, parts_with_counts, recognise
 from lexel.migrate._keys import Keys
 from lexel.migrate.origins import FORMATS
-from lexel.quantizers import Quantizer
+from lexel.quantizers.base import Quantizer
 
 __all__ = ["load"]
 

@@ -10,9 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lexel.codebook import Codebook, CosineCodebook, FreeCodebook
-from lexel.learning import EMA, Gradient, Learning
+from lexel.learning import Gradient, Learning
 from lexel.migrate._keys import Keys
-from lexel.quantizers import ProductQuantizer, ProjectedQuantizer, Quantizer, ResidualQuantizer, VectorQuantizer
+from lexel.quantizers.base import Quantizer
+from lexel.quantizers.product import ProductQuantizer
+from lexel.quantizers.projected import ProjectedQuantizer
+from lexel.quantizers.residual import ResidualQuantizer
+from lexel.quantizers.vector import VectorQuantizer
 
 __all__ = [
     "are_bit_values",
@@ -38,21 +42,14 @@ def vector(
     embedding_dim: int | None = None,
     **parts: Any,
 ) -> VectorQuantizer:
-    """A vector quantizer with these codes and, if it learns by EMA, these running counts and sums.
+    """A vector quantizer with these codes and, if averages move them, these running counts and sums.
 
     Nothing else here knows what a `VectorQuantizer` looks like inside.
     """
     dim = codes.shape[1] if embedding_dim is None else embedding_dim
     vq = VectorQuantizer(len(codes), dim, commitment_cost, codebook=codebook, learning=learning, **parts)
-    with torch.no_grad():
-        vq.codebook.weight.copy_(codes)
-        if isinstance(learning, EMA):
-            for buffer, value in zip((vq.ema_count, vq.ema_sum), averages, strict=True):
-                buffer.copy_(value)
-        for part in vq.upkeep:
-            for name, buffer in part.named_buffers():
-                if name == "collected":  # codes that came from elsewhere have started
-                    buffer.fill_(len(codes))
+    remembered = dict(zip(("count", "sum"), averages, strict=True)) if averages and not learning.trainable else {}
+    vq.load_codes(codes, **remembered)
     return vq
 
 

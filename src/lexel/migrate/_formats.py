@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lexel.quantizers import Quantizer
+from lexel.quantizers.base import Quantizer
 
 __all__ = ["Format", "check_settings", "listed", "not_sure", "parts_with_counts", "recognise"]
 

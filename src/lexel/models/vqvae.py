@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lexel._core.config import from_config, to_config
-from lexel.quantizers import Quantized, Quantizer
+from lexel.quantizers.base import Quantized, Quantizer
 
 try:
     from huggingface_hub import ModelHubMixin, hf_hub_download

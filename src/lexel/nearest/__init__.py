@@ -1,8 +1,9 @@
 """Nearest-code search: which row of the codebook lies closest to each input.
 
 The answer is exact: what a float64 brute force would say, the lowest index on a tie, whatever the batch, the tiling or
-the number of threads; docs/nearest-code-search.md says how that is proven and why it is nevertheless fast. No (N, K)
-matrix is ever built. On CPU a compiled kernel does the work where it could be built; everywhere else plain torch does.
+the number of threads. docs/nearest-code-search.md says how that is proven and why the search is still fast. No (N, K)
+matrix is ever built. A device's backend does the work where it has one (on CPU, a compiled kernel); plain torch does it
+everywhere else. `_dispatch.py` has the table of backends and says how to add one.
 """
 
 from __future__ import annotations
@@ -12,27 +13,11 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from lexel.nearest import native, portable
+from lexel.nearest import _dispatch
+from lexel.nearest._dispatch import available_backends, backend, use_backend
+from lexel.nearest._interface import METRICS, Metric
 
-__all__ = ["Metric", "backend", "nearest_code"]
-
-Metric = Literal["euclidean", "cosine", "dot"]
-
-
-def backend() -> str:
-    """Say which search CPU tensors get on this machine.
-
-    The environment variable `LEXEL_NEAREST` chooses another one: `portable`, or one of the compiled levels
-    (`plain`, `avx2`, `avx512`, `avx512_bf16`, `amx`, `neon`) that this machine has.
-
-    Example:
-        >>> backend().split(":")[0] in ("native", "portable", "portable (no compiled kernel)")
-        True
-    """
-    level = native.level()
-    if level:
-        return f"native: {level}"
-    return "portable" if native.LEVELS else "portable (no compiled kernel)"
+__all__ = ["Metric", "available_backends", "backend", "nearest_code", "use_backend"]
 
 
 @overload
@@ -64,7 +49,7 @@ def nearest_code(
     Raises:
         TypeError: `x` or `codebook` is not a floating tensor, or the metric is not one of the three.
         ValueError: shapes do not match, the codebook is empty, `k` is not in 1 .. K, the devices differ, or something
-            is NaN or infinite (under torch.compile and torch.export the last is left to the kernel, or unchecked).
+            is NaN or infinite (under torch.compile only a backend checks the last, under torch.export nothing does).
 
     Example:
         >>> codebook = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
@@ -74,27 +59,11 @@ def nearest_code(
         (tensor([[2, 0]]), tensor([[1., 4.]]))
     """
     _check(x, codebook, metric, k)
-    x, codebook = x.detach(), codebook.detach()
     dtype = torch.promote_types(torch.promote_types(x.dtype, codebook.dtype), torch.float32)
-    if _use_native(x, dtype, k):
-        find = native.search_op if torch.compiler.is_compiling() else native.search
-        indices, scores = find(x, codebook, metric, k, return_scores)
-    else:
-        indices, scores = portable.search(x.to(dtype), codebook.to(dtype), metric, k, return_scores)
+    indices, scores = _dispatch.search(x.detach().to(dtype), codebook.detach().to(dtype), metric, k, return_scores)
     if k == 1:
         indices, scores = indices[:, 0], scores[:, 0]
     return (indices, scores) if return_scores else indices
-
-
-def _use_native(x: Tensor, dtype: torch.dtype, k: int) -> bool:
-    return (
-        x.device.type == "cpu"
-        and dtype == torch.float32
-        and k <= native.MOST_NEIGHBOURS
-        and not portable.is_exporting()
-        and x.shape[0] < native.MOST_ROWS
-        and native.level() is not None
-    )
 
 
 def _check(x: Tensor, codebook: Tensor, metric: str, k: int) -> None:
@@ -104,8 +73,8 @@ def _check(x: Tensor, codebook: Tensor, metric: str, k: int) -> None:
             raise TypeError(f"{name} must be a floating tensor, not {kind}; convert it with .float()")
         if tensor.ndim != 2:
             raise ValueError(f"{name} must be ({rows}, D), not of shape {tuple(tensor.shape)}")
-    if metric not in native.METRICS:
-        raise TypeError(f"metric must be one of {', '.join(native.METRICS)}, not {metric!r}")
+    if metric not in METRICS:
+        raise TypeError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}")
     if x.device != codebook.device:
         raise ValueError(f"x is on {x.device} and codebook on {codebook.device}; move one of them")
     if x.shape[1] != codebook.shape[1]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import override
 
-from lexel.quantizers.base import Quantized, Quantizer
+from lexel._core.modules import TypedModuleList
+from lexel.quantizers.base import Choice, CodebookIndices, Quantizer
 
 __all__ = ["Composite"]
 
 
-class Composite(Quantizer, abstract=True):
+class Composite(Quantizer):
     """Several quantizers as one. Its indices have one trailing axis: all codebooks of all parts, in order.
 
     The loss is the sum of the parts' losses, and part i's terms are named ``"i.codebook"`` and so on. The perplexity is
@@ -32,7 +33,7 @@ class Composite(Quantizer, abstract=True):
         heads: how many times each part's indices occur in each turn.
     """
 
-    quantizers: nn.ModuleList
+    quantizers: TypedModuleList[Quantizer]
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class Composite(Quantizer, abstract=True):
         heads: int = 1,
     ) -> None:
         super().__init__(max(part.num_embeddings for part in quantizers), embedding_dim, channel_dim)
-        self.quantizers = nn.ModuleList(quantizers)
+        self.quantizers = TypedModuleList(quantizers)
         self.heads = heads
         self._turns = [list(quantizers).index(part) for part in turns]
         self._widths = [heads * math.prod(part.index_shape) for part in turns]  # codebooks that each turn fills
@@ -51,23 +52,47 @@ class Composite(Quantizer, abstract=True):
     @property
     def parts(self) -> list[Quantizer]:
         """The quantizer of each turn."""
-        return [cast(Quantizer, self.quantizers[turn]) for turn in self._turns]
+        return [self.quantizers[turn] for turn in self._turns]
 
     @property
+    @override
     def index_shape(self) -> tuple[int, ...]:
-        """`(Q,)`: one index for each codebook."""
         return (sum(self._widths),)
 
     @property
+    @override
     def bits(self) -> float:
-        """Bits that the indices of one position carry at most: the sum over all codebooks."""
         return self.heads * sum(part.bits for part in self.parts)
 
     @property
+    @override
     def codebook_sizes(self) -> tuple[int, ...]:
-        """How many different values each index of a position takes, in their order."""
         return tuple(size for part in self.parts for size in self.heads * part.codebook_sizes)
 
+    @property
+    @override
+    def learns_from_task(self) -> bool:
+        return any(part.learns_from_task for part in self.quantizers)
+
+    @property
+    @override
+    def leaves_remainder(self) -> bool:
+        return self.output_dim == self.embedding_dim and all(part.leaves_remainder for part in self.quantizers)
+
+    @property
+    @override
+    def could_use_upkeep(self) -> bool:
+        return any(part.could_use_upkeep for part in self.quantizers)
+
+    @override
+    def by_codebook(self, indices: Tensor) -> list[CodebookIndices]:
+        return [
+            each._replace(per_position=self.heads * each.per_position)
+            for part, own in zip(self.parts, self._split(indices), strict=True)
+            for each in part.by_codebook(own)
+        ]
+
+    @override
     def check_indices(self, indices: Tensor) -> None:
         if indices.ndim < 1 or indices.shape[-1] != self.index_shape[0]:
             raise ValueError(
@@ -84,21 +109,15 @@ class Composite(Quantizer, abstract=True):
             for part, own in zip(self.parts, torch.split(indices, self._widths, -1), strict=True)
         ]
 
-    def _join(self, results: Sequence[Quantized], quantized: Tensor) -> Quantized:
-        """What the parts returned, as one."""
-        positions, widths = quantized.shape[:-1], self._widths
-        terms = {f"{i}.{name}": term for i, result in enumerate(results) for name, term in result.terms.items()}
-        entropy = sum(width * result.perplexity.log() for width, result in zip(widths, results, strict=True))
-        return Quantized(
-            torch.stack([result.loss for result in results]).sum(),
-            quantized,
-            torch.exp(torch.as_tensor(entropy) / sum(widths)),
-            torch.cat(
-                [result.indices.reshape(*positions, width) for width, result in zip(widths, results, strict=True)], -1
-            ),
-            terms,
-            self.num_embeddings,
-        )
+    def _join(self, choices: Sequence[Choice], quantized: Tensor) -> Choice:
+        """Return what the parts chose, as one."""
+        positions = quantized.shape[:-1]
+        terms = {f"{i}.{name}": term for i, choice in enumerate(choices) for name, term in choice.terms.items()}
+        losses = [choice.loss for choice in choices if choice.loss is not None]
+        indices = [
+            choice.indices.reshape(*positions, width) for width, choice in zip(self._widths, choices, strict=True)
+        ]
+        return Choice(torch.cat(indices, -1), quantized, torch.stack(losses).sum(), terms)
 
 
 def check_parts(name: str, quantizers: Sequence[Quantizer], again: str) -> list[Quantizer]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from lexel._core.collectives import all_sum, mean_of_rows
 from lexel._core.config import Configurable, from_config
-from lexel.metrics import usage_perplexity
+from lexel.metrics import mean_perplexity
 
-__all__ = ["Quantized", "Quantizer", "check_weight"]
+__all__ = ["Choice", "CodebookIndices", "Quantized", "Quantizer", "RowQuantizer", "check_weight"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,37 @@ class Quantized:
 torch.export.register_dataclass(Quantized, serialized_type_name="lexel.Quantized")
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What a quantizer decides, before `Quantizer.forward` makes a `Quantized` of it.
+
+    Attributes:
+        indices: int64; one for each position and codebook. What stands where the input is masked does not matter.
+        quantized: `(…, D)`, like the inputs that were given.
+        loss: scalar; None for none.
+        terms: the unweighted parts of the loss, by name.
+    """
+
+    indices: Tensor
+    quantized: Tensor
+    loss: Tensor | None = None
+    terms: dict[str, Tensor] = field(default_factory=dict)
+
+
+class CodebookIndices(NamedTuple):
+    """The indices into one of a quantizer's codebooks.
+
+    Attributes:
+        indices: int64 of any shape; −1 where masked.
+        num_embeddings: K.
+        per_position: how many of them a position has: 1, or several where heads share a codebook.
+    """
+
+    indices: Tensor
+    num_embeddings: int
+    per_position: int
+
+
 def check_weight(owner: str, argument: str, value: float) -> float:
     """Return a weight of the loss as a float, if it is one.
 
@@ -73,21 +106,23 @@ def check_weight(owner: str, argument: str, value: float) -> float:
     return float(value)
 
 
-class Quantizer(nn.Module, Configurable, abstract=True):
+class Quantizer(nn.Module, Configurable):
     """Turns continuous vectors into discrete codes and back.
 
-    A subclass says what happens to plain rows, in `quantize_rows` and `lookup_rows`; layouts, dtypes, masks and checks
-    of the input are settled here, once for all. One that needs to know which rows lie next to each other overrides
-    `quantize_positions` and `lookup_positions` instead.
+    A subclass says in `quantize_positions` and `lookup_positions` what it does; the layout, dtype, mask and checks of
+    the input and the perplexity of the output are settled here, once for all. Most quantizers take each vector on its
+    own and derive from `RowQuantizer`.
 
     Attributes:
         num_embeddings: K, how many different values an index takes; at most 2^62.
         embedding_dim: D, the size of the channel axis.
         channel_dim: which axis of the input holds the channels.
         positionwise: whether each position of the input has indices of its own.
+        needs_partial_sum: as a stage of a `ResidualQuantizer` it must be told what the stages before it have chosen.
     """
 
     positionwise: ClassVar[bool] = True
+    needs_partial_sum: ClassVar[bool] = False
 
     num_embeddings: int
     embedding_dim: int
@@ -136,43 +171,68 @@ class Quantizer(nn.Module, Configurable, abstract=True):
         """Start afresh, with the state of a new quantizer of the same settings: what follows a module's `to_empty`."""
         self.load_state_dict(from_config(self.config).state_dict())
 
-    def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Quantized:
-        """Quantize the rows of `z` `(N, D)`, float32 or float64.
+    @property
+    def learns_from_task(self) -> bool:
+        """Whether the gradient at `quantized` moves parameters in it that its own loss does not."""
+        return False
 
-        Args:
-            z: inputs, finite in training; masked rows are zero.
-            valid: bool `(N,)`, False for masked rows, which count in nothing; None when all count.
-        """
-        raise NotImplementedError
+    @property
+    def leaves_remainder(self) -> bool:
+        """Whether codes lie where the inputs lie, so that input minus code is a remainder to quantize further."""
+        return self.output_dim == self.embedding_dim
 
-    def lookup_rows(self, indices: Tensor) -> Tensor:
-        """Return the quantized rows `(N, D)` for indices `(N, …)`, all within [0, K)."""
-        raise NotImplementedError
+    @property
+    def could_use_upkeep(self) -> bool:
+        """Whether it has a codebook whose codes upkeep could start and revive, and no upkeep."""
+        return False
 
-    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Quantized:
+    @property
+    def map_size(self) -> tuple[int, int] | None:
+        """The only (height, width) of maps that it takes; None if it takes any."""
+        return None
+
+    @abstractmethod
+    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Choice:
         """Quantize `z` `(*positions, D)`, where `positions` are the axes of the input without the channels.
 
         Args:
-            z: inputs as for `quantize_rows`.
-            valid: bool `(*positions,)`, or None.
+            z: inputs, float32 or float64; finite in training; zero where masked.
+            valid: bool `(*positions,)`, False where masked, which counts in nothing; None when all count.
 
         Returns:
-            A `Quantized` in the layout of `z`, with indices −1 where `valid` is False.
+            Indices `(*positions, *index_shape)`, the quantized vectors `(*positions, D)`, the loss and its terms.
         """
-        result = self.quantize_rows(z.reshape(-1, self.embedding_dim), None if valid is None else valid.reshape(-1))
-        indices = result.indices.reshape(*z.shape[:-1], *self.index_shape)
-        if valid is not None:
-            indices = torch.where(valid.reshape(*valid.shape, *[1] * len(self.index_shape)), indices, -1)
-        quantized = result.quantized.reshape(*z.shape[:-1], self.output_dim)
-        return replace(result, quantized=quantized, indices=indices)
 
+    @abstractmethod
     def lookup_positions(self, indices: Tensor) -> Tensor:
         """Return `(*positions, D)` for int64 indices `(*positions, *index_shape)`, zero where they are −1."""
-        positions = indices.shape[: indices.ndim - len(self.index_shape)]
-        indices = indices.reshape(positions.numel(), *self.index_shape)
-        absent = (indices < 0).reshape(len(indices), math.prod(self.index_shape)).all(1, keepdim=True)
-        rows = torch.where(absent, 0, self.lookup_rows(indices.clamp_min(0)))
-        return rows.reshape(*positions, self.output_dim)
+
+    def quantize_after(self, z: Tensor, valid: Tensor | None, partial: Tensor) -> Choice:
+        """Quantize as `quantize_positions` does, given the sum of the codes that earlier stages chose, like `z`."""
+        return self.quantize_positions(z, valid)
+
+    def lookup_after(self, indices: Tensor, partial: Tensor) -> Tensor:
+        """Look up as `lookup_positions` does, given the sum of the codes of earlier stages, `(*positions, D)`."""
+        return self.lookup_positions(indices)
+
+    def choose(self, z: Tensor, valid: Tensor | None, partial: Tensor | None = None) -> Choice:
+        """Return what `quantize_positions` decides, complete: with indices −1 where masked, and a loss.
+
+        Args:
+            z: as there.
+            valid: as there.
+            partial: the sum of the codes that earlier stages chose, like `z`; None outside of a residual.
+        """
+        choice = self.quantize_positions(z, valid) if partial is None else self.quantize_after(z, valid, partial)
+        indices = choice.indices
+        if valid is not None and self.positionwise:
+            indices = torch.where(valid.reshape(*valid.shape, *[1] * len(self.index_shape)), indices, -1)
+        # A zero that backward() accepts: the loss of every quantizer can be differentiated.
+        return replace(choice, indices=indices, loss=z[:0].sum() if choice.loss is None else choice.loss)
+
+    def by_codebook(self, indices: Tensor) -> list[CodebookIndices]:
+        """Return indices, as `choose` returns them, by the codebook that they point into."""
+        return [CodebookIndices(indices, self.num_embeddings, 1)]
 
     def check_indices(self, indices: Tensor) -> None:
         """Refuse indices that no position can have.
@@ -215,12 +275,15 @@ class Quantizer(nn.Module, Configurable, abstract=True):
                 z = torch.where(mask.unsqueeze(-1), z, 0)
             if self.training:
                 self._require_finite(z)
-            result = self.quantize_positions(z, mask)
-        quantized = result.quantized.to(inputs.dtype)
+            choice = self.choose(z, mask)
+            perplexity = mean_perplexity(self.by_codebook(choice.indices), over_ranks=self.training)
+        quantized = choice.quantized.to(inputs.dtype)
         if mask is not None:
             padding = rows if self.output_dim == self.embedding_dim else 0
             quantized = torch.where(mask.unsqueeze(-1), quantized, padding)
-        return replace(result, quantized=quantized.movedim(-1, self.channel_dim).contiguous())
+        quantized = quantized.movedim(-1, self.channel_dim).contiguous()
+        assert choice.loss is not None
+        return Quantized(choice.loss, quantized, perplexity, choice.indices, choice.terms, self.num_embeddings)
 
     def lookup(self, indices: Tensor) -> Tensor:
         """Turn indices back into vectors: in eval mode, exactly the `quantized` that they came with.
@@ -259,15 +322,11 @@ class Quantizer(nn.Module, Configurable, abstract=True):
         """
         return inputs
 
-    # Ranks talk to each other in training alone: evaluating on one of them must not wait for the others.
+    def means(self, *values: Tensor, valid: Tensor | None) -> tuple[Tensor, ...]:
+        """Return the mean of each `(N, …)` over the rows that count, in training over those of all ranks.
 
-    def _perplexity(self, indices: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Perplexity of the usage of indices `(N,)`, less the rows that do not count."""
-        counted = indices if valid is None else torch.where(valid, indices, -1)
-        return usage_perplexity(counted, self.num_embeddings, over_ranks=self.training)
-
-    def _means(self, *values: Tensor, valid: Tensor | None) -> tuple[Tensor, ...]:
-        """Mean of each `(N, …)` over the rows that count."""
+        Ranks talk to each other in training alone: evaluating on one of them must not wait for the others.
+        """
         return mean_of_rows(*values, valid=valid, over_ranks=self.training)
 
     def _check(self, inputs: Tensor, mask: Tensor | None) -> None:
@@ -308,3 +367,51 @@ class Quantizer(nn.Module, Configurable, abstract=True):
         # All ranks stop together: one that went on alone would wait for the others for ever.
         if all_sum(total.new_tensor(float(poisoned)))[0] > 0:
             raise ValueError(f"{type(self).__name__}: inputs hold NaN or Inf; no code was changed")
+
+
+class RowQuantizer(Quantizer):
+    """A quantizer that takes each vector on its own: a subclass says what happens to plain rows.
+
+    Example:
+        >>> import torch, lexel
+        >>> class Rounding(lexel.RowQuantizer):
+        ...     def quantize_rows(self, z, valid):
+        ...         indices = z.detach()[:, 0].round().clamp(0, self.num_embeddings - 1).long()
+        ...         return lexel.Choice(indices, lexel.straight_through(z, self.lookup_rows(indices)))
+        ...
+        ...     def lookup_rows(self, indices):
+        ...         return indices.unsqueeze(1).float()
+        >>> Rounding(num_embeddings=8, embedding_dim=1)(torch.tensor([[2.2], [40.0]])).indices
+        tensor([2, 7])
+    """
+
+    @abstractmethod
+    def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
+        """Quantize the rows of `z` `(N, D)`, float32 or float64.
+
+        Args:
+            z: inputs, finite in training; masked rows are zero.
+            valid: bool `(N,)`, False for masked rows, which count in nothing; None when all count.
+
+        Returns:
+            Indices `(N, *index_shape)`, the quantized rows `(N, D)`, the loss and its terms.
+        """
+
+    @abstractmethod
+    def lookup_rows(self, indices: Tensor) -> Tensor:
+        """Return the quantized rows `(N, D)` for indices `(N, *index_shape)`, all within [0, K)."""
+
+    @override
+    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Choice:
+        choice = self.quantize_rows(z.reshape(-1, self.embedding_dim), None if valid is None else valid.reshape(-1))
+        indices = choice.indices.reshape(*z.shape[:-1], *self.index_shape)
+        quantized = choice.quantized.reshape(*z.shape[:-1], self.output_dim)
+        return replace(choice, indices=indices, quantized=quantized)
+
+    @override
+    def lookup_positions(self, indices: Tensor) -> Tensor:
+        positions = indices.shape[: indices.ndim - len(self.index_shape)]
+        indices = indices.reshape(positions.numel(), *self.index_shape)
+        absent = (indices < 0).reshape(len(indices), math.prod(self.index_shape)).all(1, keepdim=True)
+        rows = torch.where(absent, 0, self.lookup_rows(indices.clamp_min(0)))
+        return rows.reshape(*positions, self.output_dim)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from lexel._core.soft_assignment import by_rows
 from lexel.codebook import apply_layer
 from lexel.nearest import nearest_code
-from lexel.quantizers.base import Quantized, Quantizer
+from lexel.quantizers.base import Choice, RowQuantizer
 
 __all__ = ["CategoricalQuantizer"]
 
 
-class CategoricalQuantizer(Quantizer):
+class CategoricalQuantizer(RowQuantizer):
     """A linear map of the input says how likely each code is: dVAE's and wav2vec 2.0's (arXiv 2006.11477, §2).
 
         l = W z + b,  y = softmax((l + g)/τ),  g Gumbel noise,  quantized = code of the largest y
@@ -73,23 +74,32 @@ class CategoricalQuantizer(Quantizer):
         self.codes = nn.Parameter(torch.rand(num_embeddings, self.output_dim))
 
     @property
+    @override
+    def learns_from_task(self) -> bool:
+        return True
+
+    @property
+    @override
+    def leaves_remainder(self) -> bool:
+        return False  # the codes need not lie where the inputs lie
+
+    @property
+    @override
     def output_dim(self) -> int:
-        """How many channels `quantized` has: d."""
         return self.embedding_dim if self.code_dim is None else self.code_dim
 
-    def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
+    @override
+    def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
         if self.training:
-            indices, quantized = self._drawn(z)
-        else:
-            # The largest logit is the largest product of (z, 1) and (W, b): a search like any other.
-            one = z.new_ones(len(z), 1)
-            rows = torch.cat([self.logits.weight, self.logits.bias.unsqueeze(1)], 1).detach()
-            indices = nearest_code(torch.cat([z.detach(), one], 1), rows.to(z.dtype), metric="dot")
-            quantized = self.lookup_rows(indices).to(z.dtype)
-        perplexity = self._perplexity(indices, valid)
-        return Quantized(z[:0].sum(), quantized, perplexity, indices, {}, self.num_embeddings)
+            return Choice(*self._drawn(z))
+        # The largest logit is the largest product of (z, 1) and (W, b): a search like any other.
+        inputs = torch.cat([z.detach(), z.new_ones(len(z), 1)], 1)
+        rows = torch.cat([self.logits.weight, self.logits.bias.unsqueeze(1)], 1).detach()
+        indices = nearest_code(inputs, rows.to(z.dtype), metric="dot")
+        return Choice(indices, self.lookup_rows(indices).to(z.dtype))
 
-    def lookup_rows(self, indices: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def lookup_rows(self, indices: Tensor) -> Tensor:
         return F.embedding(indices, self.codes)
 
     def _drawn(self, z: Tensor) -> tuple[Tensor, Tensor]:

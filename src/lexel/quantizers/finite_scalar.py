@@ -8,17 +8,18 @@ from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from lexel.estimators import StraightThrough
+from lexel._core.gradients import straight_through
 from lexel.quantizers._radix import check_levels, from_digits, to_digits
-from lexel.quantizers.base import Quantized, Quantizer, check_weight
+from lexel.quantizers.base import Choice, RowQuantizer, check_weight
 
 __all__ = ["FiniteScalarQuantizer", "LatentQuantizer"]
 
 Bound: TypeAlias = Literal["tan", "artanh", "symmetric", "clamp"]
 
 
-class FiniteScalarQuantizer(Quantizer):
+class FiniteScalarQuantizer(RowQuantizer):
     """Bounds each channel and rounds it to one of L_i levels: FSQ (Mentzer et al. 2023, arXiv 2309.15505).
 
     The implied codebook is the grid of all level combinations, K = Π L_i. It is never built: an index is the
@@ -72,19 +73,19 @@ class FiniteScalarQuantizer(Quantizer):
         self.levels = checked
         self.bound = bound
 
-    def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
-        bounded = self.bounded(z)
+    @override
+    def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
+        bounded, half_width = self.bounded(z), self._half_width(z)
         if self._symmetric:
             digits = (bounded.detach() + 0.5).floor().long()
         else:
-            digits = (bounded.detach().round() + self._half_width(z)).long()
+            digits = (bounded.detach().round() + half_width).long()
         indices = from_digits(digits, self.levels)
-        quantized = StraightThrough()(bounded / self._half_width(z), self.lookup_rows(indices).to(z.dtype))
-        perplexity = self._perplexity(indices, valid)
-        # A zero that backward() accepts: the loss of every quantizer can be differentiated.
-        return Quantized(z[:0].sum(), quantized, perplexity, indices, {}, self.num_embeddings)
+        quantized = straight_through(bounded / half_width, self.lookup_rows(indices).to(z.dtype))
+        return Choice(indices, quantized)
 
-    def lookup_rows(self, indices: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def lookup_rows(self, indices: Tensor) -> Tensor:
         digits, half_width = to_digits(indices, self.levels), self._half_width(indices)
         return digits.float() / half_width - 1 if self._symmetric else (digits - half_width).float() / half_width
 
@@ -115,7 +116,7 @@ class FiniteScalarQuantizer(Quantizer):
         return f"levels={list(self.levels)}, bound={self.bound!r}"
 
 
-class LatentQuantizer(Quantizer):
+class LatentQuantizer(RowQuantizer):
     """Replaces each channel by the nearest of its own few learned values (Hsu et al. 2023, arXiv 2305.18378).
 
     The codebook is the product of one scalar codebook V_i for each channel: K = Π |V_i| codes, indexed by mixed radix,
@@ -162,26 +163,22 @@ class LatentQuantizer(Quantizer):
         for part in torch.split(self.values, list(self.levels)):
             part.copy_(torch.linspace(-0.5, 0.5, len(part)))
 
-    def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
+    @override
+    def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
         digits = [
             (channel.detach().unsqueeze(1) - values.detach()).abs().argmin(1)
             for channel, values in zip(z.unbind(1), torch.split(self.values, list(self.levels)), strict=True)
         ]
         indices = from_digits(torch.stack(digits, 1), self.levels)
         e = self.lookup_rows(indices).to(z.dtype)
-        codebook, commitment = self._means(
+        codebook, commitment = self.means(
             (e - z.detach()).square().mean(1), (z - e.detach()).square().mean(1), valid=valid
         )
-        return Quantized(
-            codebook + self.commitment_cost * commitment,
-            StraightThrough()(z, e),
-            self._perplexity(indices, valid),
-            indices,
-            {"codebook": codebook, "commitment": commitment},
-            self.num_embeddings,
-        )
+        loss = codebook + self.commitment_cost * commitment
+        return Choice(indices, straight_through(z, e), loss, {"codebook": codebook, "commitment": commitment})
 
-    def lookup_rows(self, indices: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def lookup_rows(self, indices: Tensor) -> Tensor:
         starts = [sum(self.levels[:i]) for i in range(len(self.levels))]
         return self.values[to_digits(indices, self.levels) + indices.new_tensor(starts)]
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
-from lexel.codebook import FreeCodebook, Table
-from lexel.estimators import StraightThrough
-from lexel.quantizers.base import Quantized, Quantizer, check_weight
+from lexel._core.gradients import straight_through
+from lexel._core.modules import TypedModuleList
+from lexel.codebook import Codebook, CodebookModule, FreeCodebook
+from lexel.quantizers.base import Choice, Quantizer, check_weight
 
 __all__ = ["ImplicitQuantizer"]
 
@@ -55,6 +55,8 @@ class ImplicitQuantizer(Quantizer):
         True
     """
 
+    needs_partial_sum = True
+
     def __init__(
         self,
         num_embeddings: int,
@@ -72,51 +74,48 @@ class ImplicitQuantizer(Quantizer):
             raise ValueError(f"{name}: depth must not be negative and width at least 1, got {depth} and {width}")
         self.depth = depth
         self.width = width
-        self.codebook: Table = FreeCodebook().build(num_embeddings, embedding_dim)
+        self.codebook: CodebookModule[Codebook] = FreeCodebook().build(num_embeddings, embedding_dim)
         self.mix = nn.Linear(2 * embedding_dim, embedding_dim)
-        self.blocks = nn.ModuleList(
+        self.blocks: TypedModuleList[nn.Sequential] = TypedModuleList(
             nn.Sequential(
                 nn.Linear(embedding_dim, width, bias=False), nn.ReLU(), nn.Linear(width, embedding_dim, bias=False)
             )
             for _ in range(depth)
         )
-        for layer in (self.mix, *(cast(nn.Sequential, block)[-1] for block in self.blocks)):
+        for layer in (self.mix, *(block[-1] for block in self.blocks)):
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
 
-    def quantize_given(self, z: Tensor, partial: Tensor, valid: Tensor | None) -> Quantized:
-        """Quantize as `quantize_positions` does, given the partial sums x̂ `(*positions, D)`."""
+    @override
+    def quantize_after(self, z: Tensor, valid: Tensor | None, partial: Tensor) -> Choice:
         rows, given = z.reshape(-1, self.embedding_dim), partial.reshape(-1, self.embedding_dim)
         counted = None if valid is None else valid.reshape(-1)
         indices = self._nearest(rows, given)
         e = self._chosen(indices, given).to(z.dtype)
-        codebook, commitment = self._means(
+        codebook, commitment = self.means(
             (e - rows.detach()).square().mean(1), (rows - e.detach()).square().mean(1), valid=counted
         )
-        perplexity = self._perplexity(indices, counted)
-        if counted is not None:
-            indices = torch.where(counted, indices, -1)
-        return Quantized(
-            codebook + self.commitment_cost * commitment,
-            StraightThrough()(rows, e).reshape(z.shape),
-            perplexity,
+        return Choice(
             indices.reshape(z.shape[:-1]),
+            straight_through(rows, e).reshape(z.shape),
+            codebook + self.commitment_cost * commitment,
             {"codebook": codebook, "commitment": commitment},
-            self.num_embeddings,
         )
 
-    def lookup_given(self, indices: Tensor, partial: Tensor) -> Tensor:
-        """Look up as `lookup_positions` does, given the partial sums x̂ `(*positions, D)`."""
+    @override
+    def lookup_after(self, indices: Tensor, partial: Tensor) -> Tensor:
         flat = indices.reshape(-1)
         codes = self._chosen(flat.clamp_min(0), partial.reshape(-1, self.embedding_dim))
         return torch.where(flat.unsqueeze(1) < 0, 0, codes).reshape(partial.shape)
 
-    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
-        return self.quantize_given(z, torch.zeros_like(z), valid)
+    @override
+    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Choice:
+        return self.quantize_after(z, valid, torch.zeros_like(z))
 
-    def lookup_positions(self, indices: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def lookup_positions(self, indices: Tensor) -> Tensor:
         weight = self.codebook.weight
-        return self.lookup_given(indices, weight.new_zeros(*indices.shape, self.embedding_dim))
+        return self.lookup_after(indices, weight.new_zeros(*indices.shape, self.embedding_dim))
 
     def _chosen(self, indices: Tensor, partial: Tensor) -> Tensor:
         """The code of each index `(N,)`, given the partial sums `(N, D)`."""

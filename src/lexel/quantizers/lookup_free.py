@@ -5,15 +5,16 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
-from lexel.estimators import StraightThrough
+from lexel._core.gradients import straight_through
 from lexel.quantizers._radix import from_digits, to_digits
-from lexel.quantizers.base import Quantized, Quantizer, check_weight
+from lexel.quantizers.base import Choice, RowQuantizer, check_weight
 
 __all__ = ["BinarySphericalQuantizer", "LookupFreeQuantizer"]
 
 
-class LookupFreeQuantizer(Quantizer):
+class LookupFreeQuantizer(RowQuantizer):
     """Replaces each channel by its sign: LFQ (Yu et al. 2023, arXiv 2310.05737).
 
     The codes are the 2^d corners {−1, 1}^d; the index is Σ_i 2^i [z_i > 0], the first channel least significant. No
@@ -82,12 +83,13 @@ class LookupFreeQuantizer(Quantizer):
         """The size of every number of a code."""
         return 1.0
 
-    def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
+    @override
+    def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
         indices = from_digits((z > 0).long(), self._levels)
         e = self.lookup_rows(indices).to(z.dtype)
 
         logits = 4 * self.magnitude / self.temperature * z
-        entropy, mean_bits, commitment = self._means(
+        entropy, mean_bits, commitment = self.means(
             _entropy_of_bits(logits).sum(1), torch.sigmoid(logits), (z - e).square().mean(1), valid=valid
         )
         undecided = (mean_bits > 0) & (mean_bits < 1)  # elsewhere the entropy is zero and its slope infinite
@@ -96,11 +98,10 @@ class LookupFreeQuantizer(Quantizer):
         diversity = torch.where(undecided, bits, 0).sum()
         terms = {"entropy": entropy, "diversity": diversity, "commitment": commitment}
         loss = self.entropy_weight * (entropy - self.diversity_gamma * diversity) + self.commitment_cost * commitment
+        return Choice(indices, straight_through(z, e), loss, terms)
 
-        perplexity = self._perplexity(indices, valid)
-        return Quantized(loss, StraightThrough()(z, e), perplexity, indices, terms, self.num_embeddings)
-
-    def lookup_rows(self, indices: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def lookup_rows(self, indices: Tensor) -> Tensor:
         return (to_digits(indices, self._levels) * 2 - 1).float() * self.magnitude
 
     @property
@@ -172,7 +173,8 @@ class BinarySphericalQuantizer(LookupFreeQuantizer):
         """The size of every number of a code: 1/√d."""
         return float(self.embedding_dim**-0.5)
 
-    def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
+    @override
+    def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
         return super().quantize_rows(F.normalize(z, dim=1), valid)
 
 

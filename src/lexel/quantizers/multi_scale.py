@@ -9,9 +9,10 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
-from lexel.estimators import StraightThrough
-from lexel.quantizers.base import Quantized, Quantizer
+from lexel._core.gradients import straight_through
+from lexel.quantizers.base import Choice, Quantizer
 from lexel.quantizers.residual import check_remainders
 
 __all__ = ["MultiScaleResidualQuantizer"]
@@ -52,8 +53,8 @@ class MultiScaleResidualQuantizer(Quantizer):
 
     Raises:
         TypeError: `quantizer` is not one.
-        ValueError: it has several codebooks, or a `NormalisedCodebook`, whose codes leave no remainder, or a number is
-            out of range.
+        ValueError: it has several codebooks, its codes leave no remainder, as those of a `NormalisedQuantizer` that
+            does not scale back, or a number is out of range.
 
     Example:
         >>> import torch, lexel
@@ -131,7 +132,18 @@ class MultiScaleResidualQuantizer(Quantizer):
         """Bits that the indices carry at most, for each position of the input."""
         return math.log2(self.num_embeddings) * sum(self.tokens) / self.tokens[-1]
 
-    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
+    @property
+    @override
+    def could_use_upkeep(self) -> bool:
+        return self.quantizer.could_use_upkeep
+
+    @property
+    @override
+    def map_size(self) -> tuple[int, int] | None:
+        return self.sizes[-1]
+
+    @override
+    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Choice:
         if z.ndim != 4 or z.shape[1:3] != self.sizes[-1]:
             raise ValueError(
                 f"{type(self).__name__}: inputs must be maps of the last scale, {self.sizes[-1]}, "
@@ -150,17 +162,18 @@ class MultiScaleResidualQuantizer(Quantizer):
                 share = _down(present, size)
                 tokens = _down(residual * present, size) / share.clamp_min(torch.finfo(z.dtype).tiny)
                 share = share.squeeze(1) > 0
-            result = self.quantizer.quantize_positions(tokens.permute(0, 2, 3, 1), share)
-            codes = self.quantizer.lookup_positions(result.indices)
-            seen = result.quantized if share is None else torch.where(share.unsqueeze(-1), result.quantized, 0)
+            choice = self.quantizer.choose(tokens.permute(0, 2, 3, 1), share)
+            codes = self.quantizer.lookup_positions(choice.indices)
+            seen = choice.quantized if share is None else torch.where(share.unsqueeze(-1), choice.quantized, 0)
             # The value that was chosen, which an EMA may have moved since, with the table's gradient.
-            total = total + self._up(StraightThrough()(codes, seen.to(codes.dtype)), scale)
-            indices.append(result.indices.flatten(1))
-            losses.append(result.loss)
+            total = total + self._up(straight_through(codes, seen.to(codes.dtype)), scale)
+            indices.append(choice.indices.flatten(1))
+            if choice.loss is not None:
+                losses.append(choice.loss)
             errors += [(total - f.detach()).square(), (f - total.detach()).square()]
 
         rows = [error.mean(1).flatten() for error in errors]
-        means = self._means(*rows, valid=None if valid is None else valid.flatten())
+        means = self.means(*rows, valid=None if valid is None else valid.flatten())
         terms = {"codebook": torch.stack(means[::2]).mean(), "commitment": torch.stack(means[1::2]).mean()}
         loss = terms["codebook"] + self.commitment_cost * terms["commitment"]
         if self.quantizer_weight:
@@ -168,8 +181,7 @@ class MultiScaleResidualQuantizer(Quantizer):
             loss = loss + self.quantizer_weight * terms["quantizer"]
         joined = torch.cat(indices, 1)
         quantized = total.permute(0, 2, 3, 1) if self.training else self.lookup_positions(joined).to(z.dtype)
-        perplexity = self._perplexity(joined)
-        return Quantized(loss, StraightThrough()(z, quantized), perplexity, joined, terms, self.num_embeddings)
+        return Choice(joined, straight_through(z, quantized), loss, terms)
 
     def lookup_positions(self, indices: Tensor) -> Tensor:
         """Return `(B, H, W, D)` for the tokens `(B, T)` of all scales or of the first."""
@@ -183,7 +195,8 @@ class MultiScaleResidualQuantizer(Quantizer):
         assert total is not None  # check_indices lets no empty sequence through
         return total.permute(0, 2, 3, 1)
 
-    def check_indices(self, indices: Tensor) -> None:  # noqa: D102
+    @override
+    def check_indices(self, indices: Tensor) -> None:
         allowed = [*self._starts()[1:], sum(self.tokens)]
         if indices.ndim != 2 or indices.shape[1] not in allowed:
             raise ValueError(

@@ -9,9 +9,11 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
+from lexel._core.gradients import carry
 from lexel.quantizers._composite import Composite, check_parts
-from lexel.quantizers.base import Quantized, Quantizer
+from lexel.quantizers.base import Choice, Quantizer
 
 __all__ = ["ParallelQuantizer"]
 
@@ -69,25 +71,28 @@ class ParallelQuantizer(Composite):
         self.combine = combine
 
     @property
+    @override
     def output_dim(self) -> int:
-        """How many channels `quantized` has."""
         sizes = [part.output_dim for part in self.parts]
         return sizes[0] if self.combine == "sum" else sum(sizes)
 
-    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
-        results = [part.quantize_positions(z, valid) for part in self.parts]
-        output = self._join(results, self._combined([result.quantized for result in results]))
+    @override
+    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Choice:
+        choices = [part.choose(z, valid) for part in self.parts]
+        joined = self._join(choices, self._combined([choice.quantized for choice in choices]))
         if self.training:
-            return output
+            return joined
         # The same sum in the codes' own precision, with the parts' gradients.
-        value = self.lookup_positions(output.indices).to(z.dtype)
-        return replace(output, quantized=value + (output.quantized - output.quantized.detach()))
+        value = self.lookup_positions(joined.indices).to(z.dtype)
+        return replace(joined, quantized=carry(value, joined.quantized))
 
-    def lookup_positions(self, indices: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def lookup_positions(self, indices: Tensor) -> Tensor:
         codes = zip(self.parts, self._split(self._padded(indices)), strict=True)
         return self._combined([part.lookup_positions(own.squeeze(indices.ndim - 1)) for part, own in codes])
 
-    def check_indices(self, indices: Tensor) -> None:  # noqa: D102
+    @override
+    def check_indices(self, indices: Tensor) -> None:
         super().check_indices(self._padded(indices))
 
     def _combined(self, vectors: Sequence[Tensor]) -> Tensor:

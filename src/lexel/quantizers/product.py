@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lexel.quantizers._composite import Composite, check_parts
-from lexel.quantizers.base import Quantized, Quantizer
+from lexel.quantizers.base import Choice, Quantizer
 
 __all__ = ["ProductQuantizer"]
 
@@ -50,21 +51,23 @@ class ProductQuantizer(Composite):
         super().__init__(groups, groups, channels, channel_dim, heads)
 
     @property
+    @override
     def output_dim(self) -> int:
-        """How many channels `quantized` has."""
         return self.heads * sum(group.output_dim for group in self.parts)
 
-    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
+    @override
+    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Choice:
         if valid is not None:
             valid = valid.unsqueeze(-1).expand(*valid.shape, self.heads)
         channels = torch.split(z, [self.heads * group.embedding_dim for group in self.parts], -1)
-        results = [
-            group.quantize_positions(own.reshape(*z.shape[:-1], self.heads, group.embedding_dim), valid)
+        choices = [
+            group.choose(own.reshape(*z.shape[:-1], self.heads, group.embedding_dim), valid)
             for group, own in zip(self.parts, channels, strict=True)
         ]
-        return self._join(results, torch.cat([result.quantized.flatten(-2) for result in results], -1))
+        return self._join(choices, torch.cat([choice.quantized.flatten(-2) for choice in choices], -1))
 
-    def lookup_positions(self, indices: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def lookup_positions(self, indices: Tensor) -> Tensor:
         codes = zip(self.parts, self._split(indices), strict=True)
         return torch.cat([group.lookup_positions(own).flatten(-2) for group, own in codes], -1)
 

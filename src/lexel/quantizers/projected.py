@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from lexel.codebook import apply_layer
 from lexel.quantizers._composite import check_parts
-from lexel.quantizers.base import Quantized, Quantizer
+from lexel.quantizers._wrapper import Wrapper
+from lexel.quantizers.base import Quantizer
 
 __all__ = ["ProjectedQuantizer"]
 
 
-class ProjectedQuantizer(Quantizer):
+class ProjectedQuantizer(Wrapper):
     """Quantizes a learned linear map of the input, and maps the result back by another.
 
         quantized = up(quantizer(down(z)))
@@ -24,7 +23,6 @@ class ProjectedQuantizer(Quantizer):
     task loss moves both maps. A table alone has the same in `FactorisedCodebook`.
 
     Attributes:
-        quantizer: the quantizer that was given.
         down: from D to the quantizer's channels.
         up: back.
 
@@ -57,54 +55,34 @@ class ProjectedQuantizer(Quantizer):
         channel_dim: int = 1,
     ) -> None:
         check_parts(type(self).__name__, [quantizer], "use two of these")
-        super().__init__(quantizer.num_embeddings, embedding_dim, channel_dim)
+        super().__init__(quantizer, embedding_dim, channel_dim)
         self.bias = bias
-        self.quantizer = quantizer
         self.down = nn.Linear(embedding_dim, quantizer.embedding_dim, bias)
         self.back = back
-        self.up = nn.Linear(quantizer.output_dim, embedding_dim, bias) if back else nn.Identity()
+        self.up = nn.Linear(quantizer.output_dim, embedding_dim, bias) if back else None
 
     @property
+    @override
     def output_dim(self) -> int:
-        """How many channels `quantized` has."""
-        return self.embedding_dim if self.back else self.quantizer.output_dim
+        return self.quantizer.output_dim if self.up is None else self.embedding_dim
 
     @property
-    def bits(self) -> float:
-        """Bits that the indices of one position carry at most."""
-        return self.quantizer.bits
+    @override
+    def learns_from_task(self) -> bool:
+        return True
 
     @property
-    def index_shape(self) -> tuple[int, ...]:
-        """As that of the quantizer."""
-        return self.quantizer.index_shape
+    @override
+    def leaves_remainder(self) -> bool:
+        return self.back  # the map back learns to bring the codes to where the inputs lie
 
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        """As those of the quantizer."""
-        return self.quantizer.codebook_sizes
+    @override
+    def inward(self, z: Tensor) -> Tensor:
+        return apply_layer(self.down, z)
 
-    def check_indices(self, indices: Tensor) -> None:  # noqa: D102
-        self.quantizer.check_indices(indices)
-
-    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
-        inner = apply_layer(self.down, z)
-        if valid is not None:
-            inner = torch.where(valid.unsqueeze(-1), inner, 0)
-        result = self.quantizer.quantize_positions(inner, valid)
-        return replace(result, quantized=self._outward(result.quantized))
-
-    def unquantized(self, inputs: Tensor) -> Tensor:  # noqa: D102
-        inner = apply_layer(self.down, inputs.movedim(self.channel_dim, -1)).movedim(-1, self.quantizer.channel_dim)
-        inner = self.quantizer.unquantized(inner).movedim(self.quantizer.channel_dim, -1)
-        return self._outward(inner).movedim(-1, self.channel_dim)
-
-    def lookup_positions(self, indices: Tensor) -> Tensor:  # noqa: D102
-        absent = (indices < 0).all(-1) if self.index_shape else indices < 0
-        return torch.where(absent.unsqueeze(-1), 0, self._outward(self.quantizer.lookup_positions(indices)))
-
-    def _outward(self, e: Tensor) -> Tensor:
-        return apply_layer(self.up, e) if isinstance(self.up, nn.Linear) else e
+    @override
+    def outward(self, e: Tensor) -> Tensor:
+        return e if self.up is None else apply_layer(self.up, e)
 
     def extra_repr(self) -> str:
         """Show D."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
-from lexel.estimators import StraightThrough
+from lexel._core.gradients import straight_through
 from lexel.nearest import nearest_code
-from lexel.quantizers.base import Quantized, Quantizer
+from lexel.quantizers.base import Choice, RowQuantizer
 
 __all__ = ["RandomProjectionQuantizer"]
 
 
-class RandomProjectionQuantizer(Quantizer):
+class RandomProjectionQuantizer(RowQuantizer):
     """Labels each vector by the nearest of K random directions in a random subspace: BEST-RQ (arXiv 2202.01855).
 
         index = argmin_i ‖ c_i/‖c_i‖ − Az/‖Az‖ ‖
@@ -74,14 +75,15 @@ class RandomProjectionQuantizer(Quantizer):
         if not self.projection.is_meta:
             self.vectors.copy_(self.codebook @ torch.linalg.pinv(self.projection))
 
-    def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
+    @override
+    def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
         projected = F.normalize(z.detach() @ self.projection.to(z.dtype), dim=1)
         indices = nearest_code(projected, self.codebook.to(z.dtype))
-        quantized = StraightThrough()(z, self.lookup_rows(indices).to(z.dtype))
-        perplexity = self._perplexity(indices, valid)
-        return Quantized(z[:0].sum(), quantized, perplexity, indices, {}, self.num_embeddings)
+        quantized = straight_through(z, self.lookup_rows(indices).to(z.dtype))
+        return Choice(indices, quantized)
 
-    def lookup_rows(self, indices: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def lookup_rows(self, indices: Tensor) -> Tensor:
         return F.embedding(indices, self.vectors)
 
     def extra_repr(self) -> str:

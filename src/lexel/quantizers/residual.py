@@ -7,16 +7,13 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import override
 
 from lexel._core.collectives import uniform_of_rows
-from lexel.codebook import FactorisedCodebook, NormalisedCodebook
-from lexel.estimators import StraightThrough
+from lexel._core.gradients import straight_through
 from lexel.quantizers._composite import Composite, check_parts
-from lexel.quantizers.base import Quantized, Quantizer
-from lexel.quantizers.implicit import ImplicitQuantizer
-from lexel.quantizers.projected import ProjectedQuantizer
-from lexel.quantizers.vector import VectorQuantizer
+from lexel.quantizers.base import Choice, Quantizer
 
 __all__ = ["ResidualQuantizer"]
 
@@ -59,9 +56,8 @@ class ResidualQuantizer(Composite):
 
     Raises:
         TypeError: `quantizers` holds something else.
-        ValueError: there are no quantizers, one is given twice, their sizes differ, a number is out of range, or a
-            stage has a `NormalisedCodebook`: its codes are in another place and of another size than its inputs, so
-            that subtracting them leaves no remainder.
+        ValueError: there are no quantizers, one is given twice, their sizes differ, a number is out of range, or the
+            codes of a stage leave no remainder, as those of a `NormalisedQuantizer` that does not scale back.
 
     Example:
         >>> import torch, lexel
@@ -95,42 +91,41 @@ class ResidualQuantizer(Composite):
         super().__init__(stages, [stages[turn % len(stages)] for turn in range(turns)], sizes[0], channel_dim)
         self.depth = depth
         self.dropout = float(dropout)
-        self._chained = any(map(learns_from_task, self.modules()))
 
-    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
-        residual, total = z, torch.zeros_like(z)
-        results = []
-        for stage, kept in zip(self.parts, self._kept(z, valid), strict=True):
-            if kept is None:
-                result = _quantize(stage, residual, total, None)
-                e = result.quantized
+    @override
+    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Choice:
+        remainder, total = z, torch.zeros_like(z)
+        choices = []
+        for stage, reached in zip(self.parts, self._positions_of_stages(z, valid), strict=True):
+            if reached is None:
+                choice = stage.choose(remainder, None, total)
+                e = choice.quantized
             else:
-                present = kept.unsqueeze(-1)
-                result = _quantize(stage, torch.where(present, residual, 0), total, kept)
-                e = torch.where(present, result.quantized, 0)
-            if not self._chained:
+                present = reached.unsqueeze(-1)
+                choice = stage.choose(torch.where(present, remainder, 0), reached, total)
+                e = torch.where(present, choice.quantized, 0)
+            if not self.learns_from_task:
                 e = e.detach()
-            residual, total = residual - e, total + e
-            results.append(result)
-        output = self._join(results, total)
+            remainder, total = remainder - e, total + e
+            choices.append(choice)
+        joined = self._join(choices, total)
+        if self.training and self.learns_from_task:
+            return joined
         if not self.training:  # the same sum in the codes' own precision
-            total = self.lookup_positions(output.indices).to(z.dtype)
-        if self.training and self._chained:
-            return output
-        return replace(output, quantized=StraightThrough()(z, total))
+            total = self.lookup_positions(joined.indices).to(z.dtype)
+        return replace(joined, quantized=straight_through(z, total))
 
-    def lookup_positions(self, indices: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def lookup_positions(self, indices: Tensor) -> Tensor:
         indices = F.pad(indices, (0, self.index_shape[0] - indices.shape[-1]), value=-1)
-        first, *others = zip(self.parts, self._split(indices), strict=True)
-        total = first[0].lookup_positions(first[1]).squeeze(-2)
-        for stage, own in others:
-            if isinstance(stage, ImplicitQuantizer):
-                total = total + stage.lookup_given(own.squeeze(-1), total)
-            else:
-                total = total + stage.lookup_positions(own).squeeze(-2)
+        by_stage = [own.squeeze(indices.ndim - 1) for own in self._split(indices)]
+        total = self.parts[0].lookup_positions(by_stage[0])
+        for stage, own in zip(self.parts[1:], by_stage[1:], strict=True):
+            total = total + stage.lookup_after(own, total)
         return total
 
-    def check_indices(self, indices: Tensor) -> None:  # noqa: D102
+    @override
+    def check_indices(self, indices: Tensor) -> None:
         if indices.ndim and 1 <= indices.shape[-1] < self.index_shape[0]:
             indices = F.pad(indices, (0, self.index_shape[0] - indices.shape[-1]), value=-1)
         super().check_indices(indices)
@@ -164,7 +159,7 @@ class ResidualQuantizer(Composite):
         if beam_size < 1:
             raise ValueError(f"{type(self).__name__}.beam_search: beam_size must be at least 1, got {beam_size}")
         for stage in self.parts:
-            if stage.index_shape or stage.num_embeddings > 1 << 16 or isinstance(stage, ImplicitQuantizer):
+            if stage.index_shape or stage.num_embeddings > 1 << 16 or stage.needs_partial_sum:
                 raise ValueError(
                     f"{type(self).__name__}.beam_search: each stage must have one codebook of at most 65,536 codes, "
                     f"got {stage}"
@@ -193,7 +188,7 @@ class ResidualQuantizer(Composite):
         winner = residual.square().sum(2).argmin(1).reshape(-1, 1, 1)
         return indices.gather(1, winner.expand(-1, -1, len(tables))).squeeze(1)
 
-    def _kept(self, z: Tensor, valid: Tensor | None) -> Iterator[Tensor | None]:
+    def _positions_of_stages(self, z: Tensor, valid: Tensor | None) -> Iterator[Tensor | None]:
         """For each stage the positions that reach it."""
         depth = len(self.parts)
         if not (self.training and self.dropout):
@@ -214,32 +209,12 @@ def check_remainders(name: str, stages: Sequence[Quantizer]) -> None:
     """Refuse stages whose codes cannot be subtracted from their inputs.
 
     Raises:
-        ValueError: a stage has a `NormalisedCodebook`, and no learned map behind it.
+        ValueError: a stage says so itself.
     """
     for stage in stages:
-        if stage.output_dim != stage.embedding_dim:
-            raise ValueError(f"{name}: a stage must give back as many channels as it takes, got {stage}")
-    if any(map(_codes_elsewhere, stages)):
-        raise ValueError(
-            f"{name}: the codes of a NormalisedCodebook lie elsewhere than its inputs, so that they leave no "
-            "remainder; choose another codebook, or put the stage in a ProjectedQuantizer, which learns a way back"
-        )
-
-
-def _codes_elsewhere(module: nn.Module) -> bool:
-    if isinstance(module, VectorQuantizer):
-        return isinstance(module.codebook.settings, NormalisedCodebook)
-    return not isinstance(module, ProjectedQuantizer) and any(map(_codes_elsewhere, module.children()))
-
-
-def _quantize(stage: Quantizer, residual: Tensor, partial: Tensor, valid: Tensor | None) -> Quantized:
-    if isinstance(stage, ImplicitQuantizer):
-        return stage.quantize_given(residual, partial, valid)
-    return stage.quantize_positions(residual, valid)
-
-
-def learns_from_task(module: nn.Module) -> bool:
-    """Whether the gradient of its output moves parameters of a quantizer that its own loss does not."""
-    if isinstance(module, VectorQuantizer):
-        return module.estimator.moves_codes or isinstance(module.codebook.settings, FactorisedCodebook)
-    return isinstance(module, ProjectedQuantizer)
+        if not stage.leaves_remainder:
+            raise ValueError(
+                f"{name}: the codes of a stage lie elsewhere than its inputs, so that they leave no remainder: "
+                f"a NormalisedQuantizer must scale back (scale_back=True), and the output must have as many channels "
+                f"as the input, got {stage}"
+            )

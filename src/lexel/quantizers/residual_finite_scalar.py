@@ -8,14 +8,16 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from lexel.quantizers.base import Quantized, Quantizer
+from lexel._core.gradients import carry
+from lexel.quantizers.base import Choice, CodebookIndices, RowQuantizer
 from lexel.quantizers.finite_scalar import FiniteScalarQuantizer
 
 __all__ = ["ResidualFiniteScalarQuantizer"]
 
 
-class ResidualFiniteScalarQuantizer(Quantizer):
+class ResidualFiniteScalarQuantizer(RowQuantizer):
     """Rounds each channel to levels, and what remains to finer ones: the `ResidualFSQ` of vector-quantize-pytorch.
 
     The levels of a `FiniteScalarQuantizer` have a fixed width, and a remainder is narrower than that. So the input is
@@ -72,39 +74,43 @@ class ResidualFiniteScalarQuantizer(Quantizer):
         self.stage = stage
 
     @property
+    @override
     def index_shape(self) -> tuple[int, ...]:
-        """`(Q,)`: one index for each stage."""
         return (self.depth,)
 
     @property
+    @override
     def codebook_sizes(self) -> tuple[int, ...]:
-        """K for each stage."""
         return (self.num_embeddings,) * self.depth
 
     @property
+    @override
     def bits(self) -> float:
-        """Bits that the indices of one position carry at most: Q log2 K."""
         return self.depth * math.log2(self.num_embeddings)
 
-    def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
+    @override
+    def by_codebook(self, indices: Tensor) -> list[CodebookIndices]:
+        return [CodebookIndices(own, self.num_embeddings, 1) for own in indices.unbind(-1)]
+
+    @override
+    def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
         limit = z.new_tensor([level / (level - 1) for level in self.levels])
         remainder = limit * torch.tanh(z / limit) if self.bound == "symmetric" else self.stage.bounded(z)
         total = torch.zeros_like(z)
         indices = []
         for number in range(self.depth):
             scale = self._scale(z, number)
-            result = self.stage.quantize_rows(remainder / scale, valid)
-            e = result.quantized * scale
+            choice = self.stage.choose(remainder / scale, valid)
+            e = choice.quantized * scale
             remainder, total = remainder - e.detach(), total + e
-            indices.append(result.indices)
+            indices.append(choice.indices)
         stacked = torch.stack(indices, 1)
         if not self.training:  # the same sum in the codes' own precision
-            total = self.lookup_rows(stacked).to(z.dtype) + (total - total.detach())
-        entropies = [self._perplexity(own, valid).log() for own in indices]
-        perplexity = torch.exp(torch.stack(entropies).mean())
-        return Quantized(z[:0].sum(), total, perplexity, stacked, {}, self.num_embeddings)
+            total = carry(self.lookup_rows(stacked).to(z.dtype), total)
+        return Choice(stacked, total)
 
-    def lookup_rows(self, indices: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def lookup_rows(self, indices: Tensor) -> Tensor:
         codes = self.stage.lookup_rows(indices)
         total = torch.zeros_like(codes[:, 0])
         for number in range(self.depth):

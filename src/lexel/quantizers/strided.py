@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import override
 
-from lexel.estimators import StraightThrough
+from lexel._core.gradients import straight_through
+from lexel._core.modules import TypedModuleList
 from lexel.quantizers._composite import check_parts
-from lexel.quantizers.base import Quantized, Quantizer
-from lexel.quantizers.residual import check_remainders, learns_from_task
+from lexel.quantizers.base import Choice, CodebookIndices, Quantizer
+from lexel.quantizers.residual import check_remainders
 
 __all__ = ["StridedResidualQuantizer"]
 
@@ -52,6 +54,7 @@ class StridedResidualQuantizer(Quantizer):
     """
 
     positionwise = False
+    quantizers: TypedModuleList[Quantizer]
 
     def __init__(self, quantizers: Sequence[Quantizer], strides: Sequence[int], *, channel_dim: int = 1) -> None:
         name = type(self).__name__
@@ -66,18 +69,23 @@ class StridedResidualQuantizer(Quantizer):
         if len(strides) != len(stages) or not whole:
             raise ValueError(f"{name}: strides must hold a positive int for each of {len(stages)}, got {strides!r}")
         super().__init__(max(stage.num_embeddings for stage in stages), sizes[0], channel_dim)
-        self.quantizers = nn.ModuleList(stages)
+        self.quantizers = TypedModuleList(stages)
         self.strides = list(strides)
-        self._chained = any(map(learns_from_task, self.modules()))
 
     @property
+    @override
     def bits(self) -> float:
-        """Bits that the indices carry at most, for each position of the input."""
-        return sum(stage.bits / stride for stage, stride in zip(self._stages, self.strides, strict=True))
+        return sum(stage.bits / stride for stage, stride in zip(self.quantizers, self.strides, strict=True))
 
     @property
-    def _stages(self) -> list[Quantizer]:
-        return list(self.quantizers)  # type: ignore[arg-type]
+    @override
+    def learns_from_task(self) -> bool:
+        return any(stage.learns_from_task for stage in self.quantizers)
+
+    @property
+    @override
+    def could_use_upkeep(self) -> bool:
+        return any(stage.could_use_upkeep for stage in self.quantizers)
 
     @property
     def _tokens(self) -> list[int]:
@@ -89,52 +97,57 @@ class StridedResidualQuantizer(Quantizer):
         blocks = indices.shape[-1] // sum(self._tokens)
         return list(torch.split(indices, [blocks * tokens for tokens in self._tokens], -1))
 
-    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
+    @override
+    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Choice:
         if z.ndim < 3 or z.shape[-2] % math.lcm(*self.strides):
             raise ValueError(
                 f"{type(self).__name__}: inputs must be sequences (B, D, T) with T a multiple of "
                 f"{math.lcm(*self.strides)}, got positions of shape {tuple(z.shape[:-1])}"
             )
         remainder, total = z, torch.zeros_like(z)
-        results = []
-        for stage, stride in zip(self._stages, self.strides, strict=True):
+        choices = []
+        for stage, stride in zip(self.quantizers, self.strides, strict=True):
             tokens, present = _averaged(remainder, valid, stride)
-            result = stage.quantize_positions(tokens, present)
-            e = result.quantized if present is None else torch.where(present.unsqueeze(-1), result.quantized, 0)
-            e = (e if self._chained else e.detach()).repeat_interleave(stride, -2)
+            choice = stage.choose(tokens, present)
+            e = choice.quantized if present is None else torch.where(present.unsqueeze(-1), choice.quantized, 0)
+            e = (e if self.learns_from_task else e.detach()).repeat_interleave(stride, -2)
             remainder, total = remainder - e, total + e
-            results.append(result)
-        indices = torch.cat([result.indices for result in results], -1)
+            choices.append(choice)
+        indices = torch.cat([choice.indices for choice in choices], -1)
         if not self.training:  # the same sum in the codes' own precision
             total = self.lookup_positions(indices).to(z.dtype)
-        if not (self.training and self._chained):
-            total = StraightThrough()(z, total)
-        entropy = sum(tokens * result.perplexity.log() for tokens, result in zip(self._tokens, results, strict=True))
-        return Quantized(
-            torch.stack([result.loss for result in results]).sum(),
-            total,
-            torch.exp(torch.as_tensor(entropy) / sum(self._tokens)),
-            indices,
-            {f"{i}.{name}": term for i, result in enumerate(results) for name, term in result.terms.items()},
-            self.num_embeddings,
-        )
+        if not (self.training and self.learns_from_task):
+            total = straight_through(z, total)
+        terms = {f"{i}.{name}": term for i, choice in enumerate(choices) for name, term in choice.terms.items()}
+        losses = [choice.loss for choice in choices if choice.loss is not None]
+        return Choice(indices, total, torch.stack(losses).sum(), terms)
 
+    @override
+    def by_codebook(self, indices: Tensor) -> list[CodebookIndices]:
+        return [
+            each
+            for stage, own in zip(self.quantizers, self.by_stage(indices), strict=True)
+            for each in stage.by_codebook(own)
+        ]
+
+    @override
     def lookup_positions(self, indices: Tensor) -> Tensor:
         """Return `(…, T, D)` for the tokens `(…, Σ_q T/s_q)` of all stages."""
         total: Tensor | None = None
-        for stage, stride, own in zip(self._stages, self.strides, self.by_stage(indices), strict=True):
+        for stage, stride, own in zip(self.quantizers, self.strides, self.by_stage(indices), strict=True):
             e = stage.lookup_positions(own).repeat_interleave(stride, -2)
             total = e if total is None else total + e
         assert total is not None  # there is at least one stage
         return total
 
-    def check_indices(self, indices: Tensor) -> None:  # noqa: D102
+    @override
+    def check_indices(self, indices: Tensor) -> None:
         if indices.ndim < 2 or indices.shape[-1] % sum(self._tokens):
             raise ValueError(
                 f"{type(self).__name__}.lookup: indices must have shape (B, N) with N a multiple of "
                 f"{sum(self._tokens)}, got {tuple(indices.shape)}"
             )
-        for stage, own in zip(self._stages, self.by_stage(indices), strict=True):
+        for stage, own in zip(self.quantizers, self.by_stage(indices), strict=True):
             stage.check_indices(own)
 
     def extra_repr(self) -> str:

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import cast
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import override
 
 from lexel._core.collectives import AllRows, all_sum, mean_over_ranks
 from lexel._core.fused_loss import quantization_step
-from lexel.codebook import Codebook, FreeCodebook, Table
-from lexel.estimators import Estimator, StraightThrough
-from lexel.learning import EMA, Gradient, Learning
-from lexel.metrics import perplexity, usage_counts
-from lexel.quantizers.base import Quantized, Quantizer, check_weight
-from lexel.regularisers import Regulariser
-from lexel.upkeep import Kept, Upkeep
+from lexel._core.modules import TypedModuleList
+from lexel.codebook import Codebook, CodebookModule, FreeCodebook
+from lexel.estimators import Estimator, EstimatorModule, StraightThrough
+from lexel.learning import Gradient, Learning, LearningModule
+from lexel.metrics import usage_counts
+from lexel.quantizers.base import Choice, RowQuantizer, check_weight
+from lexel.regularisers import Regulariser, RegulariserModule
+from lexel.upkeep import Upkeep, UpkeepModule
 
 __all__ = ["VectorQuantizer"]
 
 
-class VectorQuantizer(Quantizer):
+class VectorQuantizer(RowQuantizer):
     """Replaces every vector by the nearest code of a learned codebook (van den Oord et al. 2017, arXiv 1711.00937).
 
     The channel axis holds the vectors and all other axes are positions: an input of `[16, 64, 32, 32]` is taken as
@@ -35,13 +36,14 @@ class VectorQuantizer(Quantizer):
     inputs to their codes; the task loss moves the inputs alone, through the estimator. With `learning=EMA()` the codes
     move as averages instead and the first term is absent.
 
+    Each part is a module that its settings build, and keeps them as `settings`.
+
     Attributes:
-        codebook: the table of codes, a module; calling it gives the codes, `(K, D)`, and `codebook.weight` is the table
-            that they are a function of.
-        ema_count: with EMA, the running count N of inputs for each code, `(K,)`.
-        ema_sum: with EMA, the running sum m of inputs for each code, `(K, D)`.
-        ema_age: with EMA that warms up, in how many steps t each code was chosen, `(K,)`; else None.
-        upkeep: the parts of upkeep, each with its state.
+        codebook: calling it gives the codes, `(K, D)`; `codebook.weight` is the table that they are a function of.
+        learning: with `EMA`, it holds the running `count` N of inputs for each code, `(K,)`, and `sum` m, `(K, D)`.
+        estimator: how codes are chosen and gradients passed on in training.
+        regularisers: further terms of the loss.
+        upkeep: what starts and revives codes.
 
     Args:
         num_embeddings: K, how many codes there are.
@@ -69,11 +71,11 @@ class VectorQuantizer(Quantizer):
         torch.Size([2, 64, 8, 8])
     """
 
-    ema_count: Tensor
-    ema_sum: Tensor
-    ema_age: Tensor | None
-    step: Tensor
-    upkeep: Sequence[Kept]
+    codebook: CodebookModule[Codebook]
+    learning: LearningModule[Learning]
+    estimator: EstimatorModule[Estimator]
+    regularisers: TypedModuleList[RegulariserModule[Regulariser]]
+    upkeep: TypedModuleList[UpkeepModule[Upkeep]]
 
     def __init__(
         self,
@@ -102,38 +104,47 @@ class VectorQuantizer(Quantizer):
             if not isinstance(part, kind):
                 raise TypeError(f"VectorQuantizer: {argument} must be a lexel {kind.__name__}, got {part!r}")
         _refuse_what_has_no_meaning(codebook, learning, estimator, regularisers, upkeep)
-        self.learning = learning
-        self.estimator = estimator
-        self.regularisers = regularisers
-        self.codebook: Table = codebook.build(num_embeddings, embedding_dim, trainable=isinstance(learning, Gradient))
-        if isinstance(learning, EMA):
-            self.register_buffer("ema_count", torch.ones(num_embeddings))
-            self.register_buffer("ema_sum", self.codebook.weight.clone())
-            self.register_buffer("ema_age", torch.zeros(num_embeddings) if learning.warmup else None)
-        if estimator.annealed:
-            self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-        self._has_codebook_loss = isinstance(learning, Gradient) and not estimator.replaces_codebook_loss
-        self.upkeep = cast("Sequence[Kept]", nn.ModuleList(Kept(part, num_embeddings) for part in upkeep))
+        self.codebook = codebook.build(num_embeddings, embedding_dim, trainable=learning.trainable)
+        sizes = num_embeddings, self.codebook.weight.shape[1]
+        self.learning = learning.build(*sizes)
+        self.learning.restart(self.codebook.weight, torch.ones(num_embeddings))
+        self.estimator = estimator.build(*sizes)
+        self.regularisers = TypedModuleList(part.build(*sizes) for part in regularisers)
+        self.upkeep = TypedModuleList(part.build(*sizes) for part in upkeep)
+        self._has_codebook_loss = learning.has_codebook_loss and not estimator.replaces_codebook_loss
 
-    def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Quantized:  # noqa: D102
-        if self.training:
-            self.codebook.begin(z, valid)
+    @property
+    @override
+    def learns_from_task(self) -> bool:
+        return self.estimator.settings.moves_codes or self.codebook.settings.learns_from_task
+
+    @property
+    @override
+    def could_use_upkeep(self) -> bool:
+        return self.codebook.settings.accepts_placement and not self.upkeep
+
+    @override
+    def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
         z = self.codebook.project(z)
         if self.training:
-            self._keep_up(z, valid)
+            self._look_after_codes(z, valid)
         codes = self.codebook().to(z.dtype)
-        indices, estimated = self._estimate(z, codes)
+
+        if self.training and not self.estimator.is_straight_through:
+            indices, estimated = self.estimator(z, codes)
+        else:
+            indices, estimated = self.estimator.nearest(z, codes), None
         moving = codes if self._has_codebook_loss else codes.detach()
         quantized, codebook_error, commitment_error = quantization_step(z, moving, indices, valid)
         quantized = quantized if estimated is None else estimated
-        counted = indices if valid is None else torch.where(valid, indices, -1)
 
-        statistics = [usage_counts(counted, self.num_embeddings), commitment_error]
-        if isinstance(self.learning, EMA) and self.training:
-            statistics.append(torch.zeros_like(codes).index_add_(0, indices, _counted(z.detach(), valid)))
-        # Ranks talk to each other in training alone: evaluating on one of them must not wait for the others.
-        counts, error, *sums = all_sum(*statistics) if self.training else statistics
-
+        statistics = [self._counts(indices, valid), commitment_error]
+        if self.training:
+            counted = z.detach() if valid is None else torch.where(valid.unsqueeze(1), z.detach(), 0)
+            statistics += self.learning.statistics(counted, indices, self.num_embeddings)
+            # In training alone: evaluating on one rank must not wait for the others.
+            statistics = list(all_sum(*statistics))
+        counts, error, *sums = statistics
         elements = counts.sum().clamp_min(1) * z.shape[1]
 
         def mean(local: Tensor) -> Tensor:
@@ -143,79 +154,94 @@ class VectorQuantizer(Quantizer):
         loss = self.commitment_cost * terms["commitment"]
         if self._has_codebook_loss:
             terms["codebook"] = mean(codebook_error)
-            # Not a product with 1, so that the loss stays what it was, bit for bit.
-            weight = self.learning.weight if isinstance(self.learning, Gradient) else 1.0
+            weight = self.learning.settings.codebook_weight
             loss = loss + (terms["codebook"] if weight == 1 else weight * terms["codebook"])
-        for regulariser in self.regularisers if self.training else ():
-            # EMA moves the codes in place before the backward pass reads them.
-            terms[regulariser.name] = regulariser(z, codes.clone() if isinstance(self.learning, EMA) else codes, valid)
-            loss = loss + regulariser.weight * terms[regulariser.name]
-        if isinstance(self.learning, EMA) and self.training:
-            self.learning.update(self.codebook.weight, self.ema_count, self.ema_sum, counts, sums[0], self.ema_age)
         if self.training:
-            if self.estimator.annealed:
-                self.step += counts.sum() > 0
-            for part in self.upkeep:
-                part.observe(counts)
-        return Quantized(loss, self.codebook.expand(quantized), perplexity(counts), indices, terms, self.num_embeddings)
+            # A rule that moves the codes in place does so before the backward pass reads them.
+            fixed = codes if self.learning.settings.trainable else codes.clone()
+            for part in self.regularisers:
+                terms[part.settings.name] = part(z, fixed, valid)
+                loss = loss + part.settings.weight * terms[part.settings.name]
+            self.learning.update(self.codebook.weight, counts, *sums)
+            for observer in (self.estimator, *self.upkeep):
+                observer.observe(counts)
+        return Choice(indices, self.codebook.expand(quantized), loss, terms)
 
-    def unquantized(self, inputs: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def lookup_rows(self, indices: Tensor) -> Tensor:
+        return self.codebook.expand(F.embedding(indices, self.codebook()))
+
+    @override
+    def unquantized(self, inputs: Tensor) -> Tensor:
         rows = inputs.movedim(self.channel_dim, -1)
         z = rows.reshape(-1, rows.shape[-1]).to(torch.promote_types(rows.dtype, torch.float32))
         output = self.codebook.expand(self.codebook.project(z))
         return output.view(rows.shape).movedim(-1, self.channel_dim).to(inputs.dtype)
 
-    def lookup_rows(self, indices: Tensor) -> Tensor:  # noqa: D102
-        return self.codebook.expand(F.embedding(indices, self.codebook()))
-
     @torch.no_grad()
     def pull(self, anchors: Tensor, strength: Tensor) -> None:
-        """Move codes towards anchors, e ← (1 − s) e + s · anchor, and what EMA remembers of them with them.
-
-        A code that is replaced (s = 1) starts as all codes do: chosen once, by an input equal to itself. Were its old
-        count and sum kept, the next update would take it straight back.
+        """Move codes towards anchors, e ← (1 − s) e + s · anchor, and what the learning rule remembers with them.
 
         Args:
-            anchors: `(K, D)`, finite.
+            anchors: `(K, D)`, finite; D is that of the codes.
             strength: s, `(K,)`, in [0, 1].
         """
-        table = self.codebook.weight
-        strength = strength.to(table.dtype)
-        moved = (strength > 0).unsqueeze(1)
-        codes = torch.lerp(self.codebook(), anchors.to(table.dtype), strength.unsqueeze(1))
-        table.copy_(torch.where(moved, self.codebook.place(codes), table))
-        if isinstance(self.learning, EMA):
-            self.ema_count.lerp_(torch.ones_like(self.ema_count), strength)
-            self.ema_sum.copy_(torch.where(moved, table * self.ema_count.unsqueeze(1), self.ema_sum))
-            if self.ema_age is not None:
-                self.ema_age.mul_(1 - strength)
-
-    def _estimate(self, z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Indices and the estimator's quantized rows; None for the code itself, straight through."""
-        if not self.training or isinstance(self.estimator, StraightThrough):
-            return self.estimator.select(z, codes), None
-        if not self.estimator.annealed:
-            return self.estimator.quantize(z, codes)
-        return self.estimator.quantize(z, codes, self.step.clone())
+        self.codebook.pull(anchors, strength)
+        self.learning.restart(self.codebook.weight, strength)
 
     @torch.no_grad()
-    def _keep_up(self, z: Tensor, valid: Tensor | None) -> None:
+    def load_codes(self, table: Tensor, **averages: Tensor) -> None:
+        """Take over codes that were trained elsewhere: they start the learning rule, and upkeep starts no others.
+
+        Args:
+            table: what is to become `codebook.weight`, the same shape.
+            **averages: what the learning rule remembers, by the names of its buffers: with `EMA` `count` `(K,)` and
+                `sum` `(K, D)`; as if each code had been chosen once, by an input equal to itself, where left out.
+
+        Raises:
+            ValueError: a shape does not fit, or the learning rule has no such buffer.
+
+        Example:
+            >>> import torch, lexel
+            >>> vq = lexel.VectorQuantizer(2, 1, upkeep=lexel.KMeansStart())
+            >>> vq.load_codes(torch.tensor([[1.0], [5.0]]))
+            >>> vq(torch.tensor([[4.0], [8.0]])).indices
+            tensor([1, 1])
+        """
+        buffers = dict(self.learning.named_buffers())
+        for name, value, own in (
+            ("table", table, self.codebook.weight),
+            *((name, value, buffers.get(name)) for name, value in averages.items()),
+        ):
+            if own is None:
+                raise ValueError(f"VectorQuantizer.load_codes: {self.learning.settings} has no {name}")
+            if own.shape != value.shape:
+                raise ValueError(
+                    f"VectorQuantizer.load_codes: {name} must have shape {tuple(own.shape)}, got {tuple(value.shape)}"
+                )
+        self.codebook.weight.copy_(table)
+        self.learning.restart(self.codebook.weight, torch.ones_like(self.codebook.weight[:, 0]))
+        for name, value in averages.items():
+            buffers[name].copy_(value)
+        for part in self.upkeep:
+            part.skip_start()
+
+    def _counts(self, indices: Tensor, valid: Tensor | None) -> Tensor:
+        return usage_counts(indices if valid is None else torch.where(valid, indices, -1), self.num_embeddings)
+
+    @torch.no_grad()
+    def _look_after_codes(self, z: Tensor, valid: Tensor | None) -> None:
         if not self.upkeep:
             return
         rows = AllRows(z, valid)
         for part in self.upkeep:
-            change = part.prepare(self.codebook().to(z.dtype), rows, self.codebook.settings.unit)
+            change = part.prepare(self.codebook().to(z.dtype), rows, unit_length=self.codebook.settings.unit_length)
             if change is not None:
                 self.pull(*change)
 
     def extra_repr(self) -> str:
-        """Show what the codebook's own line does not."""
-        return f"commitment_cost={self.commitment_cost}, learning={self.learning}, estimator={self.estimator}"
-
-
-def _counted(rows: Tensor, valid: Tensor | None) -> Tensor:
-    """Zero in place of the rows that do not count."""
-    return rows if valid is None else torch.where(valid.unsqueeze(1), rows, 0)
+        """Show what the parts' own lines do not."""
+        return f"{self.num_embeddings}, {self.embedding_dim}, commitment_cost={self.commitment_cost}"
 
 
 def _refuse_what_has_no_meaning(
@@ -225,27 +251,28 @@ def _refuse_what_has_no_meaning(
     regularisers: Iterable[Regulariser],
     upkeep: Iterable[Upkeep],
 ) -> None:
-    ema, names = isinstance(learning, EMA), [type(part).__name__ for part in (codebook, estimator)]
+    rule = type(learning).__name__
+    for_codes = [type(part).__name__ for part in regularisers if part.only_codes]
     for refused, reason in (
         (
-            ema and estimator.moves_codes,
-            f"{names[1]} moves the codes by the gradient of the task loss, and codes that are averages of their inputs "
+            not learning.trainable and estimator.moves_codes,
+            f"{type(estimator).__name__} moves the codes by the gradient of the task loss, and codes that {rule} moves "
             "have none: use learning=Gradient(), or another estimator",
         ),
         (
-            ema and not codebook.averages,
-            f"EMA makes each code the average of its inputs, and the codes of {names[0]} are not free to be that, as "
-            "they share parameters: use learning=Gradient(), or another codebook",
+            not learning.trainable and not codebook.accepts_averages,
+            f"{rule} puts each code where its inputs are, and the codes of {type(codebook).__name__} share parameters, "
+            "so that they are not free to be there: use learning=Gradient(), or another codebook",
         ),
         (
-            ema and any(part.only_codes for part in regularisers),
-            "Orthogonality moves the codes by its gradient, and codes that are averages of their inputs have none: use "
+            not learning.trainable and for_codes,
+            f"{', '.join(for_codes)} moves the codes by its gradient, and codes that {rule} moves have none: use "
             "learning=Gradient(), or no such regulariser",
         ),
         (
-            upkeep and not codebook.places,
-            f"upkeep puts single codes in new places, and every code of {names[0]} moves with all others, so that none "
-            "needs it: use no upkeep, or another codebook",
+            upkeep and not codebook.accepts_placement,
+            f"upkeep puts single codes in new places, and every code of {type(codebook).__name__} moves with all "
+            "others, so that none needs it: use no upkeep, or another codebook",
         ),
     ):
         if refused:

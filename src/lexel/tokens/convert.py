@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -12,7 +16,9 @@ from lexel.data.images import open_images, save_image, to_pixels
 from lexel.models import VQVAE
 from lexel.tokens.file import TokenFile, fingerprint
 
-__all__ = ["decode_images", "encode_images"]
+__all__ = ["decode_images", "encode_images", "png_names"]
+
+LONGEST_NAME = 255  # bytes, of a file or folder, on nearly every file system
 
 
 def encode_images(model: VQVAE, data: str | Path, *, strict: bool = False) -> tuple[TokenFile, dict[str, str]]:
@@ -41,7 +47,7 @@ def encode_images(model: VQVAE, data: str | Path, *, strict: bool = False) -> tu
 
 @torch.no_grad()
 def decode_images(model: VQVAE, tokens: TokenFile, out: Path) -> None:
-    """Write the image of every entry of a token file as PNG, in the tree that their names describe.
+    """Write the image of every entry of a token file as PNG, in the tree that their names describe (`png_names`).
 
     A file takes the place of one with the same name, whole or not at all; others in `out` are left alone.
 
@@ -58,7 +64,8 @@ def decode_images(model: VQVAE, tokens: TokenFile, out: Path) -> None:
             f"the tokens come from a quantizer with {tokens.num_embeddings} codes, "
             f"this model has {model.quantizer.num_embeddings}"
         )
-    targets = _png_names(list(tokens.indices))
+    out.mkdir(parents=True, exist_ok=True)
+    targets = png_names(tokens.indices, same=_same_name(out))
     for name in track(list(tokens.indices), "decoding"):
         try:
             image = model.decode(tokens.indices[name][None], tokens.sizes[name])[0]
@@ -68,7 +75,53 @@ def decode_images(model: VQVAE, tokens: TokenFile, out: Path) -> None:
             save_image(to_pixels(image), temporary)
 
 
-def _png_names(names: list[str]) -> dict[str, str]:
-    """Give every name the extension .png: in place of its own, or after it when two would else become the same."""
-    replaced = {name: str(PurePosixPath(name).with_suffix(".png")) for name in names}
-    return replaced if len(set(replaced.values())) == len(names) else {name: f"{name}.png" for name in names}
+def png_names(names: Iterable[str], same: Callable[[str], str] = str) -> dict[str, str]:
+    """Give each name one that ends in .png, other than all others, and at most 255 bytes long between slashes.
+
+    The extension makes way for .png. Where that would give two the same name, .png stands after it; where that is taken
+    too, a number before it.
+
+    Args:
+        names: relative paths.
+        same: what two names have in common that mean the same file.
+
+    Example:
+        >>> png_names(["a.jpg", "b.jpg", "b.webp"])
+        {'a.jpg': 'a.png', 'b.jpg': 'b.jpg.png', 'b.webp': 'b.webp.png'}
+    """
+    paths = {name: PurePosixPath(name) for name in names}
+    wanted = {name: _shortened(path, path.suffix, ".png") for name, path in paths.items()}
+    claims = Counter(same(target) for target in wanted.values())
+    # A folder may be called as an image would be.
+    taken = {same(str(folder)) for path in paths.values() for folder in path.parents}
+    targets = {}
+    for name in sorted(paths, key=lambda name: claims[same(wanted[name])] > 1):  # who shares a name gives way
+        target, number = wanted[name], 1
+        if claims[same(target)] > 1:
+            target = _shortened(paths[name], "", ".png")
+        while same(target) in taken:
+            number += 1
+            target = _shortened(paths[name], "", f".{number}.png")
+        taken.add(same(target))
+        targets[name] = target
+    return targets
+
+
+def _shortened(path: PurePosixPath, suffix: str, ending: str) -> str:
+    """Put `ending` in the place of `suffix`; the part before it gives up what is too long."""
+    stem = path.name[: len(path.name) - len(suffix)]
+    room = LONGEST_NAME - len(ending)
+    return str(path.parent / (stem.encode("utf-8", "replace")[:room].decode("utf-8", "ignore") + ending))
+
+
+def _same_name(folder: Path) -> Callable[[str], str]:
+    """Find out whether a folder tells names apart that differ by case or by how their accents are composed.
+
+    Not every system does: two images must not become one file there.
+    """
+    with tempfile.TemporaryDirectory(prefix=".lexel.É.", dir=folder) as probe:
+        name = Path(probe).name
+        alike = name.lower(), unicodedata.normalize("NFD", name)
+        if any((folder / other).exists() for other in alike):
+            return lambda name: unicodedata.normalize("NFC", name.casefold())
+    return str

@@ -24,6 +24,7 @@ from lexel.models import VQVAE
 __all__ = ["TokenFile", "fingerprint", "read_tokens", "write_tokens"]
 
 FORMAT = "lexel-tokens-1"
+METADATA = "__metadata__"
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,9 @@ def write_tokens(path: Path, tokens: TokenFile) -> None:
         "format": FORMAT,
         "model": tokens.model,
         "num_embeddings": str(tokens.num_embeddings),
-        "sizes": json.dumps(tokens.sizes),
+        "sizes": json.dumps({_key(name): size for name, size in tokens.sizes.items()}),
     }
-    tensors = {name: indices.to(dtype).contiguous() for name, indices in tokens.indices.items()}
+    tensors = {_key(name): indices.to(dtype).contiguous() for name, indices in tokens.indices.items()}
     with written_beside(path) as temporary:
         save_file(tensors, temporary, metadata)
 
@@ -89,8 +90,8 @@ def read_tokens(path: Path) -> TokenFile:
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"its format is {metadata.get('format')!r}, expected {FORMAT!r}")
             num_embeddings = int(metadata["num_embeddings"])
-            indices = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        sizes = {str(name): _size(size) for name, size in json.loads(metadata["sizes"]).items()}
+            indices = {_name(key): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        sizes = {_name(key): _size(size) for key, size in json.loads(metadata["sizes"]).items()}
         if sizes.keys() != indices.keys():
             raise ValueError("the images that have a size are not those that have indices")
         for name, grid in indices.items():
@@ -102,6 +103,15 @@ def read_tokens(path: Path) -> TokenFile:
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a sound token file: {error}") from error
     return TokenFile({name: grid.long() for name, grid in indices.items()}, sizes, num_embeddings, metadata["model"])
+
+
+def _key(name: str) -> str:
+    """Return what a tensor is called for an image of this name: safetensors keeps one name for itself."""
+    return f"./{name}" if name == METADATA else name
+
+
+def _name(key: str) -> str:
+    return METADATA if key == f"./{METADATA}" else key
 
 
 def _size(value: Any) -> tuple[int, int]:

@@ -18,7 +18,8 @@ class RandomCrops(Dataset[Tensor]):
     """The i-th crop of a training run: float32 `(C, crop, crop)` in [0, 1], a function of the seed and i alone.
 
     So the same run sees the same crops whatever the number of workers or ranks, and a resumed run goes on where it was.
-    Images smaller than the crop are padded by their edge.
+    Images smaller than the crop are padded by their edge. Where an image turns out to be unreadable another is drawn in
+    its place: no other crop changes.
 
     Args:
         images: where the crops come from.
@@ -35,12 +36,19 @@ class RandomCrops(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         choice = random.Random(f"{self.seed}/{index}")  # a torch.Generator would use 32 bits of a seed only
-        pixels = self.images.read(choice.randrange(len(self.images)))
+        pixels = self.images.first_readable(self._draws(choice))
         height, width = pixels.shape[-2:]
         top = choice.randrange(max(height - self.crop, 0) + 1)
         left = choice.randrange(max(width - self.crop, 0) + 1)
         patch = pixels[:, top : top + self.crop, left : left + self.crop].float() / 255
         return F.pad(patch, (0, self.crop - patch.shape[2], 0, self.crop - patch.shape[1]), mode="replicate")
+
+    def _draws(self, choice: random.Random) -> Iterator[int]:
+        """Images at random; after a hundred unreadable ones, all in turn, so that it ends."""
+        count = len(self.images)
+        yield from (choice.randrange(count) for _ in range(100))
+        start = choice.randrange(count)
+        yield from ((start + step) % count for step in range(count))
 
 
 class Remaining(Sampler[int]):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lexel._core.console import track
 from lexel.audit import Audit, audit
-from lexel.data.images import open_images, psnr, to_pixels
+from lexel.data.images import open_images, psnr, ssim, to_pixels
+from lexel.data.images.measure import SSIM_WINDOW
 from lexel.metrics import Usage
 from lexel.models import VQVAE
 
@@ -62,7 +62,7 @@ def evaluate(model: VQVAE, data: str | Path, *, strict: bool = False) -> Evaluat
         ValueError: there is no readable image in `data`.
     """
     images = open_images(data, model.image_channels)
-    ratios, ssim, l1 = [], [], []
+    ratios, similarities, l1 = [], [], []
     usage = Usage(model.quantizer.num_embeddings)
     pixels = positions = 0
     for _, image in images.readable(track(range(len(images)), "evaluating"), strict=strict):
@@ -72,8 +72,8 @@ def evaluate(model: VQVAE, data: str | Path, *, strict: bool = False) -> Evaluat
         decoded = to_pixels(model.decode(indices, (height, width))).float() / 255
         ratios.append(psnr(original, decoded))
         l1.append(float((decoded - original).abs().mean()))
-        if min(height, width) >= 11:  # the size of the window
-            ssim.append(float(structural_similarity_index_measure(decoded, original, data_range=1.0)))  # type: ignore[arg-type]
+        if min(height, width) >= SSIM_WINDOW:
+            similarities.append(ssim(original[0], decoded[0]))
         usage.update(indices)
         pixels += height * width
         positions += -(-height // model.downsampling) * -(-width // model.downsampling)
@@ -82,7 +82,7 @@ def evaluate(model: VQVAE, data: str | Path, *, strict: bool = False) -> Evaluat
     return Evaluation(
         images=len(ratios),
         psnr=_mean(ratios),
-        ssim=_mean(ssim),
+        ssim=_mean(similarities),
         l1=_mean(l1),
         perplexity=codes.perplexity,
         used=codes.used,

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,10 @@ def train(
     elif first:
         refuse_existing(out, overwrite=overwrite)
     images = open_images(data, model.image_channels)
-    images = images.checked(track(range(len(images)), "reading images"), strict=strict)
+    images.check(track(range(len(images)), "reading images"), strict=strict)
     if first:
         if images.skipped:
-            messages.print(f"[yellow]skipped {listed(images.skipped)}[/yellow]")
+            messages.print(f"skipped {listed(images.skipped)}", style="yellow", soft_wrap=True)
         if not resume:
             _clear(out)
             out.mkdir(parents=True, exist_ok=True)
@@ -155,7 +156,8 @@ class KeepUpToDate(L.Callback):
 
     def __init__(self, out: Path, images: Images, every: int) -> None:
         self.out, self.every = out, every
-        self.samples = [centre(images.read(index), 256, 256).float() / 255 for index in range(min(4, len(images)))]
+        few = islice(images.readable(range(len(images))), 4)
+        self.samples = [centre(pixels, 256, 256).float() / 255 for _, pixels in few]
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: TrainingTask, *_: Any) -> None:  # type: ignore[override]
         """Write the checkpoint and samples when it is time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import lightning as L
@@ -13,10 +14,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lexel.data.images import Images
+from lexel.data.images import Images, constant_error
 from lexel.metrics import Usage
 from lexel.models import VQVAE
-from lexel.quantizers import Quantized
+from lexel.quantizers.base import Quantized
 from lexel.training.crops import RandomCrops, Remaining
 from lexel.training.settings import Settings
 
@@ -38,11 +39,9 @@ class TrainingTask(L.LightningModule):
         self.model = model
         self.images = images
         self.settings = settings
-        few = [images.read(index).flatten(1).float() / 255 for index in range(min(len(images), 64))]
-        deviation = torch.cat(few, dim=1)
-        deviation = deviation - deviation.mean(1, keepdim=True)
-        constant_error = deviation.square() if settings.reconstruction_loss == "mse" else deviation.abs()
-        self.constant_error = float(constant_error.mean().clamp_min(1e-4))  # data of one colour only has none
+        few = (pixels for _, pixels in islice(images.readable(range(len(images))), 64))
+        error = constant_error(few, settings.reconstruction_loss)
+        self.constant_error = max(error, 1e-4)  # data of one colour only has none
 
     def setup(self, stage: str) -> None:
         """Count the usage of each codebook where the ranks can talk about it."""

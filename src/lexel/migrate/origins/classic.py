@@ -8,7 +8,7 @@ from lexel.learning import Learning
 from lexel.migrate._assemble import vector
 from lexel.migrate._formats import Format
 from lexel.migrate._keys import Keys
-from lexel.quantizers import Quantizer
+from lexel.quantizers.base import Quantizer
 
 __all__ = ["FORMATS"]
 

@@ -9,7 +9,8 @@ from lexel.estimators import StraightThrough
 from lexel.migrate._assemble import linear_map, vector, with_values
 from lexel.migrate._formats import Format
 from lexel.migrate._keys import Keys
-from lexel.quantizers import Quantizer, ResidualQuantizer
+from lexel.quantizers.base import Quantizer
+from lexel.quantizers.residual import ResidualQuantizer
 
 __all__ = ["FORMATS", "factorised_stage"]
 

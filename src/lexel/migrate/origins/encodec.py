@@ -12,7 +12,9 @@ from lexel.learning import EMA, Learning
 from lexel.migrate._assemble import projected, require_started, vector
 from lexel.migrate._formats import Format
 from lexel.migrate._keys import Keys
-from lexel.quantizers import Quantizer, ResidualQuantizer, VectorQuantizer
+from lexel.quantizers.base import Quantizer
+from lexel.quantizers.residual import ResidualQuantizer
+from lexel.quantizers.vector import VectorQuantizer
 from lexel.upkeep import Revival
 
 __all__ = ["FORMATS"]

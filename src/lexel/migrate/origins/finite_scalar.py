@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from lexel.migrate._assemble import in_heads, linear_map, projected, with_values
 from lexel.migrate._formats import Format
 from lexel.migrate._keys import Keys
-from lexel.quantizers import (
-    FiniteScalarQuantizer,
-    ProductQuantizer,
-    ProjectedQuantizer,
-    Quantizer,
-    ResidualFiniteScalarQuantizer,
-)
+from lexel.quantizers.base import Quantizer
+from lexel.quantizers.finite_scalar import FiniteScalarQuantizer
+from lexel.quantizers.product import ProductQuantizer
+from lexel.quantizers.projected import ProjectedQuantizer
+from lexel.quantizers.residual_finite_scalar import ResidualFiniteScalarQuantizer
 
 __all__ = ["FORMATS"]
 

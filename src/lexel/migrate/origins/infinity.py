@@ -9,7 +9,9 @@ import torch
 from lexel.migrate._assemble import are_bit_values, reordered
 from lexel.migrate._formats import Format
 from lexel.migrate._keys import Keys
-from lexel.quantizers import BinarySphericalQuantizer, MultiScaleResidualQuantizer, Quantizer
+from lexel.quantizers.base import Quantizer
+from lexel.quantizers.lookup_free import BinarySphericalQuantizer
+from lexel.quantizers.multi_scale import MultiScaleResidualQuantizer
 
 __all__ = ["FORMATS"]
 

@@ -8,7 +8,10 @@ from lexel.learning import EMA, Learning
 from lexel.migrate._assemble import linear_map, require_started, vector, with_values
 from lexel.migrate._formats import Format
 from lexel.migrate._keys import Keys
-from lexel.quantizers import ParallelQuantizer, ProjectedQuantizer, Quantizer, ResidualQuantizer
+from lexel.quantizers.base import Quantizer
+from lexel.quantizers.parallel import ParallelQuantizer
+from lexel.quantizers.projected import ProjectedQuantizer
+from lexel.quantizers.residual import ResidualQuantizer
 from lexel.upkeep import Revival
 
 __all__ = ["FORMATS"]

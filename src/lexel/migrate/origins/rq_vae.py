@@ -11,7 +11,8 @@ from lexel.learning import EMA, Learning
 from lexel.migrate._assemble import residual, vector, with_values
 from lexel.migrate._formats import Format
 from lexel.migrate._keys import Keys
-from lexel.quantizers import Quantizer, ResidualQuantizer
+from lexel.quantizers.base import Quantizer
+from lexel.quantizers.residual import ResidualQuantizer
 from lexel.upkeep import Revival
 
 __all__ = ["FORMATS"]

@@ -8,7 +8,8 @@ from typing import Any
 from lexel.migrate._formats import Format
 from lexel.migrate._keys import Keys
 from lexel.migrate.origins.dac import DAC_KEYS, factorised_stage
-from lexel.quantizers import Quantizer, StridedResidualQuantizer
+from lexel.quantizers.base import Quantizer
+from lexel.quantizers.strided import StridedResidualQuantizer
 
 __all__ = ["FORMATS"]
 

@@ -10,7 +10,8 @@ from lexel.estimators import StraightThrough
 from lexel.migrate._assemble import codebook_for, vector, with_values
 from lexel.migrate._formats import Format
 from lexel.migrate._keys import Keys
-from lexel.quantizers import MultiScaleResidualQuantizer, Quantizer
+from lexel.quantizers.base import Quantizer
+from lexel.quantizers.multi_scale import MultiScaleResidualQuantizer
 
 __all__ = ["FORMATS"]
 

@@ -24,15 +24,12 @@ from lexel.migrate._assemble import (
 )
 from lexel.migrate._formats import Format
 from lexel.migrate._keys import Keys
-from lexel.quantizers import (
-    BinarySphericalQuantizer,
-    LookupFreeQuantizer,
-    ProductQuantizer,
-    ProjectedQuantizer,
-    Quantizer,
-    ResidualQuantizer,
-    VectorQuantizer,
-)
+from lexel.quantizers.base import Quantizer
+from lexel.quantizers.lookup_free import BinarySphericalQuantizer, LookupFreeQuantizer
+from lexel.quantizers.product import ProductQuantizer
+from lexel.quantizers.projected import ProjectedQuantizer
+from lexel.quantizers.residual import ResidualQuantizer
+from lexel.quantizers.vector import VectorQuantizer
 
 __all__ = ["FORMATS"]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from lexel.migrate._assemble import with_values
 from lexel.migrate._formats import Format
 from lexel.migrate._keys import Keys
-from lexel.quantizers import CategoricalQuantizer, ParallelQuantizer, Quantizer
+from lexel.quantizers.base import Quantizer
+from lexel.quantizers.categorical import CategoricalQuantizer
+from lexel.quantizers.parallel import ParallelQuantizer
 
 __all__ = ["FORMATS"]
 

@@ -1,5 +1,8 @@
 // The few vector operations the search needs, over whatever width the unit is compiled for. Nothing here is shared
 // between units: everything is static, so that no code compiled for a newer processor can be linked into an older path.
+//
+// max_or_second(a, b) is the larger one, and b when either is NaN. not_less(a, b) has a bit for every lane where a < b
+// is false, NaN included. Together they make a score that is not a number count as "in doubt", never as "beaten".
 #pragma once
 #include <cstdint>
 
@@ -65,6 +68,8 @@ static inline unsigned not_less(Vec a, Vec b) {
 }
 #endif
 
+static constexpr int LANES = LEXEL_LANES;
+
 // Keeps a value in a register: left alone, gcc reloads operands from memory at every use and spills others instead.
 static inline void keep(Vec& a) {
 #ifdef LEXEL_VECTOR_REGISTER
@@ -73,6 +78,3 @@ static inline void keep(Vec& a) {
     (void)a;
 #endif
 }
-
-// max_or_second(a, b): the larger one, and b when either is NaN. not_less(a, b): a bit for every lane where a < b is
-// false, NaN included. Together they make a score that is not a number count as "in doubt", never as "beaten".

@@ -1,0 +1,100 @@
+"""What people type: options with hyphens, and one line for a word that is not understood."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+from typing_extensions import override
+
+from lexel._core.console import complain
+
+__all__ = ["Parser"]
+
+OPTION = re.compile(r"--[\w.-]+")
+# What jsonargparse says around the sentence that matters.
+NOISE = re.compile(r"Expected a path but .*|Given value.*|Does not validate against .*|Subtypes: .*|Errors:")
+
+
+class Parser(ArgumentParser):
+    """A parser of command-line words whose options are typed and shown with hyphens.
+
+    In files and namespaces the same settings have underscores: ``--batch-size 8`` is ``batch_size: 8``.
+
+    Args:
+        hints: words that may be meant by one that is not understood, beside the options.
+    """
+
+    def __init__(self, *, hints: Iterable[str] = (), **settings: Any) -> None:
+        super().__init__(**settings)
+        self.hints = list(hints)
+        self.subject = ""  # the file that is being read, for errors to name
+
+    @property
+    def options(self) -> list[str]:
+        """All options, as they are typed."""
+        return OPTION.findall(self.format_help())
+
+    @override
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **settings: Any) -> Namespace:  # type: ignore[override]
+        """Parse words, by default those of the command line."""
+        words = sys.argv[1:] if args is None else args
+        return super().parse_args([_underscored(word) for word in words], *rest, **settings)
+
+    @override
+    def format_help(self, *formatter: Any) -> str:
+        """Return the help, with options as they are typed."""
+        return _hyphenated(super().format_help(*formatter))
+
+    @override
+    def format_usage(self) -> str:
+        """Return the line of usage, with options as they are typed."""
+        return _hyphenated(super().format_usage())
+
+    @override
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say in one line what is not understood and what may be meant, and exit with code 2."""
+        parser = getattr(ex, "subcommand_parser", None) or self
+        subject = f"{self.subject}: " if self.subject else ""
+        complain(f"{subject}{_one_line(message)}{_hint(message, [*parser.options, *self.hints])}")
+        sys.exit(2)
+
+
+def _underscored(word: str) -> str:
+    option, equals, value = word.partition("=")
+    return option[:2] + option[2:].replace("-", "_") + equals + value if option.startswith("--") else word
+
+
+def _hyphenated(text: str) -> str:
+    return OPTION.sub(lambda option: option[0].replace("_", "-"), text)
+
+
+def _one_line(message: str) -> str:
+    """Keep of a message what a user can act on."""
+    denied = re.search(r"Importing '([^']+)' is not allowed", message)
+    if denied:
+        return f"{denied[1]!r} is not one of Lexel's; if it is yours, name the file that holds it with --plugin"
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
+    text = " ".join(line for line in lines if line and not NOISE.fullmatch(line))
+    text = re.sub(r"<class '(?:builtins\.)?(\w+)'>", r"\1", text).replace("unrecognized arguments", "unknown option")
+    text = text.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
+    return re.sub(r'^Parser key "([^"]+)":', r"\1:", _hyphenated(text))
+
+
+def _hint(message: str, words: Iterable[str]) -> str:
+    """Return what may be meant by a word that is not known, as it would be typed in its place."""
+    names: dict[str, str] = {}
+    for word in words:
+        names.setdefault(_bare(word), word)
+    for word in re.findall(r"(?:option|Option|attribute|choice:|arguments:) '?([\w.-]+)'?", message):
+        for close in difflib.get_close_matches(_bare(word), names, 1, 0.75):
+            return f"; did you mean {names[close] if word.startswith('--') else names[close].lstrip('-')}?"
+    return ""
+
+
+def _bare(word: str) -> str:
+    return word.rpartition(".")[2].lstrip("-").lower().replace("-", "_")

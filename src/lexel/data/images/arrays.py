@@ -1,0 +1,146 @@
+"""Images in a numpy array."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lexel.data.examples import reason_of
+from lexel.data.images.write import to_pixels
+
+__all__ = ["ImageArray", "open_array"]
+
+MOST_CHANNELS = 4  # a longer axis is not taken for that of the channels, unless the layout is given
+LARGE = 1 << 30  # bytes
+
+
+class ImageArray:
+    """Reads the images of an array file; it can be pickled, and then opens the file anew.
+
+    Args:
+        path: of a `.npy` or `.npz` file.
+        layout: names of its axes: H, W, and N or C or both.
+
+    Raises:
+        ValueError: it is damaged, or not one array of images.
+    """
+
+    def __init__(self, path: Path, layout: str) -> None:
+        self.path, self.layout = path, layout
+        array = _load(path)
+        array = array.transpose([layout.index(axis) for axis in "NCHW" if axis in layout])
+        for position, axis in enumerate("NC"):
+            array = array if axis in layout else np.expand_dims(array, position)
+        self.array = array
+        self.channels: int = array.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __reduce__(self) -> Any:
+        return ImageArray, (self.path, self.layout)
+
+    def __call__(self, index: int) -> Tensor:
+        """Return an image.
+
+        Raises:
+            ValueError: it is floating, and not in [0, 1].
+        """
+        values = self.array[index]
+        if self.array.dtype == np.uint8:
+            return torch.from_numpy(np.array(values, order="C"))
+        pixels = torch.from_numpy(np.array(values, dtype=np.float32, order="C"))  # of whichever byte order
+        if not (pixels.min() >= 0 and pixels.max() <= 1):  # NaN is neither
+            raise ValueError(f"floating images must be in [0, 1], this one reaches {pixels.min()} to {pixels.max()}")
+        return to_pixels(pixels)
+
+
+def open_array(path: Path, channels: int | None, layout: str | None) -> ImageArray:
+    """Open an array of images.
+
+    Args:
+        path: of a `.npy` or `.npz` file.
+        channels: C, where it must have a certain one.
+        layout: names of its axes; told from the shape when None.
+
+    Raises:
+        ValueError: it is damaged, of a wrong type or shape, or it can be read in two ways.
+    """
+    array = _load(path)
+    shape, dtype = array.shape, array.dtype
+    if dtype not in (np.uint8, np.bool_) and not np.issubdtype(dtype, np.floating):
+        raise ValueError(
+            f"{path} holds {dtype}, expected uint8, bool or floating in [0, 1]; "
+            "divide by the value that stands for white"
+        )
+    if 0 in shape:
+        raise ValueError(f"{path} holds no image, its shape is {shape}")
+    if layout is None:
+        layout = _layout(path, shape, channels)
+    elif set(layout) | {"C", "N"} != set("NCHW") or not len(set(layout)) == len(layout) == len(shape):
+        raise ValueError(f"layout must name the axes of {shape} as in 'NHWC', got {layout!r}")
+    images = ImageArray(path, layout)
+    if channels not in (None, images.channels):
+        raise ValueError(f"{path} has {images.channels} channels, expected {channels}")
+    return images
+
+
+def _layout(path: Path, shape: tuple[int, ...], channels: int | None) -> str:
+    """Tell the axes from the shape.
+
+    Raises:
+        ValueError: it can be read in two ways, or in none.
+    """
+    if len(shape) == 3:
+        # Whoever asks for grey has not one colour image in mind; nor many of three columns, so HWC stays in doubt.
+        others = ("HWC",) if channels == 1 else ("HWC", "CHW")
+        one = [layout for layout in others if _plausible(shape, layout) and shape[0] != 1]
+        if not one:
+            return "NHW"
+        raise ValueError(
+            f"{path} has shape {shape}: {shape[0]} grey images (layout NHW), or one image of "
+            f"{shape[one[0].index('C')]} channels ({one[0]})? "
+            f"Give layout=, or save it with four axes, as {(*shape, 1)} or {(1, *shape)}"
+        )
+    if len(shape) == 4:
+        several = [layout for layout in ("NHWC", "NCHW") if _plausible(shape, layout)]
+        if len(several) == 1:
+            return several[0]
+        raise ValueError(
+            f"{path} has shape {shape}: {shape[0]} images of {shape[1]} channels (layout NCHW), "
+            f"or of {shape[-1]} (NHWC)? Give layout="
+        )
+    raise ValueError(f"{path} has shape {shape}, expected (N, H, W), (N, H, W, C) or (N, C, H, W)")
+
+
+def _plausible(shape: tuple[int, ...], layout: str) -> bool:
+    """Whether the axis of the channels is as short as one, and no longer than a side."""
+    height, width, channels = (shape[layout.index(axis)] for axis in "HWC")
+    return channels <= min(MOST_CHANNELS, height, width) and (len(shape) == 4 or channels != 2)
+
+
+def _refuse_bomb(archive: ZipFile) -> None:
+    """A small archive must not fill the memory: pictures do not shrink to a hundredth."""
+    (entry,) = archive.infolist()
+    if entry.file_size > max(LARGE, 100 * entry.compress_size):
+        raise ValueError(f"{entry.compress_size:,} bytes would become {entry.file_size:,}; save it as .npy")
+
+
+def _load(path: Path) -> np.ndarray[Any, Any]:
+    try:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(loaded, np.ndarray):
+            with loaded:
+                if len(loaded.files) != 1:
+                    held = f": {', '.join(loaded.files)}" if loaded.files else ""
+                    raise ValueError(f"it holds {len(loaded.files)} arrays{held}")
+                _refuse_bomb(loaded.zip)
+                loaded = loaded[loaded.files[0]]
+    except Exception as error:  # a damaged file fails in many ways
+        raise ValueError(f"{path} cannot be read as one array: {reason_of(error)}") from error
+    return np.asarray(loaded)

@@ -1,0 +1,114 @@
+"""What stands at a path, as a set of images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from zipfile import is_zipfile
+
+from PIL import Image
+from torch import Tensor
+
+from lexel.data.examples import Examples
+from lexel.data.images.arrays import open_array
+from lexel.data.images.decode import is_image, most_pixels
+from lexel.data.images.files import ImageFiles, walk
+from lexel.data.images.tables import TABLES, open_table
+
+__all__ = ["Images", "open_images"]
+
+
+class Images(Examples):
+    """A set of images: uint8 `(C, H, W)` each, with its own name and size, read when asked for.
+
+    Args:
+        names: relative paths with forward slashes, each another.
+        channels: C.
+        source: as `Examples`.
+        glance: as `Examples`.
+        skipped: as `Examples`.
+        remarks: as `Examples`.
+    """
+
+    noun = "image"
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        channels: int,
+        source: Callable[[int], Tensor],
+        glance: Callable[[int], str | None] | None = None,
+        skipped: Mapping[str, str] | None = None,
+        remarks: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(names, source, glance, skipped, remarks)
+        self.channels = channels
+
+
+def open_images(data: str | os.PathLike[str], channels: int | None = None, *, layout: str | None = None) -> Images:
+    """Open a set of images. None is decoded before it is asked for.
+
+    Args:
+        data: a folder of images at any depth; one image; a `.npy` or `.npz` array, `(N, H, W)`, `(N, H, W, C)` or
+            `(N, C, H, W)`, uint8, bool, or floating in [0, 1]; or anything local that `datasets.load_dataset` opens (a
+            folder or file of Parquet, Arrow, JSON, …), of which the first column of images is taken, from all splits.
+            Links to folders are followed, each folder is read once; hidden files are left out. What a file is, its
+            content says where its name does not. An image of more pixels than `lexel.data.images.decode.most_pixels`
+            allows cannot be read.
+        channels: 1, 3 or 4 to convert to grey, colour, or colour and transparency; as the data has them when None
+            (files count as colour). How files are converted: `lexel.data.images.decode.decode`.
+        layout: the axes of an array, where its shape can be read in two ways: some of `N`, `C`, `H` and `W`, as in
+            `"NHWC"` or `"HWC"`.
+
+    Raises:
+        FileNotFoundError: nothing stands at `data`.
+        OSError: the folder may not be read.
+        ValueError: there is no image in it, or an array is of another type or shape, or of two possible layouts.
+    """
+    path = Path(data)
+    if not path.exists():
+        raise FileNotFoundError(f"no such file or folder: {path}")
+    most_pixels()  # a limit that is not a number is nobody's image's fault
+    if path.is_dir():
+        return _open_folder(path, channels)
+    if not path.is_file():
+        raise ValueError(f"{path} is neither a file nor a folder")
+    with path.open("rb") as file:
+        head = file.read(6)
+    if path.suffix.lower() in (".npy", ".npz") or head == b"\x93NUMPY" or (not path.suffix and is_zipfile(path)):
+        array = open_array(path, channels, layout)
+        digits = len(str(len(array) - 1))
+        names = [f"{index:0{digits}d}.png" for index in range(len(array))]
+        return Images(names, array.channels, array)
+    if path.suffix.lower() in TABLES or head.startswith((b"PAR1", b"ARROW1")):
+        return _open_table(path, [], channels)
+    if path.suffix.lower() in Image.registered_extensions() or is_image(path):
+        files = ImageFiles(str(path.parent), [path.name], channels or 3)
+        return Images(files.names(), files.channels, files, files.glance)
+    return _open_table(path, [], channels)
+
+
+def _open_folder(path: Path, channels: int | None) -> Images:
+    found = walk(path)
+    tables = [name for name in found.files if name.lower().endswith((".parquet", ".arrow"))]
+    extensions = Image.registered_extensions()
+    saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()  # by `datasets.save_to_disk`
+    pictured = any(Path(name).suffix.lower() in extensions for name in found.files)
+    if saved or tables:
+        try:
+            return _open_table(path, [] if saved else tables, channels)
+        except ValueError:
+            if not pictured:  # else the tables are about the pictures beside them
+                raise
+    if pictured or (not tables and any(is_image(path / name) for name in found.files)):
+        files = ImageFiles(str(path), found.files, channels or 3)
+        return Images(files.names(), files.channels, files, files.glance, found.skipped, found.remarks)
+    return _open_table(path, [], channels)
+
+
+def _open_table(path: Path, files: list[str], channels: int | None) -> Images:
+    rows = open_table(path, files, channels or 3)
+    digits = len(str(max(len(rows) - 1, 0)))
+    names = [f"{index:0{digits}d}.png" for index in range(len(rows))]
+    return Images(names, rows.channels, rows, rows.glance)

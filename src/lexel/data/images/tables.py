@@ -1,0 +1,131 @@
+"""Images in a column of a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+
+from torch import Tensor
+
+from lexel.data.examples import reason_of
+from lexel.data.images.decode import decode, glance
+
+__all__ = ["TABLES", "ImageColumn", "open_table"]
+
+TABLES = {".parquet": "parquet", ".arrow": "arrow", ".json": "json", ".jsonl": "json", ".csv": "csv"}
+LOOKED_AT = 100  # rows, for one that is not empty
+
+
+@dataclass(frozen=True)
+class ImageColumn:
+    """Reads the images of a column; it can be pickled.
+
+    Attributes:
+        table: a `datasets.Dataset` of that column alone, not decoded: bytes, or a struct of `bytes` and `path`.
+        column: its name.
+        channels: as `decode`.
+    """
+
+    table: Any
+    column: str
+    channels: int
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __call__(self, index: int) -> Tensor:
+        """Read an image."""
+        return decode(self._file(index), self.channels)
+
+    def glance(self, index: int) -> str | None:
+        """Read the header of an image."""
+        return glance(self._file(index))
+
+    def _file(self, index: int) -> Path | IO[bytes]:
+        value = self.table[index][self.column]
+        if isinstance(value, dict):
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, bytes):
+            return BytesIO(value)
+        if isinstance(value, str) and "://" not in value:
+            return Path(value)
+        raise ValueError("there is no image in this row" if value is None else f"{value!r} is not an image at hand")
+
+
+def open_table(path: Path, files: list[str], channels: int) -> ImageColumn:
+    """Open the first column of images of a data set, all splits together.
+
+    Args:
+        path: a file or folder, as `datasets.load_dataset` or `datasets.load_from_disk` takes it.
+        files: paths in the folder, of Parquet or Arrow, which are all that is read; the whole folder without any.
+        channels: as `decode`.
+
+    Raises:
+        ImportError: the package `datasets` is missing.
+        ValueError: it cannot be opened, or has no such column.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError(f"{path} needs the package datasets to open: pip install 'lexel[train]'") from error
+
+    verbosity = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs on an error is in the error
+    try:
+        loaded = _load(datasets, path, files)
+        table = datasets.concatenate_datasets(list(loaded.values())) if isinstance(loaded, dict) else loaded
+        table = table.with_format(None)
+    except Exception as error:  # the package raises many kinds; all mean that there is nothing to read here
+        raise ValueError(f"no images found in {path}: {reason_of(error)}") from error
+    finally:
+        datasets.logging.set_verbosity(verbosity)
+    for column, feature in table.features.items():
+        if isinstance(feature, datasets.Image):
+            return ImageColumn(
+                table.select_columns([column]).cast_column(column, datasets.Image(decode=False)), column, channels
+            )
+    # What other programs than `datasets` write has no such type: a column of images is one of bytes that are images.
+    for column, feature in table.features.items():
+        if (isinstance(feature, datasets.Value) and "binary" in feature.dtype) or isinstance(feature, dict):
+            images = ImageColumn(table.select_columns([column]), column, channels)
+            if _holds_images(images):
+                return images
+    columns = ", ".join(f"{name} ({_kind(feature)})" for name, feature in table.features.items()) or "none"
+    raise ValueError(f"no images found in {path}: its columns are {columns}; expected one image a row")
+
+
+def _load(datasets: Any, path: Path, files: list[str]) -> Any:
+    if path.is_dir() and files:
+        by_builder = {name: [str(path / file) for file in files if file.lower().endswith(name)] for name in TABLES}
+        parts = [
+            datasets.load_dataset(TABLES[name], data_files=chosen, split="train")
+            for name, chosen in by_builder.items()
+            if chosen
+        ]
+        return datasets.concatenate_datasets(parts)
+    if path.is_dir():
+        saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()
+        return datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path))
+    with path.open("rb") as file:
+        head = file.read(6)
+    builder = {b"PAR1": "parquet", b"ARRO": "arrow"}.get(head[:4], TABLES.get(path.suffix.lower()))
+    if builder is None:
+        raise ValueError("not an image, an array or a data set")
+    return datasets.load_dataset(builder, data_files=str(path))
+
+
+def _holds_images(images: ImageColumn) -> bool:
+    """Whether any of the first rows is an image; empty and damaged ones may stand before it."""
+    for index in range(min(len(images), LOOKED_AT)):
+        try:
+            images.glance(index)
+        except Exception:
+            continue
+        return True
+    return False
+
+
+def _kind(feature: Any) -> str:
+    return str(getattr(feature, "dtype", None) or type(feature).__name__)

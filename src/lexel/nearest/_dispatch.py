@@ -1,0 +1,141 @@
+"""Which search serves which tensors: a table of backends by device, and what the environment asks for.
+
+To add a backend for another device, write a module beside this one with a function and a `Backend` that says what the
+function serves (`_cpu.py` is an example), and add a line to `BACKENDS`. Eager and compiled code then call it through
+the operator `lexel::nearest_code`. What it does not serve, and what torch.export or an ONNX export traces, goes to the
+portable search.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from lexel.nearest import _cpu, _portable
+from lexel.nearest._interface import Backend
+
+# A backend for each type of device that has one.
+BACKENDS: dict[str, Backend] = {
+    "cpu": _cpu.BACKEND,
+}
+
+_wanted = os.environ.get("LEXEL_NEAREST", "")
+
+
+def available_backends() -> tuple[str, ...]:
+    """Names that the environment variable `LEXEL_NEAREST` and `use_backend` take on this machine.
+
+    Example:
+        >>> available_backends()[0]
+        'portable'
+    """
+    return ("portable", *(variant for backend in BACKENDS.values() for variant in backend.variants))
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Search with another backend for a while, in the whole process, as `LEXEL_NEAREST` does from the start.
+
+    Args:
+        name: one of `available_backends()`.
+
+    Raises:
+        ValueError: this machine has no such backend.
+
+    Example:
+        >>> with use_backend("portable"):
+        ...     print(backend())
+        portable
+    """
+    global _wanted
+    if name not in available_backends():
+        raise ValueError(f"name must be one of {', '.join(available_backends())}, not {name!r}")
+    before, _wanted = _wanted, name
+    try:
+        yield
+    finally:
+        _wanted = before
+
+
+def backend(device: str | torch.device = "cpu") -> str:
+    """Say which search the tensors of a device get on this machine.
+
+    The environment variable `LEXEL_NEAREST`, read when lexel is imported, chooses another one: `portable` for plain
+    torch on all devices, or one of the compiled levels for the CPU (`plain`, `avx2`, `avx512`, `avx512_bf16`, `amx`,
+    `neon`) that this machine has.
+
+    Raises:
+        ValueError: `LEXEL_NEAREST` names a backend that this machine does not have.
+
+    Example:
+        >>> backend("meta")
+        'portable'
+    """
+    kind = torch.device(device).type
+    variant, entry = variant_for(kind), BACKENDS.get(kind)
+    if entry and variant:
+        return f"{entry.name}: {variant}"
+    return f"portable ({entry.missing})" if entry and not entry.variants else "portable"
+
+
+def variant_for(device_type: str) -> str | None:
+    """The variant of the device's backend that is in use; None if the portable search is."""
+    if _wanted and _wanted not in available_backends():
+        raise ValueError(f"LEXEL_NEAREST={_wanted}: expected one of {', '.join(available_backends())}")
+    variants = BACKENDS[device_type].variants if device_type in BACKENDS else ()
+    if _wanted == "portable" or not variants:
+        return None
+    return _wanted if _wanted in variants else variants[-1]
+
+
+def search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tuple[Tensor, Tensor]:
+    """Search with the backend of the tensors' device if it serves them, otherwise with the portable search.
+
+    Arguments are already checked, of one dtype and without gradients.
+    """
+    if _portable.is_exporting() or not _is_served(x, codebook, k):
+        return _portable.search(x, codebook, metric, k, scores)
+    indices, values = _operator(x, codebook, metric, k, scores)
+    return indices, values
+
+
+def _is_served(x: Tensor, codebook: Tensor, k: int) -> bool:
+    kind = x.device.type
+    if variant_for(kind) is None:
+        return False
+    entry = BACKENDS[kind]
+    return (
+        x.dtype in entry.dtypes
+        and k <= entry.most_neighbours
+        and x.shape[0] <= entry.most_rows
+        and codebook.shape[0] <= entry.most_rows
+    )
+
+
+def _run(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tuple[Tensor, Tensor]:
+    kind = x.device.type
+    variant = variant_for(kind)
+    if variant is None:  # a graph that was compiled for a backend, where now the portable search is asked for
+        return _portable.search(x, codebook, metric, k, scores)
+    return BACKENDS[kind].search(x, codebook, metric, k, scores, variant)
+
+
+def _describe(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tuple[Tensor, Tensor]:
+    rows = x.shape[0]
+    return x.new_empty((rows, k), dtype=torch.int64), x.new_empty((rows if scores else 0, k))
+
+
+# The operator that torch.compile keeps whole in its graph. torch.library.impl registers it and not
+# torch.library.custom_op, whose operators take 30 microseconds a call instead of 8.
+torch.library.define(
+    "lexel::nearest_code",
+    "(Tensor x, Tensor codebook, str metric, int k, bool scores) -> (Tensor, Tensor)",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+torch.library.impl("lexel::nearest_code", tuple(BACKENDS), _run)
+torch.library.register_fake("lexel::nearest_code", _describe)
+_operator = torch.ops.lexel.nearest_code.default

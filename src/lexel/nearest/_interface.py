@@ -1,0 +1,52 @@
+"""What the backends of the search and those who call them agree on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+import torch
+from torch import Tensor
+
+__all__ = ["METRICS", "Backend", "Metric", "Search"]
+
+Metric = Literal["euclidean", "cosine", "dot"]
+METRICS: tuple[str, ...] = get_args(Metric)
+
+
+class Search(Protocol):
+    """A function that searches.
+
+    `x` `(N, D)` and `codebook` `(K, D)` lie on the backend's device and have one dtype, any strides and no gradient.
+    `variant` is one of the backend's. Returns int64 indices `(N, k)`, the best first, the lowest index on a tie, and
+    their scores `(N, k)` in the dtype of `x`, or `(0, k)` unless `scores` is true. NaN and infinity are a ValueError.
+    """
+
+    def __call__(
+        self, x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool, variant: str, /
+    ) -> tuple[Tensor, Tensor]:
+        """Find the `k` nearest codes of every row."""
+        ...
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A search for the tensors of one type of device, and what it serves; the portable search serves the rest.
+
+    Args:
+        name: what `lexel.nearest.backend()` calls it.
+        search: the function.
+        variants: what `LEXEL_NEAREST` may ask of it, the preferred one last; empty if it cannot run on this machine.
+        missing: what this machine lacks if there are no variants.
+        dtypes: of `x` and `codebook`. float16 and bfloat16 never occur: they come as float32.
+        most_rows: the largest N and the largest K.
+        most_neighbours: the largest k.
+    """
+
+    name: str
+    search: Search
+    variants: tuple[str, ...]
+    missing: str
+    dtypes: tuple[torch.dtype, ...]
+    most_rows: int
+    most_neighbours: int

@@ -1,0 +1,123 @@
+"""What quantizers around another quantizer share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from lexel.quantizers.base import Choice, CodebookIndices, Quantizer
+
+__all__ = ["Wrapper"]
+
+
+class Wrapper(Quantizer):
+    """Quantizes what a map makes of the inputs, and maps the result back: quantized = outward(quantizer(inward(z))).
+
+    Everything else is the inner quantizer's: its indices, its losses in its own space, its codebooks.
+
+    Attributes:
+        quantizer: the quantizer that was given.
+    """
+
+    quantizer: Quantizer
+
+    def __init__(self, quantizer: Quantizer, embedding_dim: int, channel_dim: int) -> None:
+        super().__init__(quantizer.num_embeddings, embedding_dim, channel_dim)
+        self.quantizer = quantizer
+        self.positionwise = quantizer.positionwise  # type: ignore[misc]
+        self.needs_partial_sum = quantizer.needs_partial_sum  # type: ignore[misc]
+
+    @abstractmethod
+    def inward(self, z: Tensor) -> Tensor:
+        """Map inputs `(…, D)` to those of the quantizer."""
+
+    @abstractmethod
+    def outward(self, e: Tensor) -> Tensor:
+        """Map what the quantizer returns back, to `(…, D)`."""
+
+    @property
+    @override
+    def bits(self) -> float:
+        return self.quantizer.bits
+
+    @property
+    @override
+    def index_shape(self) -> tuple[int, ...]:
+        return self.quantizer.index_shape
+
+    @property
+    @override
+    def codebook_sizes(self) -> tuple[int, ...]:
+        return self.quantizer.codebook_sizes
+
+    @property
+    @override
+    def learns_from_task(self) -> bool:
+        return self.quantizer.learns_from_task
+
+    @property
+    @override
+    def leaves_remainder(self) -> bool:
+        return self.quantizer.leaves_remainder
+
+    @property
+    @override
+    def could_use_upkeep(self) -> bool:
+        return self.quantizer.could_use_upkeep
+
+    @property
+    @override
+    def map_size(self) -> tuple[int, int] | None:
+        return self.quantizer.map_size
+
+    @override
+    def by_codebook(self, indices: Tensor) -> list[CodebookIndices]:
+        return self.quantizer.by_codebook(indices)
+
+    @override
+    def check_indices(self, indices: Tensor) -> None:
+        self.quantizer.check_indices(indices)
+
+    @override
+    def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Choice:
+        return self._quantize(z, valid, None)
+
+    @override
+    def quantize_after(self, z: Tensor, valid: Tensor | None, partial: Tensor) -> Choice:
+        return self._quantize(z, valid, self.inward(partial) if self.needs_partial_sum else None)
+
+    @override
+    def lookup_positions(self, indices: Tensor) -> Tensor:
+        return self._present(indices, self.outward(self.quantizer.lookup_positions(indices)))
+
+    @override
+    def lookup_after(self, indices: Tensor, partial: Tensor) -> Tensor:
+        if not self.needs_partial_sum:
+            return self.lookup_positions(indices)
+        return self._present(indices, self.outward(self.quantizer.lookup_after(indices, self.inward(partial))))
+
+    @override
+    def unquantized(self, inputs: Tensor) -> Tensor:
+        rows = inputs.movedim(self.channel_dim, -1)
+        axis = self.quantizer.channel_dim
+        inner = self.inward(rows.to(torch.promote_types(rows.dtype, torch.float32))).movedim(-1, axis)
+        output = self.outward(self.quantizer.unquantized(inner).movedim(axis, -1))
+        return output.movedim(-1, self.channel_dim).to(inputs.dtype)
+
+    def _quantize(self, z: Tensor, valid: Tensor | None, partial: Tensor | None) -> Choice:
+        inner = self.inward(z)
+        if valid is not None:
+            inner = torch.where(valid.unsqueeze(-1), inner, 0)
+        choice = self.quantizer.choose(inner, valid, partial)
+        return replace(choice, quantized=self.outward(choice.quantized))
+
+    def _present(self, indices: Tensor, rows: Tensor) -> Tensor:
+        """Put zeros where a position has no index."""
+        if not self.positionwise:
+            return rows
+        absent = (indices < 0).all(-1) if self.index_shape else indices < 0
+        return torch.where(absent.unsqueeze(-1), 0, rows)

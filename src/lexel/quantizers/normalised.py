@@ -1,0 +1,119 @@
+"""A quantizer of inputs that were shifted and scaled."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from lexel._core.collectives import all_sum
+from lexel.quantizers._wrapper import Wrapper
+from lexel.quantizers.base import Choice, Quantizer
+
+__all__ = ["NormalisedQuantizer"]
+
+
+class NormalisedQuantizer(Wrapper):
+    """Quantizes its inputs shifted and scaled, so that their mean is 0 and their spread `std` when training begins.
+
+        z' = (z − shift) · scale,    quantized = quantizer(z') / scale + shift
+
+    The vectors of an encoder whose weights are fresh differ little: nearly all of their length is a mean that they
+    share, and their spread about it may have any size. Codes then start far from them, levels of fixed width are too
+    coarse for them, and both learn slowly. The mean of each channel, and one scale for all channels, are found in the
+    first training step that has different inputs, over all ranks, and stay (a data-dependent start, as ActNorm's in
+    Glow, arXiv 1807.03039, §3.1, but with one scale, since channels that hardly vary are hardly worth coding). The
+    losses are those of the quantizer, in its own space.
+
+    By default the quantized vectors lie where the inputs lie, as a residual quantizer or another decoder needs it. With
+    `scale_back=False` they stay as the quantizer made them: a decoder that is trained with them then sees vectors of
+    spread `std` from its first step, and not a large mean that hides what differs.
+
+    Attributes:
+        shift: mean of the inputs, `(D,)`; zero until it is found.
+        scale: `std` over the standard deviation of the inputs, a scalar; one until it is found.
+        found: bool scalar, whether both were found.
+
+    Args:
+        quantizer: any quantizer.
+        std: the standard deviation of the quantizer's inputs, over all channels; positive.
+        scale_back: whether the quantized vectors are brought back to where the inputs lie.
+        channel_dim: which axis of the input holds the channels.
+
+    Raises:
+        TypeError: `quantizer` is not one.
+        ValueError: `std` is not a positive number.
+
+    Example:
+        >>> import torch, lexel
+        >>> fsq = lexel.NormalisedQuantizer(lexel.FiniteScalarQuantizer([8, 5, 5, 5]), std=1.0)
+        >>> z = 7 + 0.01 * torch.randn(8, 4, 16, 16)
+        >>> (fsq(z).quantized - z).std() < 0.01, fsq.shift.mean().round(), fsq.scale.round(decimals=-1)
+        (tensor(True), tensor(7.), tensor(100.))
+    """
+
+    shift: Tensor
+    scale: Tensor
+    found: Tensor
+
+    def __init__(
+        self, quantizer: Quantizer, std: float = 0.2, *, scale_back: bool = True, channel_dim: int = 1
+    ) -> None:
+        if not isinstance(quantizer, Quantizer):
+            raise TypeError(f"NormalisedQuantizer: quantizer must be a quantizer, got {quantizer!r}")
+        if not 0 < std < math.inf:
+            raise ValueError(f"NormalisedQuantizer: std must be positive and finite, got {std}")
+        super().__init__(quantizer, quantizer.embedding_dim, channel_dim)
+        self.std = float(std)
+        self.scale_back = scale_back
+        self.register_buffer("shift", torch.zeros(quantizer.embedding_dim))
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("found", torch.zeros((), dtype=torch.bool))
+
+    @property
+    @override
+    def leaves_remainder(self) -> bool:
+        return self.scale_back and super().leaves_remainder
+
+    @override
+    def inward(self, z: Tensor) -> Tensor:
+        return (z - self.shift.to(z.dtype)) * self.scale.to(z.dtype)
+
+    @override
+    def outward(self, e: Tensor) -> Tensor:
+        if not self.scale_back:
+            return e
+        # In one dtype, so that a code that is looked up takes the same way as one that was quantized.
+        return (e.to(self.shift.dtype) / self.scale + self.shift).to(e.dtype)
+
+    @override
+    def _quantize(self, z: Tensor, valid: Tensor | None, partial: Tensor | None) -> Choice:
+        if self.training:
+            self.find_shift_and_scale(z, valid)
+        return super()._quantize(z, valid, partial)
+
+    @torch.no_grad()
+    def find_shift_and_scale(self, z: Tensor, valid: Tensor | None) -> None:
+        """Find both in these inputs of all ranks, if they differ and nothing was found before. Every rank must call it.
+
+        Args:
+            z: inputs, `(…, D)`.
+            valid: bool `(…,)`, False where they do not count; None when all count.
+        """
+        if not torch.compiler.is_compiling() and bool(self.found):
+            return
+        z = z.reshape(-1, z.shape[-1])
+        counted = z.new_ones(len(z), 1) if valid is None else valid.reshape(-1, 1).to(z.dtype)
+        sums, count = all_sum(torch.where(counted > 0, z, 0).sum(0), counted.sum())
+        mean = sums / count.clamp_min(1)
+        (squares,) = all_sum(torch.where(counted > 0, z - mean, 0).square().sum())
+        now = ~self.found & (squares > 0)
+        self.shift.copy_(torch.where(now, mean, self.shift))
+        self.scale.copy_(torch.where(now, self.std * torch.rsqrt(squares / (count * z.shape[1])), self.scale))
+        self.found |= now
+
+    def extra_repr(self) -> str:
+        """Show how the inputs are changed."""
+        return f"std={self.std}, scale_back={self.scale_back}"

@@ -1,0 +1,122 @@
+"""Show images to a model: figures over all of them, and the first few as examples to draw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lexel._core.console import track
+from lexel.data.images import Images, psnr, to_pixels
+from lexel.data.pictures import centre
+from lexel.metrics import Usage
+from lexel.models import VQVAE
+
+__all__ = ["Example", "Measurement", "measure"]
+
+MAX_SIDE = 384  # pixels: of a larger image only the centre is measured
+ENOUGH_POSITIONS = 1 << 18  # so many say enough about how often each code is used
+LARGE_EXAMPLES, SMALL_EXAMPLES = 4, 12
+SMALL_SIDE = 128  # pixels: a small image is no larger
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image, and what the model makes of it.
+
+    Attributes:
+        original: float32 in [0, 1], `(C, H, W)`.
+        indices: its codes, `(h, w)` or `(h, w, Q)`.
+        reconstruction: `(C, H, W)`.
+        psnr: of the reconstruction as pixels, in dB.
+    """
+
+    original: Tensor
+    indices: Tensor
+    reconstruction: Tensor
+    psnr: float
+
+    @property
+    def error(self) -> Tensor:
+        """Absolute error of each pixel, meaned over the channels, `(H, W)`."""
+        return (self.original - self.reconstruction).abs().mean(0)
+
+    @property
+    def small(self) -> bool:
+        """Whether the page can show many such images."""
+        return max(self.original.shape[1:]) <= SMALL_SIDE
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a model does to images.
+
+    Attributes:
+        usages: how often each code of each codebook occurs.
+        examples: the first few images.
+        images: how many were measured.
+        psnr: mean over the images, in dB.
+        positions: how many positions of the grid the images have.
+        pixels: how many pixels.
+    """
+
+    usages: tuple[Usage, ...]
+    examples: tuple[Example, ...]
+    images: int
+    psnr: float
+    positions: int
+    pixels: int
+
+    @property
+    def highest_error(self) -> float:
+        """The error that the examples' pictures show in the brightest colour: all but 0.2 % of pixels are below it."""
+        # With the very highest, a single bright edge would leave everything else black.
+        errors = torch.cat([example.error.flatten() for example in self.examples])
+        return max(float(errors.kthvalue(-(-998 * len(errors) // 1000)).values), 1 / 255)
+
+
+@torch.no_grad()
+def measure(model: VQVAE, images: Images) -> Measurement:
+    """Encode and decode the centres of images, evenly spread over all of them, until there are positions enough.
+
+    One image is held at a time, besides the examples.
+
+    Args:
+        model: in eval mode.
+        images: one or more.
+
+    Raises:
+        ValueError: no image is readable.
+    """
+    f = model.downsampling
+    only = model.quantizer.map_size
+    height, width = (f * only[0], f * only[1]) if only else (MAX_SIDE, MAX_SIDE)
+    usages = tuple(Usage(size) for size in model.quantizer.codebook_sizes)
+    examples: list[Example] = []
+    number = positions = pixels = 0
+    ratios = 0.0
+    for _, image in images.readable(track(_spread(model, images, height, width), "measuring")):
+        original = centre(image, height, width).float() / 255
+        grid = model.encode(original[None])
+        reconstruction = model.decode(grid, (original.shape[1], original.shape[2]))[0]
+        example = Example(original, grid[0], reconstruction, psnr(original, to_pixels(reconstruction).float() / 255))
+        for usage, indices in zip(usages, grid.reshape(-1, len(usages)).unbind(1), strict=True):
+            usage.update(indices)
+        if len(examples) < (SMALL_EXAMPLES if example.small else LARGE_EXAMPLES):
+            examples.append(example)
+        number += 1
+        ratios += example.psnr
+        positions += -(-original.shape[1] // f) * -(-original.shape[2] // f)
+        pixels += original[0].numel()
+        if positions > 2 * ENOUGH_POSITIONS:  # the first image was smaller than the others
+            break
+    return Measurement(usages, tuple(examples), number, ratios / number, positions, pixels)
+
+
+def _spread(model: VQVAE, images: Images, height: int, width: int) -> list[int]:
+    """As many images as should have enough positions, going by the size of the first."""
+    _, first = next(images.readable(range(len(images))))
+    one = centre(first, height, width)[0].numel()
+    count = min(len(images), max(LARGE_EXAMPLES, ENOUGH_POSITIONS * model.downsampling**2 // one))
+    return [number * len(images) // count for number in range(count)]

@@ -1,0 +1,163 @@
+"""Read what a run left on disk, and open the images that its model will be shown."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import lexel
+from lexel.data.images import Images, open_images
+from lexel.models import VQVAE
+from lexel.runs import CONFIG, ENVIRONMENT, METRICS, MODEL, load_model
+
+try:
+    import yaml
+except ImportError as error:
+    raise ImportError("lexel.report needs PyYAML: pip install 'lexel[train]'") from error
+
+__all__ = ["Run", "Source", "open_source", "read_run"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the folder of a run holds. The folder of a saved model alone has no configuration and no metrics.
+
+    Attributes:
+        folder: where it stands.
+        model: in eval mode.
+        config_text: config.yaml as it was written; empty for a model alone.
+        config: what it says.
+        metrics: the rows of metrics.csv, each with a step; None for a value that is missing or not finite.
+        environment: the versions and dates of the training, of the model and of this page.
+    """
+
+    folder: Path
+    model: VQVAE
+    config_text: str
+    config: dict[str, Any]
+    metrics: list[dict[str, float | None]]
+    environment: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return self.folder.resolve().name
+
+    @property
+    def steps(self) -> int | None:
+        """How many steps the metrics tell of; None without metrics."""
+        return int(self.metrics[-1]["step"] or 0) + 1 if self.metrics else None
+
+
+@dataclass(frozen=True)
+class Source:
+    """The images that the model is shown.
+
+    Attributes:
+        path: where they stand.
+        images: what can be read there.
+        is_training_data: whether the model was trained on them.
+    """
+
+    path: Path
+    images: Images
+    is_training_data: bool
+
+    @property
+    def description(self) -> str:
+        """What to call them in a sentence."""
+        return "training images" if self.is_training_data else f"images from “{self.path.name}”"
+
+
+def read_run(folder: Path) -> Run:
+    """Read the folder of a run, or of a saved model.
+
+    Raises:
+        FileNotFoundError: there is no model.
+        ValueError: a file is malformed.
+    """
+    model = load_model(folder)
+    text, config = _read_config(folder / CONFIG)
+    return Run(folder, model, text, config, _read_metrics(folder / METRICS), _read_environment(folder))
+
+
+def open_source(run: Run, data: str | Path | None = None) -> Source:
+    """Open the images at `data`, or those that the run was trained on.
+
+    Raises:
+        FileNotFoundError: nothing stands there.
+        ValueError: there is no image, or no `data` is given and the run does not name its own.
+    """
+    trained_on = Path(str(run.config["data"])) if run.config.get("data") is not None else None
+    if data is not None:
+        path = Path(data)
+    elif trained_on is None:
+        raise ValueError(f"{run.folder} does not say which images it was trained on; give some with --data")
+    elif not trained_on.exists():
+        relative = "" if trained_on.is_absolute() else " (a path from the folder where training was started)"
+        raise FileNotFoundError(
+            f"{run.folder} was trained on {trained_on}{relative}, but {trained_on.absolute()} does not exist: "
+            "give the path of these images, or of others, with --data"
+        )
+    else:
+        path = trained_on
+    is_training_data = trained_on is not None and path.resolve() == trained_on.resolve()
+    return Source(path, open_images(path, run.model.image_channels), is_training_data)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong while a file is read into one line that names the file."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, csv.Error, yaml.YAMLError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise ValueError(f"{path} cannot be read: {lines[0]}") from error
+
+
+def _read_config(path: Path) -> tuple[str, dict[str, Any]]:
+    if not path.is_file():
+        return "", {}
+    with _readable(path):
+        text = path.read_text(encoding="utf-8")
+        config = yaml.safe_load(text)
+    return text, config if isinstance(config, dict) else {}
+
+
+def _read_metrics(path: Path) -> list[dict[str, float | None]]:
+    if not path.is_file():
+        return []
+
+    def number(cell: str | None) -> float | None:
+        value = float(cell) if cell else math.nan
+        return value if math.isfinite(value) else None
+
+    with _readable(path), path.open(newline="", encoding="utf-8") as file:
+        rows = [{name: number(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+        if any(row.get("step") is None for row in rows):
+            raise ValueError("a row has no step")
+    return rows
+
+
+def _read_environment(folder: Path) -> dict[str, str]:
+    path = folder / ENVIRONMENT
+    environment: dict[str, str] = {}
+    if path.is_file():
+        with _readable(path):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            environment = {str(name): str(value) for name, value in content.items()}
+    saved = (folder / MODEL if (folder / MODEL).is_dir() else folder).stat().st_mtime
+    environment["model saved"] = f"{datetime.fromtimestamp(saved, timezone.utc):%Y-%m-%d %H:%M} UTC"
+    here = f"{platform.python_version()}, {platform.system()} {platform.machine()}"
+    environment["page written by"] = f"Lexel {lexel.__version__}, PyTorch {torch.__version__}, Python {here}"
+    return environment

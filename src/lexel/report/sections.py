@@ -1,0 +1,148 @@
+"""The sections of the page, from top to bottom, and the data that their scripts need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lexel.report.board import Board, alternatives, pixel_changes, place_board
+from lexel.report.codes import CodeTable, code_table, plane, typical_indices
+from lexel.report.findings import Findings
+from lexel.report.measuring import Measurement
+from lexel.report.pictures import data_uri, tiled
+from lexel.report.reading import Run, Source
+
+__all__ = ["MOST_CODES", "SECTIONS", "Report", "Section"]
+
+MOST_CODEBOOKS = 8
+MOST_CODES, UNUSED_CODES = 16384, 48  # of all codebooks together, and of each
+PATCH_PIXELS = 2_000_000  # of all patches: if they are more, the patches are made smaller
+PATCH_SIDE = 32
+SIMILAR, FREQUENT, NEIGHBOURS = 4, 4, 8
+MOST_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the page is made of.
+
+    Attributes:
+        run: what the run left.
+        source: the images that its model was shown.
+        measurement: what the model did to them.
+        findings: how good that is.
+    """
+
+    run: Run
+    source: Source
+    measurement: Measurement
+    findings: Findings
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        name: its template is `web/NAME.html`; its scripts find their data in `data.NAME`.
+        scripts: the scripts that move it, `web/SCRIPT.js` each, in the order in which they run.
+        data: gives the scripts' data, of whatever JSON can hold.
+    """
+
+    name: str
+    scripts: tuple[str, ...] = ()
+    data: Callable[[Report], Any] | None = None
+
+
+def _training(report: Report) -> dict[str, Any]:
+    rows, quantizer = report.run.metrics, report.run.model.quantizer
+    every = max(1, -(-len(rows) // MOST_ROWS))
+    some = rows[(len(rows) - 1) % every :: every]  # the last one in any case
+    return {
+        "every": every,
+        "limit": quantizer.codebook_sizes[0] if quantizer.positionwise else None,  # of the perplexity
+        "metrics": {name: [row.get(name) for row in some] for name in (rows[0] if rows else ())},
+    }
+
+
+def _codebooks(report: Report) -> list[dict[str, Any]]:
+    model, measurement = report.run.model, report.measurement
+    if not model.quantizer.positionwise:
+        return []
+    grids = [example.indices for example in measurement.examples]
+    others = typical_indices(model, grids) if model.quantizer.index_shape else None
+    number = min(len(measurement.usages), MOST_CODEBOOKS)
+    board = place_board(model, grids[0], changes=number * (SIMILAR + FREQUENT))
+    return [_codebook(report, board, others, book, number) for book in range(number)]
+
+
+def _codebook(report: Report, board: Board, others: Tensor | None, book: int, books: int) -> dict[str, Any]:
+    """Return what the page shows of one of `books` codebooks."""
+    model, examples = report.run.model, report.measurement.examples
+    grids = [example.indices if others is None else example.indices[..., book] for example in examples]
+    own = board.cut(grids[0])
+    chosen, counts = report.measurement.usages[book].counts()
+    most = MOST_CODES // books
+    table = code_table(model, chosen, counts, others, book, most=most, unused=UNUSED_CODES, required=own)
+    choices = alternatives(table, table.rows(own), SIMILAR, FREQUENT)
+    changes = pixel_changes(model, examples[0].indices, board.places, table.indices[choices], board.reach, book)
+    xy, share = plane(table.vectors)
+    return {
+        "codes": {
+            "index": [str(index) for index in table.indices.tolist()],  # JavaScript's integers end at 2^53
+            "count": table.counts.tolist(),
+            "near": table.nearest(torch.arange(len(table.indices)), NEIGHBOURS).tolist(),
+            "xy": [[float(f"{value:.4g}") for value in point] for point in xy.tolist()],
+            "total": int(counts.sum()),
+            "used": len(chosen),
+        },
+        "share": share,
+        "atlas": _atlas(table, PATCH_PIXELS // books),
+        "grids": [table.rows(grid).tolist() for grid in grids],
+        "board": {
+            "top": board.top,
+            "left": board.left,
+            "side": board.side,
+            "factor": board.factor,
+            "reach": board.reach,
+            "picture": data_uri(board.pixels),
+            "similar": min(SIMILAR, choices.shape[1]),
+            "codes": table.rows(own).tolist(),
+            "choices": choices.tolist(),
+            "changes": _changes_picture(changes, board.side),
+        },
+    }
+
+
+def _atlas(table: CodeTable, pixels: int) -> dict[str, Any]:
+    patches, side = table.patches, min(PATCH_SIDE, math.isqrt(pixels // len(table.patches)))
+    if patches.shape[-1] > side:
+        patches = F.adaptive_avg_pool2d(patches.float(), side).round().byte()
+    columns = math.isqrt(len(patches) - 1) + 1
+    return {"columns": columns, "picture": data_uri(tiled(patches, columns))}
+
+
+def _changes_picture(changes: Tensor, side: int) -> str:
+    """Draw the changes of all positions: as many columns as the board has; below each other the choices of each row."""
+    if not changes.numel():
+        return ""
+    return data_uri(tiled(changes.reshape(side, side, *changes.shape[1:]).transpose(1, 2).flatten(0, 2), side))
+
+
+SECTIONS = (
+    Section("summary"),
+    Section("images"),
+    Section(
+        "codebooks",
+        ("codebook", "atlas", "inspector", "ranks", "map", "tokens", "codebooks"),
+        _codebooks,
+    ),
+    Section("training", ("training",), _training),
+    Section("origin"),
+)
