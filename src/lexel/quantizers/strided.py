@@ -65,8 +65,9 @@ class StridedResidualQuantizer(Quantizer):
             raise ValueError(f"{name}: all quantizers must have the same embedding_dim, got {sizes}")
         if any(stage.index_shape for stage in stages):
             raise ValueError(f"{name}: each quantizer must have one codebook")
-        whole = not any(isinstance(stride, bool) or not isinstance(stride, int) or stride < 1 for stride in strides)
-        if len(strides) != len(stages) or not whole:
+        given = strides if isinstance(strides, Sequence) else ()
+        whole = not any(isinstance(stride, bool) or not isinstance(stride, int) or stride < 1 for stride in given)
+        if len(given) != len(stages) or not whole:
             raise ValueError(f"{name}: strides must hold a positive int for each of {len(stages)}, got {strides!r}")
         super().__init__(max(stage.num_embeddings for stage in stages), sizes[0], channel_dim)
         self.quantizers = TypedModuleList(stages)
