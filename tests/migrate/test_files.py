@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -127,3 +128,27 @@ def test_nothing_beside_the_state_dict_is_run(function: str, tmp_path: Path) -> 
     with contextlib.suppress(ValueError):  # what torch refuses by name is refused here too
         migrate.load(tmp_path / "last.ckpt", commitment_cost=1.0)
     assert not trapped.exists()
+
+
+@pytest.mark.parametrize("beside", [{}, {"callbacks": {Callback: {"best": Callback(0.5)}}}], ids=["plain", "callbacks"])
+def test_a_damaged_checkpoint_gives_the_right_codes_or_an_error(beside: dict[str, Any], tmp_path: Path) -> None:
+    """Bits are flipped, bytes overwritten, the end is cut off; what remains readable is what was saved."""
+    path, codes, draw = tmp_path / "model.pt", torch.randn(16, 4), random.Random(0)
+    torch.save({"state_dict": {"_embedding.weight": codes}, **beside}, path)
+    whole, refused = path.read_bytes(), 0
+    for case in range(150):
+        damaged, place = bytearray(whole), draw.randrange(len(whole))
+        if case % 3 == 0:
+            damaged[place] ^= 1 << draw.randrange(8)
+        elif case % 3 == 1:
+            damaged[place : place + 16] = draw.randbytes(16)
+        else:
+            del damaged[place:]
+        path.write_bytes(damaged)
+        try:
+            found = migrate.load(path, commitment_cost=1.0)
+        except ValueError:
+            refused += 1
+        else:
+            assert torch.equal(found.codebook.weight, codes)
+    assert refused > 100

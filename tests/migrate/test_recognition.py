@@ -161,3 +161,30 @@ def test_every_format_stands_in_the_documentation() -> None:
         asks, takes = (set(re.findall(r"`(\w+)`", cell)) - {"format"} for cell in documented[known.name])
         assert (asks, takes) == (known.required, known.settings.keys() - known.required), known.name
         assert f"`{known.name}`" in migrate.load.__doc__
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "message"),
+    [
+        ({"quantizers.0.codebook.weight": None}, {}, r"quantizers.0.codebook.weight is missing"),
+        ({"quantizers.1.codebook.weight": None}, {}, r"not sure.*does not have the keys quantizers.1.in_proj.bias"),
+        ({"quantizers.1.out_proj.bias": torch.tensor([torch.nan] * 8)}, {}, r"out_proj.bias holds NaN or Inf"),
+        (
+            {"quantizers.0.in_proj.weight": torch.randn(3, 8, 3)},
+            {},
+            r"must have shape \(any, any, 1\), got \(3, 8, 3\)",
+        ),
+        ({}, {"format": "snac", "strides": 4}, r"strides must be a list, with a value for each of 2 stages, got 4"),
+        ({}, {"format": "snac", "strides": [2, 0]}, r"strides must hold a positive int for each of 2"),
+    ],
+)
+def test_what_is_damaged_or_does_not_fit(change: dict[str, Any], settings: dict[str, Any], message: str) -> None:
+    state = {key: value for key, value in {**dac_keys(""), **change}.items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        migrate.load(state, **{"format": "dac", **settings})
+
+
+def test_what_is_no_state_dict() -> None:
+    for source in ([1, 2], None, 7):
+        with pytest.raises(TypeError, match=f"source must be a path or a state dict, got {type(source).__name__}"):
+            migrate.load(source)

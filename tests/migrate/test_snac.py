@@ -27,5 +27,5 @@ def test_snac(strides: list[int]) -> None:
     assert [own.shape[1] for own in ours.by_stage(ours(z).indices)] == [48 // stride for stride in strides]
     with pytest.raises(ValueError, match=r"fit several formats. Give format='dac' .* or format='snac' .* strides="):
         migrate.load(state)
-    with pytest.raises(ValueError, match=f"strides must hold one for each of {len(strides)} stages"):
+    with pytest.raises(ValueError, match=f"strides must be a list, with a value for each of {len(strides)} stages"):
         migrate.load(state, strides=[*strides, 1])

@@ -66,10 +66,10 @@ def load(
     Raises:
         FileNotFoundError: `source` does not exist.
         ImportError: `source` is a safetensors file, and safetensors is not installed.
-        TypeError: a setting is missing, or there is one that such a quantizer does not have.
+        TypeError: a setting is missing, or there is one that such a quantizer does not have; `source` is neither.
         ValueError: no known quantizer is found, or several; its keys fit several formats; it is part of a larger one; a
-            key of the quantizer is unknown or missing, or has an unexpected shape; a k-means start has not happened
-            yet.
+            key of the quantizer is unknown or missing, has an unexpected shape, or holds NaN or Inf; a k-means start
+            has not happened yet.
 
     Example:
         >>> import torch, lexel
@@ -78,6 +78,8 @@ def load(
         >>> vq(torch.tensor([[0.9, 0.8]])).indices
         tensor([1])
     """
+    if not isinstance(source, (str, PathLike, Mapping)):
+        raise TypeError(f"migrate.load: source must be a path or a state dict, got {type(source).__name__}")
     state = tensors_in(source if isinstance(source, Mapping) else read(source))
     if prefix and not prefix.endswith("."):
         prefix += "."

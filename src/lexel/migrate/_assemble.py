@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from lexel.quantizers.vector import VectorQuantizer
 __all__ = [
     "are_bit_values",
     "codebook_for",
+    "for_each",
     "in_heads",
     "linear_map",
     "projected",
@@ -30,6 +31,8 @@ __all__ = [
     "vector",
     "with_values",
 ]
+
+Value = TypeVar("Value")
 
 
 def vector(
@@ -67,6 +70,18 @@ def residual(stages: Sequence[Quantizer], dropout: float = 0.0) -> ResidualQuant
         for other in others
     )
     return ResidualQuantizer(stages[:1] if shared else stages, depth=len(stages) if shared else None, dropout=dropout)
+
+
+def for_each(name: str, values: Sequence[Value], count: int | None = None) -> list[Value]:
+    """A setting that has a value for each stage, as a list.
+
+    Raises:
+        ValueError: it is no list, or has another number of values.
+    """
+    if isinstance(values, str) or not isinstance(values, Sequence) or count not in (None, len(values)):
+        number = "" if count is None else f", with a value for each of {count} stages"
+        raise ValueError(f"migrate.load: {name} must be a list{number}, got {values!r}")
+    return list(values)
 
 
 def in_heads(quantizer: Quantizer, heads: int) -> Quantizer:

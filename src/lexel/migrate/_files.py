@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -22,16 +23,18 @@ def read(path: str | PathLike[str]) -> Mapping[str, Any]:
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: it is a safetensors file, and safetensors is not installed.
-        ValueError: it is damaged, or holds something else than a dictionary.
+        ValueError: it is damaged, as far as its checksums tell (a safetensors file has none), or holds something else
+            than a dictionary.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
+    _check_sums(path)
     try:
         content = _read_torch(path)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # a damaged file may fail in any way
         raise ValueError(
             f"{path} cannot be read as a checkpoint, and nothing in it was run. Save its state dict alone, where you "
             f"trust it. torch says: {error}"
@@ -39,6 +42,26 @@ def read(path: str | PathLike[str]) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected a state dict")
     return content
+
+
+def _check_sums(path: Path) -> None:
+    """Refuse an archive whose checksums do not fit, which torch would read all the same.
+
+    Raises:
+        ValueError: a record is not what it was when it was written.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            return  # a file of a time before archives, or none that torch can read
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # as above
+        raise ValueError(f"{path} is a damaged archive: {error}") from error
+    if damaged is not None:
+        raise ValueError(
+            f"{path} is damaged: the checksum of {damaged} does not fit (nor would it if the file was saved with "
+            "torch.serialization.set_crc32_options(False))"
+        )
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
@@ -49,7 +72,7 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
         raise ImportError("migrate.load reads safetensors with: pip install 'lexel[models]'") from error
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, RuntimeError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is not a sound safetensors file: {error}") from error
 
 

@@ -43,7 +43,7 @@ class Keys:
             *shape: what it must be; None for any size.
 
         Raises:
-            ValueError: it is missing, or has another shape.
+            ValueError: it is missing, has another shape, or holds NaN or Inf.
         """
         key = self.prefix + name
         if key not in self.tensors:
@@ -54,11 +54,19 @@ class Keys:
         ):
             expected = ", ".join("any" if size is None else str(size) for size in shape)
             raise ValueError(f"migrate.load: {key} must have shape ({expected}), got {tuple(value.shape)}")
+        if not value.isfinite().all():
+            raise ValueError(f"migrate.load: {key} holds NaN or Inf: the training diverged, or the file is damaged")
         return value.detach().to(torch.promote_types(value.dtype, torch.float32))
 
     def stages(self, name: str, marker: str) -> list[Keys]:
-        """Views of `name.0.`, `name.1.` and so on, as long as they have the marker."""
+        """Views of `name.0.`, `name.1.` and so on, as long as they have the marker.
+
+        Raises:
+            ValueError: there is none.
+        """
         views: list[Keys] = []
         while marker in (view := self.under(f"{name}.{len(views)}.")):
             views.append(view)
+        if not views:
+            raise ValueError(f"migrate.load: {self.prefix}{name}.0.{marker} is missing")
         return views

@@ -41,12 +41,9 @@ def _residual(
 ) -> Quantizer:
     parts = {"learning": learning, "upkeep": Revival(), **parts}
     inner = keys.under("vq.") if any(key.startswith(f"{keys.prefix}vq.") for key in keys.tensors) else keys
-    views = [
-        stage
-        for name in ("layers", "quantizers")
-        for table in ("codebook", "_codebook")
-        for stage in inner.stages(name, f"{table}.embed")
-    ]
+    name = "layers" if any(key.startswith(f"{inner.prefix}layers.") for key in inner.tensors) else "quantizers"
+    table = "_codebook" if f"{name}.0._codebook.embed" in inner else "codebook"
+    views = inner.stages(name, f"{table}.embed")
     stages = [projected(stage, _table(stage, commitment_cost, parts)) for stage in views]
     return ResidualQuantizer(stages, dropout=dropout)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from lexel.migrate._assemble import are_bit_values, reordered
+from lexel.migrate._assemble import are_bit_values, for_each, reordered
 from lexel.migrate._formats import Format
 from lexel.migrate._keys import Keys
 from lexel.quantizers.base import Quantizer
@@ -23,7 +23,7 @@ def _infinity(
     each = BinarySphericalQuantizer(bits, commitment_cost, entropy_weight=entropy_weight)
     return MultiScaleResidualQuantizer(
         reordered(each, torch.arange(bits).flip(0)),
-        scales,
+        for_each("scales", scales),
         0.0,
         convolutions=0,
         upsampling="bilinear",

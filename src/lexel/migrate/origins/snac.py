@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lexel.migrate._assemble import for_each
 from lexel.migrate._formats import Format
 from lexel.migrate._keys import Keys
 from lexel.migrate.origins.dac import DAC_KEYS, factorised_stage
@@ -16,10 +17,9 @@ __all__ = ["FORMATS"]
 
 def _snac(keys: Keys, *, strides: Sequence[int], commitment_cost: float = 0.25, **parts: Any) -> Quantizer:
     views = keys.stages("quantizers", "codebook.weight")
-    if len(strides) != len(views):
-        raise ValueError(f"migrate.load: strides must hold one for each of {len(views)} stages, got {list(strides)}")
+    strides = for_each("strides", strides, len(views))
     stages = [factorised_stage(stage, "codebook.weight", commitment_cost, **parts) for stage in views]
-    return StridedResidualQuantizer(stages, list(strides))
+    return StridedResidualQuantizer(stages, strides)
 
 
 FORMATS = (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lexel.estimators import StraightThrough
-from lexel.migrate._assemble import codebook_for, vector, with_values
+from lexel.migrate._assemble import codebook_for, for_each, vector, with_values
 from lexel.migrate._formats import Format
 from lexel.migrate._keys import Keys
 from lexel.quantizers.base import Quantizer
@@ -28,6 +28,7 @@ def _var(
     **parts: Any,
 ) -> Quantizer:
     codebook_for(metric)  # refuses others
+    scales = for_each("scales", scales)
     codes = keys.take("embedding.weight", None, None)
     keys.take("ema_vocab_hit_SV", len(scales), len(codes))
     # With using_znorm the angle decides, and the codes keep their lengths.

@@ -16,8 +16,8 @@ def _wav2vec2(keys: Keys, *, groups: int, temperature: float = 2.0) -> Quantizer
     codes = keys.take("codevectors", 1, None, None).squeeze(0)
     weight = keys.take("weight_proj.weight", len(codes), None)
     bias = keys.take("weight_proj.bias", len(codes))
-    if groups < 1 or len(codes) % groups:
-        raise ValueError(f"migrate.load: groups must divide the {len(codes)} codes of {keys.prefix!r}, got {groups}")
+    if not isinstance(groups, int) or groups < 1 or len(codes) % groups:
+        raise ValueError(f"migrate.load: groups must divide the {len(codes)} codes of {keys.prefix!r}, got {groups!r}")
     parts = []
     for own in zip(codes.chunk(groups), weight.chunk(groups), bias.chunk(groups), strict=True):
         part = CategoricalQuantizer(len(own[0]), weight.shape[1], code_dim=codes.shape[1], temperature=temperature)
