@@ -91,16 +91,21 @@ class Placeholder:
         pass
 
 
+def _placeholder_for(name: str) -> type[Placeholder]:
+    """A class of that full name, under which torch finds it in place of what the checkpoint means."""
+    module, _, short = name.rpartition(".")
+    return type(short, (Placeholder,), {"__module__": module, "name": name})
+
+
 def _read_torch(path: Path) -> Any:
     """Read a checkpoint with callbacks, hyperparameters and the like, each thing that is no tensor as a placeholder."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        placeholders: list[Any] = [(type(name, (Placeholder,), {"name": name}), name) for name in names]
         if not names:
             raise
-        with torch.serialization.safe_globals(placeholders):
+        with torch.serialization.safe_globals([_placeholder_for(name) for name in names]):
             return torch.load(path, map_location="cpu", weights_only=True)
 
 
