@@ -102,6 +102,7 @@ from lexel.quantizers.base import (
 from lexel.quantizers.base import (
     RowQuantizer as RowQuantizer,
 )
+from lexel.quantizers.categorical import CategoricalQuantizer as CategoricalQuantizer
 from lexel.quantizers.finite_scalar import (
     FiniteScalarQuantizer as FiniteScalarQuantizer,
 )
@@ -117,10 +118,13 @@ from lexel.quantizers.lookup_free import (
 )
 from lexel.quantizers.multi_scale import MultiScaleResidualQuantizer as MultiScaleResidualQuantizer
 from lexel.quantizers.normalised import NormalisedQuantizer as NormalisedQuantizer
+from lexel.quantizers.parallel import ParallelQuantizer as ParallelQuantizer
 from lexel.quantizers.product import ProductQuantizer as ProductQuantizer
 from lexel.quantizers.projected import ProjectedQuantizer as ProjectedQuantizer
 from lexel.quantizers.random_projection import RandomProjectionQuantizer as RandomProjectionQuantizer
 from lexel.quantizers.residual import ResidualQuantizer as ResidualQuantizer
+from lexel.quantizers.residual_finite_scalar import ResidualFiniteScalarQuantizer as ResidualFiniteScalarQuantizer
+from lexel.quantizers.strided import StridedResidualQuantizer as StridedResidualQuantizer
 from lexel.quantizers.vector import VectorQuantizer as VectorQuantizer
 from lexel.regularisers import (
     Entropy as Entropy,

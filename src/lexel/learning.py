@@ -28,6 +28,11 @@ class Learning(Configurable):
         """Whether the loss contains the codebook term ‖sg[z] − e‖²."""
         return False
 
+    @property
+    def codebook_weight(self) -> float:
+        """The weight of that term."""
+        return 1.0
+
     @abstractmethod
     def build(self, num_embeddings: int, embedding_dim: int) -> LearningModule[Learning]:
         """Make the module for K codes of D numbers."""
@@ -69,10 +74,29 @@ class LearningModule(Part[LearningT]):
 
 @dataclass(frozen=True)
 class Gradient(Learning):
-    """Gradient descent on the codebook loss ‖sg[z] − e‖² (van den Oord et al. 2017, eq. 3, second term)."""
+    """Gradient descent on the codebook loss ‖sg[z] − e‖² (van den Oord et al. 2017, eq. 3, second term).
 
+    Attributes:
+        weight: of the codebook loss, not negative; 1 in the paper. Implementations that put β on this term instead of
+            the commitment (taming-transformers' "legacy" loss, Chameleon, Janus) have `weight=β` and
+            `commitment_cost=1`.
+
+    Raises:
+        ValueError: the weight is negative or not finite.
+    """
+
+    weight: float = 1.0
     trainable = True
     has_codebook_loss = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < float("inf"):
+            raise ValueError(f"Gradient: weight must be finite and not negative, got {self.weight}")
+
+    @property
+    @override
+    def codebook_weight(self) -> float:
+        return self.weight
 
     @override
     def build(self, num_embeddings: int, embedding_dim: int) -> LearningModule[Learning]:

@@ -282,6 +282,79 @@ class TestMultiScale:
                 self.make()(torch.randn(shape))
 
 
+class TestParallel:
+    def test_is_the_sum_of_its_parts_or_their_channels(self) -> None:
+        parts, z = [lexel.ResidualQuantizer([table(), table()]), table()], torch.randn(3, 8, 5)
+        outputs = [part.eval()(z) for part in parts]
+        both = lexel.ParallelQuantizer(parts).eval()
+        torch.testing.assert_close(both(z).quantized, outputs[0].quantized + outputs[1].quantized)
+        assert torch.equal(both(z).indices[..., :2], outputs[0].indices)
+        assert torch.equal(both.lookup(outputs[0].indices), outputs[0].quantized)  # the first codebooks alone
+        beside = lexel.ParallelQuantizer(parts, combine="concatenate").eval()
+        assert torch.equal(beside(z).quantized, torch.cat([output.quantized for output in outputs], 1))
+        with pytest.raises(ValueError, match="last axis of 3 codebooks"):
+            beside.lookup(outputs[0].indices)
+
+    def test_padding_is_zero_where_the_output_has_other_channels(self) -> None:
+        vq, z = lexel.ParallelQuantizer([table(), table()], combine="concatenate"), torch.randn(3, 8, 5)
+        mask = torch.rand(3, 5) < 0.5
+        output = vq(z, mask)
+        assert output.quantized.shape == (3, 16, 5)
+        assert not output.quantized.movedim(1, -1)[~mask].any()
+        torch.testing.assert_close(vq.eval().lookup(vq(z, mask).indices), vq(z, mask).quantized)
+
+    def test_only_what_gives_back_as_many_channels_is_a_stage(self) -> None:
+        wide = lexel.ParallelQuantizer([table(), table()], combine="concatenate")
+        narrow = lexel.ProjectedQuantizer(table(embedding_dim=4), 8, back=False)
+        for stage in (wide, narrow, lexel.ProductQuantizer([narrow]), lexel.CategoricalQuantizer(32, 8)):
+            with pytest.raises(ValueError, match="leave no remainder"):
+                lexel.ResidualQuantizer([stage])
+        for stage in (wide, narrow):
+            assert lexel.ResidualQuantizer([lexel.ProjectedQuantizer(stage, 8)])(torch.randn(3, 8)).indices.ndim == 2
+
+    def test_refusals(self) -> None:
+        with pytest.raises(ValueError, match="combine must be 'sum' or 'concatenate', got 'mean'"):
+            lexel.ParallelQuantizer([table()], combine="mean")
+        with pytest.raises(ValueError, match=r"same embedding_dim, got \[8, 4\]"):
+            lexel.ParallelQuantizer([table(), table(embedding_dim=4)])
+        narrow = lexel.ProjectedQuantizer(table(embedding_dim=4), 8, back=False)
+        with pytest.raises(ValueError, match=r"same output_dim, got \[8, 4\]"):
+            lexel.ParallelQuantizer([table(), narrow])
+
+
+class TestStrided:
+    def test_each_stage_quantizes_the_mean_of_what_those_before_left(self) -> None:
+        vq, z = lexel.StridedResidualQuantizer([table(), table(), table()], [4, 2, 1]).eval(), torch.randn(3, 8, 12)
+        remainder, total = z.clone(), torch.zeros_like(z)
+        for stage, stride, own in zip(vq.quantizers, vq.strides, vq.by_stage(vq(z).indices), strict=True):
+            output = stage(torch.stack([part.mean(-1) for part in remainder.split(stride, -1)], -1))
+            assert torch.equal(own, output.indices)
+            e = output.quantized.repeat_interleave(stride, -1)
+            remainder, total = remainder - e, total + e
+        torch.testing.assert_close(vq(z).quantized, total)
+
+    def test_a_mask_leaves_the_mean_of_what_is_valid(self) -> None:
+        vq, z = lexel.StridedResidualQuantizer([table(), table()], [4, 2]).eval(), torch.randn(1, 8, 8)
+        mask = torch.tensor([[True, False, True, True, False, False, True, False]])
+        filled = z.clone()
+        filled[..., 1], filled[..., 4:6], filled[..., 7] = z[..., [0, 2, 3]].mean(-1), z[..., 6:7], z[..., 6]
+        coarse, _ = vq.by_stage(vq(z, mask).indices)
+        assert torch.equal(coarse, vq.by_stage(vq(filled).indices)[0])
+        assert (vq.by_stage(vq(z, mask).indices)[1] == -1).tolist() == [[False, False, True, False]]
+
+    def test_refusals(self) -> None:
+        for strides in ([2], [2, 0], [2, 1.5], [True, 2], 2):
+            with pytest.raises(ValueError, match="strides must hold a positive int for each of 2, got"):
+                lexel.StridedResidualQuantizer([table(), table()], strides)
+        with pytest.raises(ValueError, match="must have one codebook"):
+            lexel.StridedResidualQuantizer([lexel.ProductQuantizer([table()])], [1])
+        vq = lexel.StridedResidualQuantizer([table(), table()], [3, 2])
+        with pytest.raises(ValueError, match="T a multiple of 6"):
+            vq(torch.randn(2, 8, 9))
+        with pytest.raises(ValueError, match="N a multiple of 5"):
+            vq.lookup(torch.zeros(2, 6, dtype=torch.int64))
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         "make",
@@ -331,6 +404,9 @@ class TestRefusals:
             ([0, 2], {}, "scales must hold"),
             ([3, 2], {}, "scales must not shrink"),
             ([1, 2], {"convolutions": 3}, "convolutions"),
+            ([1, 2], {"convolutions": [0]}, "a number for each of 2 scales"),
+            ([1, 2], {"convolutions": [0, 2]}, "all of them from 0 to the largest"),
+            ([1, 2], {"convolutions": 0, "upsampling": "nearest"}, "upsampling must be"),
             ([1, 2], {"convolutions": 0, "convolution_weight": 1.5}, "convolution_weight"),
             ([1, 2], {"convolutions": 0, "commitment_cost": -1.0}, "commitment_cost"),
         ],

@@ -99,7 +99,7 @@ class TestIndices:
                 family(wrong)
 
     def test_bounds_that_are_none(self) -> None:
-        with pytest.raises(ValueError, match="bound must be 'tan' or 'artanh', got 'tanh'"):
+        with pytest.raises(ValueError, match="bound must be one of 'tan', 'artanh', 'symmetric', 'clamp', got 'tanh'"):
             lexel.FiniteScalarQuantizer([5], bound="tanh")
         for level in (2, 1001):
             with pytest.raises(
@@ -268,3 +268,45 @@ def test_random_projection_lifts_codes_to_what_projects_onto_them() -> None:
     assert list(quantizer.parameters()) == []
     with pytest.raises(ValueError, match="projection_dim must be in"):
         lexel.RandomProjectionQuantizer(64, 8, 16)
+
+
+class TestCategorical:
+    def test_the_largest_logit_decides_and_the_code_need_not_be_near(self) -> None:
+        vq, z = lexel.CategoricalQuantizer(32, 6, code_dim=3).eval(), torch.randn(50, 6)
+        output = vq(z)
+        assert torch.equal(output.indices, vq.logits(z).argmax(1))
+        assert torch.equal(output.quantized, vq.codes[output.indices])
+
+    @pytest.mark.parametrize("hard", [True, False])
+    def test_draws_by_the_softmax(self, hard: bool) -> None:
+        vq = lexel.CategoricalQuantizer(4, 2, hard=hard, temperature=0.5)
+        z = torch.randn(1, 2).expand(20_000, 2)
+        output = vq(z)
+        shares = torch.bincount(output.indices, minlength=4) / len(z)
+        torch.testing.assert_close(shares, vq.logits(z[0]).softmax(0), rtol=0, atol=0.02)
+        assert torch.equal(output.quantized, vq.codes[output.indices]) == hard
+
+    def test_refusals(self) -> None:
+        with pytest.raises(ValueError, match="code_dim must be at least 1, got 0"):
+            lexel.CategoricalQuantizer(4, 2, code_dim=0)
+        with pytest.raises(ValueError, match="temperature must be finite and positive, got 0"):
+            lexel.CategoricalQuantizer(4, 2, temperature=0)
+
+
+class TestResidualFiniteScalar:
+    @pytest.mark.parametrize("bound", ["symmetric", "artanh"])
+    def test_the_error_falls_with_the_depth(self, bound: str) -> None:
+        z = torch.randn(1000, 3)
+        errors = []
+        for depth in (1, 2, 3):
+            vq = lexel.ResidualFiniteScalarQuantizer([7, 5, 4], depth, bound=bound).eval()
+            limit = torch.tensor([7 / 6, 5 / 4, 4 / 3])
+            target = limit * torch.tanh(z / limit) if bound == "symmetric" else vq.stage.bounded(z)
+            errors.append(float((vq(z).quantized - target).square().mean()))
+        assert errors[2] < errors[1] < errors[0]
+
+    def test_refusals(self) -> None:
+        with pytest.raises(ValueError, match="depth must be an int of at least 1, got 0"):
+            lexel.ResidualFiniteScalarQuantizer([5], 0)
+        with pytest.raises(ValueError, match="bound must be 'symmetric' or 'artanh', got 'tan'"):
+            lexel.ResidualFiniteScalarQuantizer([5], 2, bound="tan")

@@ -63,6 +63,7 @@ def vector(prefix: str = "", weight: str = "codebook.weight") -> dict[str, set[s
 
 OWN = {"commitment": {"inputs"}}
 MAPS = tuple(f"{way}.{name}" for way in ("down", "up") for name in ("weight", "bias"))
+CLASSIFIER = ("logits.weight", "logits.bias", "codes")
 IMPLICIT = ("codebook.weight", "mix.weight", "mix.bias", "blocks.0.0.weight", "blocks.0.2.weight")
 MOVED = {"task": {"inputs", "codebook.weight"}}
 
@@ -102,6 +103,9 @@ ZOO: dict[str, Example] = {
         lambda: spread(learning=lexel.EMA(), upkeep=(lexel.KMeansStart(), lexel.Revival())), {**TASK, **OWN}
     ),
     "vector, online clustering": Example(lambda: spread(upkeep=lexel.OnlineClustering()), {**TASK, **vector()}),
+    "categorical": Example(lambda: lexel.CategoricalQuantizer(32, 6), {"task": {"inputs", *CLASSIFIER}}, noisy=True),
+    "finite scalar, symmetric": Example(lambda: lexel.FiniteScalarQuantizer([8, 5, 4, 2], bound="symmetric"), TASK),
+    "residual finite scalar": Example(lambda: lexel.ResidualFiniteScalarQuantizer([8, 5, 4, 2], 3), TASK),
     "finite scalar": Example(lambda: lexel.FiniteScalarQuantizer([8, 5, 4, 2]), TASK),
     "finite scalar, 2^62": Example(lambda: lexel.FiniteScalarQuantizer([4] * 31), TASK),
     "latent": Example(
@@ -176,6 +180,49 @@ ZOO: dict[str, Example] = {
             [lexel.ProjectedQuantizer(lexel.FiniteScalarQuantizer([5, 5, 4]), 6) for _ in range(2)]
         ),
         {"task": {"inputs", *(f"quantizers.{stage}.{name}" for stage in range(2) for name in MAPS)}},
+    ),
+    "parallel, summed": Example(
+        lambda: lexel.ParallelQuantizer(
+            [
+                lexel.ProjectedQuantizer(spread(32, 3), 6, bias=False),
+                lexel.ProjectedQuantizer(lexel.ResidualQuantizer([spread(32, 3) for _ in range(2)]), 6, bias=False),
+            ]
+        ),
+        {
+            "task": {"inputs", *(f"quantizers.{part}.{way}.weight" for part in range(2) for way in ("down", "up"))},
+            "0.codebook": {"quantizers.0.quantizer.codebook.weight"},
+            "0.commitment": {"inputs", "quantizers.0.down.weight"},
+            **{f"1.{i}.codebook": {f"quantizers.1.quantizer.quantizers.{i}.codebook.weight"} for i in range(2)},
+            **{f"1.{i}.commitment": {"inputs", "quantizers.1.down.weight"} for i in range(2)},
+        },
+    ),
+    "parallel, side by side": Example(
+        lambda: lexel.ParallelQuantizer(
+            [lexel.CategoricalQuantizer(16, 6, code_dim=3) for _ in range(2)], combine="concatenate"
+        ),
+        {"task": {"inputs", *(f"quantizers.{part}.{name}" for part in range(2) for name in CLASSIFIER)}},
+        noisy=True,
+    ),
+    "strided residual": Example(
+        lambda: lexel.StridedResidualQuantizer([spread(), spread(16)], [2, 1]),
+        {**TASK, **vector("0."), **vector("1.")},
+        maps_only=True,
+    ),
+    "strided residual, chained": Example(
+        lambda: lexel.StridedResidualQuantizer([lexel.ProjectedQuantizer(spread(32, 3), 6) for _ in range(2)], [4, 1]),
+        {
+            "task": {"inputs", *(f"quantizers.{stage}.{name}" for stage in range(2) for name in MAPS)},
+            "0.codebook": {"quantizers.0.quantizer.codebook.weight"},
+            "0.commitment": {"inputs", "quantizers.0.down.weight", "quantizers.0.down.bias"},
+            "1.codebook": {"quantizers.1.quantizer.codebook.weight"},
+            "1.commitment": {
+                "inputs",
+                *(f"quantizers.0.{name}" for name in MAPS),
+                "quantizers.1.down.weight",
+                "quantizers.1.down.bias",
+            },
+        },
+        maps_only=True,
     ),
     "multi-scale": Example(
         lambda: lexel.MultiScaleResidualQuantizer(spread(), [1, 3, 4], convolutions=2),

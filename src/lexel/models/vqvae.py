@@ -128,7 +128,7 @@ class VQVAE(
         channels = [hidden_channels, *widths[-2::-1]]
         doubles = [layer for inner, outer in pairwise(channels) for layer in (nn.ReLU(), double(inner, outer))]
         self.decoder = nn.Sequential(
-            nn.Conv2d(quantizer.embedding_dim, hidden_channels, 3, padding=1),
+            nn.Conv2d(quantizer.output_dim, hidden_channels, 3, padding=1),
             *[ResidualLayer(hidden_channels, residual_channels) for _ in range(residual_layers)],
             *(doubles or [nn.ReLU(), nn.Conv2d(hidden_channels, image_channels, 3, padding=1)]),
         )

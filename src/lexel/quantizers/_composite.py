@@ -82,7 +82,7 @@ class Composite(Quantizer):
     @property
     @override
     def leaves_remainder(self) -> bool:
-        return all(part.leaves_remainder for part in self.quantizers)
+        return self.output_dim == self.embedding_dim and all(part.leaves_remainder for part in self.quantizers)
 
     @property
     @override

@@ -240,6 +240,11 @@ class Quantizer(nn.Module, Configurable):
         """How many different values each index of a position takes, in their order."""
         return (self.num_embeddings,)
 
+    @property
+    def output_dim(self) -> int:
+        """How many channels `quantized` has: D, with few exceptions."""
+        return self.embedding_dim
+
     def reset_parameters(self) -> None:
         """Take the state of a new quantizer with the same settings, for instance after `to_empty`."""
         self.load_state_dict(from_config(self.config).state_dict())
@@ -257,7 +262,7 @@ class Quantizer(nn.Module, Configurable):
     @property
     def leaves_remainder(self) -> bool:
         """Whether codes lie in the same place as the inputs, so that input minus code can be quantized further."""
-        return True
+        return self.output_dim == self.embedding_dim
 
     @property
     def could_use_upkeep(self) -> bool:
@@ -337,8 +342,9 @@ class Quantizer(nn.Module, Configurable):
             inputs: floating, two or more dimensions, `embedding_dim` channels at `channel_dim`: `(B, D)`, `(B, D, T)`,
                 `(B, D, H, W)`, `(B, D, T, H, W)` and so on. Any strides. Everything is computed in float32 at least,
                 whatever the dtype of the inputs and whatever autocast says.
-            mask: bool, the inputs' shape without the channel axis; False marks padding, which passes through unchanged,
-                has index −1, and counts in no loss, statistic or perplexity.
+            mask: bool, the inputs' shape without the channel axis; False marks padding, which passes through unchanged
+                (or is zero, where the output has other channels), has index −1, and counts in no loss, statistic or
+                perplexity.
 
         Returns:
             A `Quantized`. For an empty batch its loss is zero and nothing else changes.
@@ -372,7 +378,8 @@ class Quantizer(nn.Module, Configurable):
             perplexity = mean_perplexity(self.by_codebook(choice.indices), over_ranks=self.training)
         quantized = choice.quantized.to(inputs.dtype)
         if mask is not None:
-            quantized = torch.where(mask.unsqueeze(-1), quantized, rows)
+            padding = rows if self.output_dim == self.embedding_dim else 0
+            quantized = torch.where(mask.unsqueeze(-1), quantized, padding)
         quantized = quantized.movedim(-1, self.channel_dim).contiguous()
         assert choice.loss is not None
         return Quantized(choice.loss, quantized, perplexity, choice.indices, choice.terms, self.num_embeddings)
@@ -489,7 +496,7 @@ class Quantizer(nn.Module, Configurable):
         has_nonfinite = not torch.isfinite(total) and not torch.isfinite(z).all()
         if self.training:
             # All ranks stop together: one that went on alone would wait for the others for ever.
-            has_nonfinite = bool(all_sum(total.new_tensor(float(poisoned)))[0] > 0)
+            has_nonfinite = bool(all_sum(total.new_tensor(float(has_nonfinite)))[0] > 0)
         if has_nonfinite:
             raise ValueError(f"{type(self).__name__}: inputs hold NaN or Inf; no code was changed")
 
@@ -530,7 +537,8 @@ class RowQuantizer(Quantizer):
     def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Choice:
         choice = self.quantize_rows(z.reshape(-1, self.embedding_dim), None if valid is None else valid.reshape(-1))
         indices = choice.indices.reshape(*z.shape[:-1], *self.index_shape)
-        return replace(choice, indices=indices, quantized=choice.quantized.reshape(z.shape))
+        quantized = choice.quantized.reshape(*z.shape[:-1], self.output_dim)
+        return replace(choice, indices=indices, quantized=quantized)
 
     @override
     def lookup_positions(self, indices: Tensor) -> Tensor:
@@ -538,4 +546,4 @@ class RowQuantizer(Quantizer):
         indices = indices.reshape(positions.numel(), *self.index_shape)
         absent = (indices < 0).reshape(len(indices), math.prod(self.index_shape)).all(1, keepdim=True)
         rows = torch.where(absent, 0, self.lookup_rows(indices.clamp_min(0)))
-        return rows.reshape(*positions, self.embedding_dim)
+        return rows.reshape(*positions, self.output_dim)

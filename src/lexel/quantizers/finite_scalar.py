@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from lexel.quantizers._radix import check_levels, from_digits, to_digits
 from lexel.quantizers.base import Choice, RowQuantizer, check_weight
 
 __all__ = ["FiniteScalarQuantizer", "LatentQuantizer"]
+
+Bound: TypeAlias = Literal["tan", "artanh", "symmetric", "clamp"]
 
 
 class FiniteScalarQuantizer(RowQuantizer):
@@ -35,16 +37,20 @@ class FiniteScalarQuantizer(RowQuantizer):
     levels by some thousandths, and refuses L = 2; its indices and codes have the same meaning. Lexel follows the paper,
     and `bound="artanh"` the package, for encoders that were trained with it.
 
+    With `bound="symmetric"` the levels lie symmetrically about zero for even L too (stable-codec, arXiv 2411.19842,
+    §3.2): quantized = 2 ⌊(L − 1)(tanh(z) + 1)/2 + 1/2⌋/(L − 1) − 1. `bound="clamp"` is the same with z cut off at ±1 in
+    place of tanh, for inputs that are within bounds already.
+
     Args:
         levels: L_i for each channel, at least 2; the paper recommends `[8, 6, 5]` for about 2^8 codes, `[8, 5, 5, 5]`
             for 2^10, `[7, 5, 5, 5, 5]` for 2^12, `[8, 8, 8, 6, 5]` for 2^14, `[8, 8, 8, 5, 5, 5]` for 2^16.
-        bound: `"tan"` for f as above, `"artanh"` for that of vector-quantize-pytorch.
+        bound: `"tan"` for f as above, `"artanh"` for that of vector-quantize-pytorch, `"symmetric"` or `"clamp"`.
         channel_dim: which axis of the input holds the channels, `len(levels)` of them.
 
     Raises:
         TypeError: `levels` is not a sequence of integers.
         ValueError: a level is below 2 (or not in [3, 1000] with `bound="artanh"`), K exceeds 2^62, or `bound` is
-            neither of the two.
+            none of these.
 
     Example:
         >>> import torch, lexel
@@ -56,12 +62,12 @@ class FiniteScalarQuantizer(RowQuantizer):
         (tensor([[0., 0., 0., 0.]]), tensor([500]))
     """
 
-    def __init__(self, levels: Sequence[int], *, bound: Literal["tan", "artanh"] = "tan", channel_dim: int = 1) -> None:
+    def __init__(self, levels: Sequence[int], *, bound: Bound = "tan", channel_dim: int = 1) -> None:
         name = type(self).__name__
         checked = check_levels(name, levels)
         super().__init__(math.prod(checked), len(checked), channel_dim)
-        if bound not in ("tan", "artanh"):
-            raise ValueError(f"{name}: bound must be 'tan' or 'artanh', got {bound!r}")
+        if bound not in get_args(Bound):
+            raise ValueError(f"{name}: bound must be one of {', '.join(map(repr, get_args(Bound)))}, got {bound!r}")
         if bound == "artanh" and not 3 <= min(checked) <= max(checked) <= 1000:
             raise ValueError(f"{name}: levels must be in [3, 1000] with bound='artanh', got {list(checked)}")
         self.levels = checked
@@ -69,26 +75,41 @@ class FiniteScalarQuantizer(RowQuantizer):
 
     @override
     def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
-        half_width = z.new_tensor([level // 2 for level in self.levels])
-        bounded = self._bound(z)
-        digits = (bounded.detach().round() + half_width).long()
+        bounded, half_width = self.bounded(z), self._half_width(z)
+        if self._symmetric:
+            digits = (bounded.detach() + 0.5).floor().long()
+        else:
+            digits = (bounded.detach().round() + half_width).long()
         indices = from_digits(digits, self.levels)
         quantized = straight_through(bounded / half_width, self.lookup_rows(indices).to(z.dtype))
         return Choice(indices, quantized)
 
     @override
     def lookup_rows(self, indices: Tensor) -> Tensor:
-        half_width = indices.new_tensor([level // 2 for level in self.levels])
-        return (to_digits(indices, self.levels) - half_width).float() / half_width
+        digits, half_width = to_digits(indices, self.levels), self._half_width(indices)
+        return digits.float() / half_width - 1 if self._symmetric else (digits - half_width).float() / half_width
 
-    def _bound(self, z: Tensor) -> Tensor:
-        """Return f(z): squash each channel so that rounding gives exactly L levels."""
+    def bounded(self, z: Tensor) -> Tensor:
+        """Return f(z), each number of `z` `(N, D)` squashed so that rounding gives exactly L levels."""
+        if self._symmetric:
+            within = z.clamp(-1, 1) if self.bound == "clamp" else torch.tanh(z)
+            return (within + 1) * self._half_width(z)
         margins = [min(1e-3, 0.5 / level) if self.bound == "tan" else -1e-3 for level in self.levels]
         half = [(level - 1) * (1 - margin) / 2 for level, margin in zip(self.levels, margins, strict=True)]
         offset = [0.5 if level % 2 == 0 else 0.0 for level in self.levels]
         inverse = math.tan if self.bound == "tan" else math.atanh
         shift = [inverse(o / h) for o, h in zip(offset, half, strict=True)]
         return torch.tanh(z + z.new_tensor(shift)) * z.new_tensor(half) - z.new_tensor(offset)
+
+    @property
+    def _symmetric(self) -> bool:
+        return self.bound in ("symmetric", "clamp")
+
+    def _half_width(self, like: Tensor) -> Tensor:
+        """How many steps between levels a unit of `quantized` has, for each channel."""
+        if self._symmetric:
+            return torch.tensor([(level - 1) / 2 for level in self.levels], device=like.device)
+        return like.new_tensor([level // 2 for level in self.levels])
 
     def extra_repr(self) -> str:
         """Show the levels."""

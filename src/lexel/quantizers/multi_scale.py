@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -44,8 +45,10 @@ class MultiScaleResidualQuantizer(Quantizer):
         scales: the resolutions, coarse to fine, as sides of squares or as `(height, width)`; the last is the input's.
             They must not shrink.
         commitment_cost: β, the weight of the commitment term.
-        convolutions: how many convolutions there are; 0 for none, 4 in VAR.
+        convolutions: how many convolutions there are, evenly shared between the scales; 0 for none, 4 in VAR. Or the
+            number of each scale's convolution, from 0, as `[0, 0, 1]`.
         convolution_weight: ρ, in [0, 1].
+        upsampling: `"bicubic"` or, as in Infinity (arXiv 2412.04431), `"bilinear"`.
         quantizer_weight: the weight of the quantizer's own loss, averaged over the scales.
         channel_dim: which axis of the input holds the channels: 1 or −1.
 
@@ -72,8 +75,9 @@ class MultiScaleResidualQuantizer(Quantizer):
         scales: Sequence[int | tuple[int, int]],
         commitment_cost: float = 0.25,
         *,
-        convolutions: int = 4,
+        convolutions: int | Sequence[int] = 4,
         convolution_weight: float = 0.5,
+        upsampling: Literal["bicubic", "bilinear"] = "bicubic",
         quantizer_weight: float = 0.0,
         channel_dim: int = 1,
     ) -> None:
@@ -90,21 +94,34 @@ class MultiScaleResidualQuantizer(Quantizer):
             raise ValueError(f"{name}: scales must hold one or more positive sizes, got {list(scales)}")
         if any(a > c or b > d for (a, b), (c, d) in zip(self.sizes, self.sizes[1:], strict=False)):
             raise ValueError(f"{name}: scales must not shrink, got {list(scales)}")
+        if isinstance(convolutions, int):
+            count, shared = convolutions, [int((i + 0.5) / len(self.sizes) * convolutions) for i in range(len(scales))]
+        else:
+            count, shared = len(set(convolutions)), list(convolutions)
+            if len(shared) != len(self.sizes) or set(shared) != set(range(count)):
+                raise ValueError(
+                    f"{name}: convolutions must hold a number for each of {len(self.sizes)} scales, all of them from 0 "
+                    f"to the largest, got {shared}"
+                )
         for argument, value, most in (
             ("commitment_cost", commitment_cost, math.inf),
             ("quantizer_weight", quantizer_weight, math.inf),
             ("convolution_weight", convolution_weight, 1),
-            ("convolutions", convolutions, len(self.sizes)),
+            ("convolutions", count, len(self.sizes)),
         ):
             if not 0 <= value <= most or value == math.inf:
                 raise ValueError(f"{name}: {argument} must be in [0, {most}], got {value}")
+        if upsampling not in ("bicubic", "bilinear"):
+            raise ValueError(f"{name}: upsampling must be 'bicubic' or 'bilinear', got {upsampling!r}")
+        self.upsampling = upsampling
         self.quantizer = quantizer
         self.commitment_cost = float(commitment_cost)
         self.convolution_weight = float(convolution_weight)
         self.quantizer_weight = float(quantizer_weight)
         dim = quantizer.embedding_dim
-        self.convolutions = convolutions
-        self.phi = nn.ModuleList(nn.Conv2d(dim, dim, 3, padding=1) for _ in range(convolutions))
+        self.convolutions = convolutions if isinstance(convolutions, int) else shared
+        self._convolution_of = shared
+        self.phi = nn.ModuleList(nn.Conv2d(dim, dim, 3, padding=1) for _ in range(count))
 
     @property
     def tokens(self) -> list[int]:
@@ -196,11 +213,10 @@ class MultiScaleResidualQuantizer(Quantizer):
         """φ(up(tokens)), `(B, D, H, W)`, of tokens `(B, h, w, D)`."""
         h = tokens.permute(0, 3, 1, 2)
         if self.sizes[scale] != self.sizes[-1]:
-            h = F.interpolate(h, self.sizes[-1], mode="bicubic")
-        if not self.convolutions:
+            h = F.interpolate(h, self.sizes[-1], mode=self.upsampling)
+        if not len(self.phi):
             return h
-        convolution = self.phi[int((scale + 0.5) / len(self.sizes) * self.convolutions)]
-        return torch.lerp(h, convolution(h), self.convolution_weight)
+        return torch.lerp(h, self.phi[self._convolution_of[scale]](h), self.convolution_weight)
 
     def extra_repr(self) -> str:
         """Show what the parts' own lines do not."""

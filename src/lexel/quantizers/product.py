@@ -51,6 +51,11 @@ class ProductQuantizer(Composite):
         channels = heads * sum(group.embedding_dim for group in groups)
         super().__init__(groups, groups, channels, channel_dim, heads)
 
+    @property
+    @override
+    def output_dim(self) -> int:
+        return self.heads * sum(group.output_dim for group in self.parts)
+
     @override
     def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Choice:
         if valid is not None:

@@ -30,6 +30,8 @@ class ProjectedQuantizer(Wrapper):
         quantizer: any quantizer of single positions.
         embedding_dim: D, the input's channels.
         bias: whether the maps have one.
+        back: whether there is a map back. Without it, `quantized` has the quantizer's own channels, as the tokenizer of
+            CosyVoice 2 (arXiv 2412.10117) has them, whose indices go on and whose vectors do not.
         channel_dim: which axis of the input holds the channels.
 
     Raises:
@@ -43,12 +45,26 @@ class ProjectedQuantizer(Wrapper):
         (torch.Size([2, 256, 7]), torch.Size([2, 7]), 1000)
     """
 
-    def __init__(self, quantizer: Quantizer, embedding_dim: int, *, bias: bool = True, channel_dim: int = 1) -> None:
+    def __init__(
+        self,
+        quantizer: Quantizer,
+        embedding_dim: int,
+        *,
+        bias: bool = True,
+        back: bool = True,
+        channel_dim: int = 1,
+    ) -> None:
         check_parts(type(self).__name__, [quantizer], "use two of these")
         super().__init__(quantizer, embedding_dim, channel_dim)
         self.bias = bias
         self.down = nn.Linear(embedding_dim, quantizer.embedding_dim, bias)
-        self.up = nn.Linear(quantizer.embedding_dim, embedding_dim, bias)
+        self.back = back
+        self.up = nn.Linear(quantizer.output_dim, embedding_dim, bias) if back else None
+
+    @property
+    @override
+    def output_dim(self) -> int:
+        return self.quantizer.output_dim if self.up is None else self.embedding_dim
 
     @property
     @override
@@ -58,7 +74,7 @@ class ProjectedQuantizer(Wrapper):
     @property
     @override
     def leaves_remainder(self) -> bool:
-        return True  # the map back learns to bring the codes to where the inputs lie
+        return self.back  # the map back learns to bring the codes to where the inputs lie
 
     @override
     def inward(self, z: Tensor) -> Tensor:
@@ -66,7 +82,7 @@ class ProjectedQuantizer(Wrapper):
 
     @override
     def outward(self, e: Tensor) -> Tensor:
-        return apply_layer(self.up, e)
+        return e if self.up is None else apply_layer(self.up, e)
 
     def extra_repr(self) -> str:
         """Show D."""

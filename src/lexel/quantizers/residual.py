@@ -219,5 +219,6 @@ def check_remainders(name: str, stages: Sequence[Quantizer]) -> None:
         if not stage.leaves_remainder:
             raise ValueError(
                 f"{name}: the codes of a stage do not lie where its inputs lie, so that they leave no remainder: "
-                f"a NormalisedQuantizer must scale back (scale_back=True), got {stage}"
+                f"a NormalisedQuantizer must scale back (scale_back=True), and the output must have as many channels "
+                f"as the input, got {stage}"
             )

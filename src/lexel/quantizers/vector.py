@@ -162,7 +162,8 @@ class VectorQuantizer(RowQuantizer):
         loss = self.commitment_cost * terms["commitment"]
         if self._has_codebook_loss:
             terms["codebook"] = mean(codebook_error)
-            loss = loss + terms["codebook"]
+            weight = self.learning.settings.codebook_weight
+            loss = loss + (terms["codebook"] if weight == 1 else weight * terms["codebook"])
         if self.training:
             # A learning rule that moves the codes in place does so before the backward pass reads them.
             fixed = codes if self.learning.settings.trainable else codes.clone()

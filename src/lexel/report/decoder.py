@@ -21,7 +21,7 @@ def reach(model: VQVAE) -> int:
     for radius in (8, 16, 32):
         generator = torch.Generator().manual_seed(0)
         side = 2 * radius + 1
-        z = torch.randn(1, model.quantizer.embedding_dim, side, side, generator=generator)
+        z = torch.randn(1, model.quantizer.output_dim, side, side, generator=generator)
         with torch.enable_grad():
             z.requires_grad_()
             middle = middle_cell(model.images(z), radius, model.downsampling)
