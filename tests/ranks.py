@@ -17,8 +17,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 
 import lexel
+from lexel._core.collectives import world_size
 from tests.quantizers.zoo import ZOO
 
 LEARNING = {"gradient": lexel.Gradient(), "ema": lexel.EMA(decay=0.8)}
@@ -32,7 +34,7 @@ UPKEEP = {
 }
 QUIET = [name for name, example in ZOO.items() if not example.noisy]
 STEPS, BATCH, DIM = 5, 24, 4
-WATCHDOG_SECONDS = 100
+WATCHDOG_SECONDS = 300
 SHARES = {"equal": [12] * STEPS, "unequal": [5, 20, 12, 23, 1], "empty": [0, 24, 0, 12, 0]}
 """How much of each batch the first of two ranks holds."""
 
@@ -116,11 +118,27 @@ def poisoned(rank: int) -> str:
     return "nothing"
 
 
+def own_groups(rank: int) -> tuple[int, Tensor, Tensor]:
+    """What a rank sees that shares its inputs with nobody, by a group and by a mesh; then the default group again."""
+    z, seen = torch.randn(12, DIM, generator=torch.Generator().manual_seed(rank)), []
+    groups = [dist.new_group([each]) for each in range(2)]
+    mesh = init_device_mesh("cpu", (1, 2), mesh_dim_names=("data", "tensor"))
+    for group in (groups[rank], mesh["data"]):
+        lexel.set_process_group(group)
+        vq = lexel.VectorQuantizer(8, DIM, learning=lexel.EMA(decay=0.5))
+        vq.load_codes(torch.randn(8, DIM, generator=torch.Generator().manual_seed(9)))
+        vq(z)
+        seen.append(vq.codebook())
+    lexel.set_process_group(None)
+    return world_size(), *seen
+
+
 def everything(rank: int) -> dict[object, object]:
     """All of the above as one of two ranks."""
     seen: dict[object, object] = {case: train(case, rank, 2) for case in cases()}
     seen |= {name: every(name, rank, 2) for name in QUIET}
     seen["poisoned"] = poisoned(rank)
+    seen["own groups"] = own_groups(rank)
     return seen
 
 

@@ -135,6 +135,13 @@ def test_every_composition_works_or_says_why_not() -> None:
 
 
 class TestCosine:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+    def test_an_input_without_a_direction_has_a_small_gradient(self, dtype: torch.dtype) -> None:
+        z = torch.zeros(2, 8, dtype=dtype, requires_grad=True)
+        output = make(lexel.CosineCodebook())(z)
+        (output.loss + output.quantized.sum()).backward()
+        assert z.grad.abs().max() < 10
+
     def test_lengths_do_not_matter(self) -> None:
         vq, z = make(lexel.CosineCodebook()).eval(), torch.randn(50, 8)
         torch.testing.assert_close(vq(z * torch.rand(50, 1) * 100).quantized, vq(z).quantized)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -250,3 +251,41 @@ def test_large_codebooks_build_no_matrix_of_inputs_by_codes() -> None:
     with torch.profiler.profile(profile_memory=True) as profile:
         vq(torch.randn(1024, 4))
     assert max(event.cpu_memory_usage for event in profile.events()) < 1024 * (1 << 18) // 8
+
+
+def test_codes_that_move_disturb_no_gradient_of_a_pass_before() -> None:
+    """Several forward passes before one backward pass: every composition that is not refused has its gradient."""
+    tried = 0
+    for codebook, regularisers, estimator, upkeep, learning in product(
+        (lexel.FreeCodebook(), lexel.CosineCodebook(), lexel.FactorisedCodebook(2), lexel.AffineCodebook()),
+        ((), lexel.Entropy(), lexel.Orthogonality()),
+        (lexel.StraightThrough(), lexel.RotationTrick(), lexel.DiVeQ(), lexel.GumbelSoftmax(hard=False)),
+        (lexel.KMeansStart(), lexel.Revival(threshold=0.9), lexel.OnlineClustering()),
+        (lexel.Gradient(), lexel.EMA()),
+    ):
+        parts = {"codebook": codebook, "regularisers": regularisers, "estimator": estimator, "upkeep": upkeep}
+        try:
+            vq = lexel.VectorQuantizer(8, 4, learning=learning, **parts)
+        except ValueError:
+            continue
+        tried += 1
+        rvq, z = lexel.ResidualQuantizer([vq], depth=2), torch.randn(30, 4, requires_grad=True)
+        outputs = [rvq(z + torch.randn(30, 4)) for _ in range(2)]
+        sum(output.loss + output.quantized.square().sum() for output in outputs).backward()
+        assert z.grad.isfinite().all(), parts
+    assert tried > 150
+
+
+def test_statistics_stay_float32_whatever_the_module_is_cast_to() -> None:
+    vq = lexel.VectorQuantizer(2, 1, learning=lexel.EMA(), upkeep=lexel.Revival()).half()
+    for _ in range(3):
+        vq(torch.full((700, 1), 100.0, dtype=torch.float16))
+    assert vq.learning.sum.dtype == vq.upkeep[0].usage.dtype == torch.float32
+    assert vq.codebook.weight.dtype == torch.float16
+    assert vq.codebook().isfinite().all()
+    for name in ("count", "sum"):  # as FSDP casts buffers
+        buffer = getattr(vq.learning, name)
+        buffer.data = buffer.data.bfloat16()
+    vq(torch.full((700, 1), 100.0, dtype=torch.float16))
+    assert vq.learning.sum.dtype == torch.float32
+    assert vq.double().learning.sum.dtype == torch.float64

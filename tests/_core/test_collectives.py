@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import lexel
 from tests import ranks
 
 
@@ -39,3 +40,20 @@ def test_two_ranks_are_one_process_for_every_quantizer(pair: list[dict[object, o
 def test_all_ranks_refuse_what_is_poison_on_one(pair: list[dict[object, object]]) -> None:
     for seen in pair:
         assert "NaN or Inf" in seen["poisoned"]
+
+
+def test_a_process_group_says_who_shares_the_inputs(pair: list[dict[object, object]]) -> None:
+    """Beside tensor parallelism, where each rank sees all inputs, each counts them once."""
+    for rank in range(2):
+        world, by_group, by_mesh = pair[rank]["own groups"]
+        assert world == 2
+        vq = lexel.VectorQuantizer(8, ranks.DIM, learning=lexel.EMA(decay=0.5))
+        vq.load_codes(torch.randn(8, ranks.DIM, generator=torch.Generator().manual_seed(9)))
+        vq(torch.randn(12, ranks.DIM, generator=torch.Generator().manual_seed(rank)))
+        torch.testing.assert_close(by_group, vq.codebook(), rtol=0, atol=0)
+        torch.testing.assert_close(by_mesh, vq.codebook(), rtol=0, atol=0)
+
+
+def test_refuses_what_is_no_process_group() -> None:
+    with pytest.raises(TypeError, match="must be a ProcessGroup, a DeviceMesh or None, got 3"):
+        lexel.set_process_group(3)

@@ -31,6 +31,33 @@ SPIKE = torch.tensor([1.5, 1.5, 1.5, 0, 0, 0, 0, 0])  # eight sign patterns in t
 
 
 class TestResidual:
+    @pytest.mark.parametrize("estimator", [lexel.RotationTrick(), lexel.DiVeQ(0)], ids=repr)
+    def test_honours_the_gradients_of_its_stages(self, estimator: lexel.Estimator) -> None:
+        stages = [table(estimator=estimator) for _ in range(2)]
+        z, upstream = torch.randn(6, 8, requires_grad=True), torch.randn(6, 8)
+        first = stages[0](z).quantized
+        expected = first + stages[1](z - first).quantized
+        found = lexel.ResidualQuantizer(stages)(z).quantized
+        torch.testing.assert_close(*(torch.autograd.grad((e * upstream).sum(), z)[0] for e in (found, expected)))
+
+    def test_in_eval_mode_what_learns_from_the_task_still_can(self) -> None:
+        rvq = lexel.ResidualQuantizer([lexel.ProjectedQuantizer(table(16, 3), 8) for _ in range(2)]).eval()
+        output = rvq(torch.randn(6, 8))
+        output.quantized.sum().backward()
+        assert all(stage.up.weight.grad is not None for stage in rvq.parts)
+        assert torch.equal(rvq.lookup(output.indices), output.quantized)
+
+    def test_beam_search_within_other_quantizers(self) -> None:
+        inner = lexel.ResidualQuantizer([table() for _ in range(3)])
+        z = torch.randn(20, 16)
+        product = lexel.ProductQuantizer([inner], heads=2)
+        expected = torch.cat([inner.beam_search(part, 4) for part in z.split(8, 1)], 1)
+        assert torch.equal(product.beam_search(z, 4), expected)
+        projected = lexel.ProjectedQuantizer(inner, 16)
+        assert torch.equal(projected.beam_search(z, 4), inner.beam_search(projected.down(z), 4))
+        vq, mask = table(), torch.arange(20) < 15
+        assert torch.equal(vq.beam_search(z[:, :8], 3, mask), vq.eval()(z[:, :8], mask).indices)
+
     def stages(self, *scales: float) -> lexel.ResidualQuantizer:
         rvq = lexel.ResidualQuantizer([table() for _ in scales])
         with torch.no_grad():

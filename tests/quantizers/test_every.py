@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import lexel
 from tests.quantizers.zoo import ZOO, Example
@@ -187,6 +188,31 @@ class TestPrecision:
         torch.manual_seed(1)
         assert_same(inside, twin(z))
         torch.testing.assert_close(state(quantizer), state(twin), **EXACTLY)
+        quantizer.eval()
+        with torch.autocast("cpu", torch.bfloat16):
+            output = quantizer(z)
+            assert torch.equal(quantizer.lookup(output.indices).to(z.dtype), output.quantized)
+
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_bfloat16_modules(self, quantizer: lexel.Quantizer, z: Tensor, whole: bool) -> None:
+        """The module cast as a whole, or its parameters alone, beside float32 buffers."""
+        if whole:
+            quantizer, z = quantizer.bfloat16(), z.bfloat16()
+        for parameter in quantizer.parameters():
+            parameter.data = parameter.data.bfloat16()
+        z.requires_grad_()
+        output = quantizer(z)
+        (output.loss + output.quantized.sum()).backward()
+        assert z.grad is not None
+        assert z.grad.isfinite().all()
+        output = quantizer.eval()(z)
+        torch.testing.assert_close(quantizer.lookup(output.indices).to(z.dtype), output.quantized, **EXACTLY)
+
+    @pytest.mark.parametrize("poison", [torch.nan, torch.inf])
+    def test_poison_is_refused_in_eval_mode(self, quantizer: lexel.Quantizer, z: Tensor, poison: float) -> None:
+        z[1, 0, 2, 3] = poison
+        with pytest.raises(ValueError, match="NaN or Inf"):
+            quantizer.eval()(z)
 
     @pytest.mark.parametrize("poison", [torch.nan, torch.inf])
     def test_poison_is_refused_before_any_state_changes(
@@ -275,6 +301,57 @@ class TestState:
         torch.manual_seed(5)
         torch.testing.assert_close(state(filled), state(lexel.from_config(quantizer.config)), **EXACTLY)
 
+    def test_materialised_module_by_module(self, quantizer: lexel.Quantizer, z: Tensor, example: Example) -> None:
+        """As Lightning and FSDP do: each module that holds tensors is emptied, and then reset on its own."""
+        if example.foreign:
+            pytest.skip("modules of others may have no reset_parameters")
+        with torch.device("meta"):
+            empty = lexel.from_config(quantizer.config)
+        for module in empty.modules():
+            own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+            if own:
+                module.to_empty(device="cpu", recurse=False)
+                for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                    tensor.data.fill_(77)
+                module.reset_parameters()
+        for _ in range(2):
+            output = empty(z)
+        assert output.quantized.isfinite().all()
+        for name, tensor in empty.state_dict().items():
+            assert (tensor.float().abs() < 70).all(), name
+
+    def test_frozen_nothing_moves_in_training(self, quantizer: lexel.Quantizer, z: Tensor) -> None:
+        trainable = [parameter.requires_grad for parameter in quantizer.parameters()]
+        quantizer.freeze().eval().train()
+        before = learned(quantizer)
+        for _ in range(2):
+            output = quantizer(z.requires_grad_())
+        (output.loss + output.quantized.sum()).backward()
+        torch.testing.assert_close(learned(quantizer), before, **EXACTLY)
+        assert z.grad is not None
+        assert all(parameter.grad is None for parameter in quantizer.parameters())
+        assert [parameter.requires_grad for parameter in quantizer.unfreeze().parameters()] == trainable
+
+    def test_a_checkpointed_pass_moves_state_once_and_has_the_same_gradient(
+        self, quantizer: lexel.Quantizer, z: Tensor
+    ) -> None:
+        twin, found = copy.deepcopy(quantizer), []
+        batches, upstream = [torch.randn_like(z) for _ in range(2)], torch.randn_like(z)
+        for module, checkpointed in ((quantizer, False), (twin, True)):
+            torch.manual_seed(1)
+            inputs, total = [batch.clone().requires_grad_() for batch in batches], torch.zeros(())
+            for batch in inputs:  # two passes before one backward
+
+                def segment(batch: Tensor, module: lexel.Quantizer = module) -> tuple[Tensor, Tensor]:
+                    output = module(batch.tanh() * 2)
+                    return output.loss, output.quantized
+
+                run = checkpoint(segment, batch, use_reentrant=False) if checkpointed else segment(batch)
+                total = total + run[0] + (run[1] * upstream).sum()
+            found.append(torch.autograd.grad(total, [*inputs, *module.parameters()], materialize_grads=True))
+        torch.testing.assert_close(*found, **EXACTLY)
+        torch.testing.assert_close(state(quantizer), state(twin), **EXACTLY)
+
 
 class TestTransforms:
     def test_functional_call(self, quantizer: lexel.Quantizer, z: Tensor) -> None:
@@ -309,6 +386,14 @@ def test_exported_programs_return_quantized_too() -> None:
     output = torch.export.export(quantizer, (z,)).module()(z)
     assert isinstance(output, lexel.Quantized)
     assert_same(output, quantizer(z))
+
+
+def test_exported_to_onnx_as_it_is() -> None:
+    quantizer, z = lexel.presets.default(16, 4).eval(), torch.randn(2, 4, 3)
+    output = quantizer(z)
+    loss, quantized, perplexity, indices, *_ = run_onnx(torch.export.export(quantizer, (z,)), z)
+    assert torch.equal(indices, output.indices)
+    torch.testing.assert_close((loss, quantized, perplexity), (output.loss, output.quantized, output.perplexity))
 
 
 @pytest.mark.parametrize("name", ["vector, EMA", "finite scalar, 2^62"])

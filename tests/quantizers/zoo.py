@@ -26,6 +26,7 @@ class Example:
         make: builds it; its `embedding_dim` may be anything, its maps 4×4.
         flow: for the task loss and each term, the names of what its gradient reaches: `"inputs"`, or parameters.
         maps_only: it takes `(B, D, 4, 4)` and no other shape, and its indices are not the input's positions.
+        foreign: its modules were written outside of Lexel.
         noisy: its choices depend on noise drawn for each input, like dropout's; ranks draw other numbers than one
             process does.
     """
@@ -34,6 +35,7 @@ class Example:
     flow: dict[str, set[str]]
     maps_only: bool = False
     noisy: bool = False
+    foreign: bool = False
 
 
 def spread(num_embeddings: int = 32, embedding_dim: int = 6, **settings: object) -> lexel.VectorQuantizer:
@@ -129,6 +131,10 @@ ZOO: dict[str, Example] = {
             "1.commitment": {"inputs", "quantizers.0.codebook.weight"},
         },
         noisy=True,
+    ),
+    "residual, rotation": Example(
+        lambda: lexel.ResidualQuantizer([spread(estimator=lexel.RotationTrick()) for _ in range(2)]),
+        {**TASK, **vector("0."), **vector("1.")},
     ),
     "residual, shared": Example(
         lambda: lexel.ResidualQuantizer([spread()], depth=3),
@@ -246,15 +252,22 @@ ZOO: dict[str, Example] = {
     "extension, codebook": Example(
         lambda: spread(codebook=my_parts.ScaledCodebook()),
         {**TASK, **OWN, "codebook": {"codebook.weight", "codebook.log_scale"}},
+        foreign=True,
     ),
-    "extension, learning": Example(lambda: spread(learning=my_parts.Approach()), {**TASK, **OWN}),
-    "extension, estimator": Example(lambda: spread(estimator=my_parts.Attenuated()), {**TASK, **vector()}),
+    "extension, learning": Example(lambda: spread(learning=my_parts.Approach()), {**TASK, **OWN}, foreign=True),
+    "extension, estimator": Example(
+        lambda: spread(estimator=my_parts.Attenuated()), {**TASK, **vector()}, foreign=True
+    ),
     "extension, upkeep": Example(
-        lambda: spread(learning=lexel.EMA(), upkeep=(lexel.KMeansStart(), my_parts.Recycling())), {**TASK, **OWN}
+        lambda: spread(learning=lexel.EMA(), upkeep=(lexel.KMeansStart(), my_parts.Recycling())),
+        {**TASK, **OWN},
+        foreign=True,
     ),
     "extension, regulariser": Example(
-        lambda: spread(regularisers=my_parts.Smallness()), {**TASK, **vector(), "smallness": {"codebook.weight"}}
+        lambda: spread(regularisers=my_parts.Smallness()),
+        {**TASK, **vector(), "smallness": {"codebook.weight"}},
+        foreign=True,
     ),
-    "extension, quantizer": Example(lambda: my_parts.TernaryQuantizer(5), {**TASK, **OWN}),
-    "template": Example(lambda: Template(8), TASK),
+    "extension, quantizer": Example(lambda: my_parts.TernaryQuantizer(5), {**TASK, **OWN}, foreign=True),
+    "template": Example(lambda: Template(8), TASK, foreign=True),
 }
