@@ -19,6 +19,7 @@ import lexel
 from tests.quantizers.zoo import ZOO, Example
 
 ROWWISE = {name: example for name, example in ZOO.items() if not example.maps_only}
+OWN = {name: example for name, example in ZOO.items() if not example.foreign}
 OUTPUTS = ("loss", "quantized", "perplexity", "indices")
 EXACTLY = {"rtol": 0, "atol": 0, "equal_nan": True}
 
@@ -301,10 +302,12 @@ class TestState:
         torch.manual_seed(5)
         torch.testing.assert_close(state(filled), state(lexel.from_config(quantizer.config)), **EXACTLY)
 
-    def test_materialised_module_by_module(self, quantizer: lexel.Quantizer, z: Tensor, example: Example) -> None:
-        """As Lightning and FSDP do: each module that holds tensors is emptied, and then reset on its own."""
-        if example.foreign:
-            pytest.skip("modules of others may have no reset_parameters")
+    @pytest.mark.parametrize("example", OWN.values(), ids=OWN.keys(), indirect=True)
+    def test_materialised_module_by_module(self, quantizer: lexel.Quantizer, z: Tensor) -> None:
+        """As Lightning and FSDP do: each module that holds tensors is emptied, and then reset on its own.
+
+        Modules of others may have no reset_parameters.
+        """
         with torch.device("meta"):
             empty = lexel.from_config(quantizer.config)
         for module in empty.modules():

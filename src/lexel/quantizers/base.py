@@ -247,7 +247,10 @@ class Quantizer(nn.Module, Configurable):
 
     def reset_parameters(self) -> None:
         """Take the state of a new quantizer with the same settings, for instance after `to_empty`."""
-        self.load_state_dict(from_config(self.config).state_dict())
+        fresh = from_config(self.config).state_dict()
+        # Modules within, which may not be materialised yet, reset themselves then.
+        ready = {name: fresh[name] for name, value in self.state_dict().items() if not value.is_meta}
+        self.load_state_dict(ready, strict=False)
 
     @property
     def learns_from_task(self) -> bool:
