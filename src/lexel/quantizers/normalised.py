@@ -68,16 +68,9 @@ class NormalisedQuantizer(Wrapper):
         super().__init__(quantizer, quantizer.embedding_dim, channel_dim)
         self.std = float(std)
         self.scale_back = scale_back
-        self.register_buffer("shift", torch.empty(quantizer.embedding_dim))
-        self.register_buffer("scale", torch.empty(()))
-        self.register_buffer("found", torch.empty((), dtype=torch.bool))
-        NormalisedQuantizer.reset_parameters(self)
-
-    @override
-    def reset_parameters(self) -> None:
-        self.shift.zero_()
-        self.scale.fill_(1)
-        self.found.zero_()
+        self.register_buffer("shift", torch.zeros(quantizer.embedding_dim))
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("found", torch.zeros((), dtype=torch.bool))
 
     @property
     @override
