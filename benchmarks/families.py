@@ -38,30 +38,30 @@ def part(name: str, **arguments: Any) -> dict[str, Any]:
 
 
 def vector(num_embeddings: int = 512, embedding_dim: int = 64, **arguments: Any) -> dict[str, Any]:
-    """A vector quantizer, with the parts of the class unless told otherwise: what is left out keeps lexel train's."""
+    """A vector quantizer whose parts are the defaults of the class, not those of the recipe of `lexel train`."""
     chosen = {"learning": part("Gradient"), "upkeep": [], **arguments}
     return part("VectorQuantizer", num_embeddings=num_embeddings, embedding_dim=embedding_dim, **chosen)
 
 
 ALIVE = {"learning": part("EMA"), "upkeep": [part("KMeansStart"), part("Revival")]}
-KEPT = {"upkeep": ALIVE["upkeep"]}
+UPKEEP = {"upkeep": ALIVE["upkeep"]}
 FAMILIES: dict[str, dict[str, Any]] = {
     "the default recipe": part("presets.default"),
     "the classic module": vector(),
     "EMA": vector(learning=part("EMA")),
-    "EMA, kept up": vector(**ALIVE),
+    "EMA, with upkeep": vector(**ALIVE),
     "online clustering": vector(upkeep=[part("OnlineClustering")]),
-    "rotation trick, kept up": vector(estimator=part("RotationTrick"), **KEPT),
-    "DiVeQ, kept up": vector(estimator=part("DiVeQ"), **KEPT),
-    "space-filling DiVeQ, kept up": vector(estimator=part("SpaceFillingDiVeQ"), **KEPT),
-    "NSVQ, kept up": vector(estimator=part("NSVQ"), **KEPT),
+    "rotation trick, with upkeep": vector(estimator=part("RotationTrick"), **UPKEEP),
+    "DiVeQ, with upkeep": vector(estimator=part("DiVeQ"), **UPKEEP),
+    "space-filling DiVeQ, with upkeep": vector(estimator=part("SpaceFillingDiVeQ"), **UPKEEP),
+    "NSVQ, with upkeep": vector(estimator=part("NSVQ"), **UPKEEP),
     "Gumbel-softmax": vector(estimator=part("GumbelSoftmax")),
     "index backpropagation": vector(estimator=part("IndexBackpropagation")),
-    "synchronised update, kept up": vector(estimator=part("Synchronised"), **KEPT),
+    "synchronised update, with upkeep": vector(estimator=part("Synchronised"), **UPKEEP),
     "cosine, in 8 dimensions": vector(codebook=part("FactorisedCodebook", dim=8, codes=part("CosineCodebook"))),
     "SimVQ": vector(codebook=part("SimVQ")),
     "VQBridge": vector(codebook=part("VQBridge")),
-    "affine, kept up": vector(codebook=part("AffineCodebook"), **KEPT),
+    "affine, with upkeep": vector(codebook=part("AffineCodebook"), **UPKEEP),
     "finite scalar, 8 · 8 · 8": part("FiniteScalarQuantizer", levels=[8, 8, 8]),
     "lookup-free, 9 bits": part("LookupFreeQuantizer", embedding_dim=9),
     "binary spherical, 9 bits": part("BinarySphericalQuantizer", embedding_dim=9),
@@ -127,11 +127,11 @@ if __name__ == "__main__":
     {" ".join(SETTINGS)}
 
 on ten photographs. The figures are of two others, mean ± standard deviation over {len(SEEDS)} seeds; codes in use are
-those that occur in these two. *Kept up*: `upkeep=(KMeansStart(), Revival())`. A few hundred steps tell that a family
-trains, and roughly how it compares; they do not tell which is best after a hundred thousand.
+those that occur in these two. *With upkeep*: `upkeep=(KMeansStart(), Revival())`. A few hundred steps show that a
+family trains, and roughly how it compares; they do not show which is best after a hundred thousand.
 
-Left out are `MultiScaleResidualQuantizer`, which takes maps of one size, and `RandomProjectionQuantizer`, which makes
-targets to predict and not reconstructions.
+Two are left out: `MultiScaleResidualQuantizer`, which takes maps of one size, and `RandomProjectionQuantizer`, which
+provides targets to predict, not reconstructions.
 
 {table()}
 """

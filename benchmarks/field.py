@@ -1,6 +1,6 @@
 """How Lexel and other packages of the field behave where training goes wrong: `python -m benchmarks.field`.
 
-Prints a Markdown table. Each cell is measured by running the package; the seed's module is written from its formulas.
+Prints a Markdown table. Each cell is measured by running the package; the classic module is written from its formulas.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def wrong_codes(search: Search, shift: float, autocast: bool = False) -> str:
 
 
 def codes_after_poison(vq: nn.Module, codes: Callable[[], Tensor]) -> str:
-    """What one NaN in one input of one training batch leaves of the codebook."""
+    """Say how much of the codebook is left after one NaN in one input of a training batch."""
     torch.manual_seed(0)
     x = torch.randn(4, 256, D)
     vq.train()(x)
@@ -89,7 +89,7 @@ def table() -> str:
             codes_after_poison(ours, lambda: ours.codebook.weight),
         ],
         [
-            "memory to make FSQ with levels [4] × 16",
+            "memory to construct FSQ with levels [4] × 16",
             "–",
             peak_memory("import vector_quantize_pytorch as v; v.FSQ(levels=[4] * 16)"),
             peak_memory("import lexel; lexel.FiniteScalarQuantizer([4] * 16)"),

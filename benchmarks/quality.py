@@ -1,8 +1,8 @@
 """Which quantizer gives the best codes for the same training: `python -m benchmarks.quality`.
 
-One autoencoder, one optimizer, the same data in the same order; only the quantizer changes. Every run is kept by its
-settings in `benchmarks/results/quality.jsonl`, so that an interrupted benchmark goes on where it stopped. The tables
-and the plot, `benchmarks/results/quality.md` and `.svg`, are written anew after every run.
+One autoencoder, one optimizer, the same data in the same order; only the quantizer changes. Every run is stored in
+`benchmarks/results/quality.jsonl` with its settings, so that an interrupted benchmark goes on where it stopped. Tables
+and plot, `benchmarks/results/quality.md` and `.svg`, are written anew after every run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 import lexel
-from benchmarks.kept import kept
+from benchmarks.cache import cached
 from benchmarks.layer import Seed, SeedEMA
 from lexel.data.images import open_images
 from lexel.demo import copy_photographs
@@ -33,7 +33,7 @@ from lexel.metrics import Usage
 from lexel.models import VQVAE
 
 RESULTS = Path(__file__).parent / "results" / "quality.md"
-KEPT = RESULTS.with_suffix(".jsonl")
+CACHE = RESULTS.with_suffix(".jsonl")
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist puts it
 SEEDS = (0, 1, 2)
 DIM, BATCH, SIDE = 64, 64, 32
@@ -445,7 +445,7 @@ def write(found: Found) -> None:
 
 
 def run(settings: Settings) -> dict[str, Any]:
-    return kept(settings, lambda: trained(settings), KEPT)
+    return cached(settings, lambda: trained(settings), CACHE)
 
 
 def main() -> None:
@@ -464,7 +464,7 @@ def main() -> None:
                         continue
                     found.runs.setdefault(key, {})[settings["seed"]] = done.result()
                     print(f"{key[0]}, K = {key[1]:,}, seed {settings['seed']}: {key[2]}: {done.result()}", flush=True)
-                write(found)  # once for all that were kept
+                write(found)  # once for all cached runs
     if failed:
         raise SystemExit("\n".join(["failed:", *failed]))
 

@@ -2,12 +2,12 @@
 
     python -m benchmarks.static
 
-writes `benchmarks/results/static.md` and `static.png`, and the summary in `docs/quality.md`. Every run is kept, so that
-an interrupted one goes on.
+writes `benchmarks/results/static.md` and `static.png`, and the summary in `docs/quality.md`. Every run is stored, so
+that an interrupted benchmark goes on where it stopped.
 
 Distortion is the mean squared error for each component of held-out vectors; every source has a variance of 1 for each
-component. Online training sees STEPS batches of BATCH vectors: of the Gaussian and Laplacian sources new ones each
-time, of the patches random ones of those that k-means is given as a whole.
+component. Online training sees STEPS batches of BATCH vectors: new ones each time from the Gaussian and Laplacian
+sources, random patches from the set that k-means gets as a whole.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from vector_quantize_pytorch import VectorQuantize
 
 import lexel
-from benchmarks.kept import BUILD, kept
+from benchmarks.cache import BUILD, cached
 from lexel.data.images import open_images
 from lexel.demo import copy_photographs
 
@@ -258,12 +258,12 @@ def error(rows: Tensor, quantized: Tensor) -> float:
 def run(source: Source, method: str, compute: Callable[[], dict[str, Any]], **settings: Any) -> dict[str, Any]:
     settings = {"benchmark": "static", "source": source.name, "method": method, **settings}
 
-    def told() -> dict[str, Any]:
+    def compute_and_print() -> dict[str, Any]:
         found = compute()
         print(settings, found, flush=True)
         return found
 
-    return kept(settings, told, BUILD / "static.jsonl")
+    return cached(settings, compute_and_print, BUILD / "static.jsonl")
 
 
 def composite(

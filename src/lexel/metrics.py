@@ -39,7 +39,7 @@ def usage_counts(indices: Tensor, num_embeddings: int) -> Tensor:
 
 
 def perplexity(counts: Tensor) -> Tensor:
-    """Exponential of the entropy of code usage: K when all codes are used alike, 1 when one code takes everything.
+    """Exponential of the entropy of code usage: K when all codes are equally frequent, 1 when one code takes all.
 
     exp(−Σ p_k log(p_k + 1e-10)) with p the usage frequencies, as in the VQ-VAE module of van den Oord et al. (2017).
 
@@ -133,7 +133,7 @@ class CodeUsage:
 
     @property
     def perplexity(self) -> float:
-        """exp(entropy): K when all codes are used alike, 1 when one code takes everything."""
+        """exp(entropy): K when all codes are equally frequent, 1 when one code takes all."""
         return math.exp(self.entropy)
 
     @property

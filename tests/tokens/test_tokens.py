@@ -63,7 +63,7 @@ class TestTokens:
         self, run: Path, codes: Path, tmp_path: Path, sizes: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         changed = _changed(codes, tmp_path, sizes=sizes)
-        assert "not a sound token file" in refused(["decode", run, changed, "--out", tmp_path / "images"], capsys)
+        assert "not a valid token file" in refused(["decode", run, changed, "--out", tmp_path / "images"], capsys)
 
     def test_a_size_that_does_not_fit_the_grid(
         self, run: Path, codes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -78,7 +78,7 @@ class TestTokens:
     ) -> None:
         (tmp_path / "codes").write_bytes(content)
         message = refused(["decode", run, tmp_path / "codes", "--out", tmp_path / "images"], capsys)
-        assert "not a sound token file" in message
+        assert "not a valid token file" in message
 
     def test_a_model_with_other_codes(
         self, photographs: Path, codes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -93,7 +93,7 @@ def read_tokens(path: Path) -> TokenFile:
             indices = {_name(key): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         sizes = {_name(key): _size(size) for key, size in json.loads(metadata["sizes"]).items()}
         if sizes.keys() != indices.keys():
-            raise ValueError("the images that have a size are not those that have indices")
+            raise ValueError("the metadata does not have a size for exactly the images that have indices")
         for name, grid in indices.items():
             inside(Path(), name)
             if grid.dtype.is_floating_point or grid.ndim < 1:
@@ -101,7 +101,7 @@ def read_tokens(path: Path) -> TokenFile:
             if grid.numel() and not 0 <= int(grid.min()) <= int(grid.max()) < num_embeddings:
                 raise ValueError(f"the indices of {name!r} are not all in [0, {num_embeddings})")
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a sound token file: {error}") from error
+        raise ValueError(f"{path} is not a valid token file: {error}") from error
     return TokenFile({name: grid.long() for name, grid in indices.items()}, sizes, num_embeddings, metadata["model"])
 
 

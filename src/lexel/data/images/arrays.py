@@ -75,8 +75,7 @@ def open_array(path: Path, channels: int | None, layout: str | None) -> ImageArr
     shape, dtype = array.shape, array.dtype
     if dtype not in (np.uint8, np.bool_) and not np.issubdtype(dtype, np.floating):
         raise ValueError(
-            f"{path} holds {dtype}, expected uint8, bool or floating in [0, 1]; "
-            "divide by the value that stands for white"
+            f"{path} holds {dtype}, expected uint8, bool or floating in [0, 1]; divide it by its white value"
         )
     if 0 in shape:
         raise ValueError(f"{path} holds no image, its shape is {shape}")

@@ -51,7 +51,7 @@ class ImageColumn:
             return BytesIO(value)
         if isinstance(value, str) and "://" not in value:
             return Path(value)
-        raise ValueError("there is no image in this row" if value is None else f"{value!r} is not an image at hand")
+        raise ValueError("there is no image in this row" if value is None else f"{value!r} is not a local image")
 
 
 def open_table(path: Path, files: list[str], channels: int) -> ImageColumn:

@@ -1,4 +1,4 @@
-"""Results that are kept by what was asked, so that an interrupted benchmark goes on where it stopped."""
+"""A cache of results by their settings, so that an interrupted benchmark goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from filelock import FileLock
 BUILD = Path(__file__).parent.parent / "build"
 
 
-def kept(settings: dict[str, Any], compute: Callable[[], dict[str, Any]], file: Path) -> dict[str, Any]:
-    """Return what `compute` found when it was first asked with these settings, and ask it if it never was.
+def cached(settings: dict[str, Any], compute: Callable[[], dict[str, Any]], file: Path) -> dict[str, Any]:
+    """Return the result that is stored for these settings; if there is none, compute and store it.
 
-    Settings must hold all that the result depends on: a change of the code is not seen, so the settings of what it
-    changes need another name. Several processes may share a file.
+    The settings must contain everything that the result depends on. A change of the code is not noticed, so the
+    settings that it affects need another name. Several processes may share a file.
 
     Args:
-        settings: what was asked, as plain data.
-        compute: finds the result, a dictionary of plain data.
-        file: JSON lines, sorted, each with the settings of a question and its result.
+        settings: the settings of a run, as plain data.
+        compute: returns the result, a dictionary of plain data.
+        file: JSON lines, sorted, each with the settings of a run and its result.
     """
-    asked = _line(settings)
-    found = _read(file).get(asked)
+    key = _line(settings)
+    found = _read(file).get(key)
     if found is None:
         result = compute()
         BUILD.mkdir(exist_ok=True)
         with FileLock(BUILD / f"{file.name}.lock"):
             results = _read(file)
-            found = results.setdefault(asked, result)
-            lines = [f'{{"settings": {key}, "result": {_line(value)}}}' for key, value in sorted(results.items())]
+            found = results.setdefault(key, result)
+            lines = [f'{{"settings": {each}, "result": {_line(value)}}}' for each, value in sorted(results.items())]
             partial = file.with_suffix(".partial")
             partial.parent.mkdir(parents=True, exist_ok=True)
             partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
