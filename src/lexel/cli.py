@@ -329,6 +329,7 @@ def _add_run(parser: Parser, **sizes: int) -> None:
     parser.add_subclass_arguments(
         lexel.Quantizer,
         "quantizer",
+        fail_untyped=False,  # a stranger may leave types out
         default={"class_path": "lexel.presets.default", "init_args": shown},
         help=f"the quantizer, a class or one of the presets {', '.join(PRESETS)}; its own settings follow it",
     )

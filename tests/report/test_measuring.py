@@ -58,7 +58,7 @@ def test_figures_are_those_of_all_images_and_examples_are_the_first() -> None:
 
 def test_of_large_images_the_centres_are_measured_and_two_are_held_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "MAX_SIDE", 40)
-    monkeypatch.setattr("lexel.data.examples.KEPT_BYTES", 0)  # small images would be kept for another pass
+    monkeypatch.setattr("lexel.data.examples.CACHE_BYTES", 0)  # small images would be kept for another pass
     model, shown = tiny_model(), images(*[(300, 500)] * 9)
     held: list[weakref.ref[Tensor]] = []
     most_held = most_encoded = 0
