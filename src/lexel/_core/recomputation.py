@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Recorder", "is_second_run"]
+__all__ = ["Recorder", "is_checkpointed", "is_second_run"]
 
 
 @dataclass(eq=False)
@@ -44,11 +44,8 @@ class Recorder:
 
     @contextmanager
     def first_run(self, module: nn.Module, inputs: Tensor, mask: Tensor | None) -> Iterator[list[Tensor]]:
-        """Record a forward pass, if it is checkpointed; its outputs go into the list that this gives."""
+        """Record a checkpointed forward pass; its outputs go into the list that this gives."""
         outputs: list[Tensor] = []
-        if not _is_checkpointed():
-            yield outputs
-            return
         before = {name: (value, value._version, value.detach().clone()) for name, value in _state(module).items()}
         yield outputs
         moved = {name: copy for name, (value, version, copy) in before.items() if value._version != version}
@@ -98,7 +95,7 @@ def is_second_run() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-def _is_checkpointed() -> bool:
+def is_checkpointed() -> bool:
     """Whether this code runs within a segment that `torch.utils.checkpoint` will run again."""
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
     return hooks is not None and getattr(hooks[0], "__module__", "") == "torch.utils.checkpoint"

@@ -17,7 +17,7 @@ from typing_extensions import Self, override
 from lexel._core.collectives import all_sum, mean_of_rows
 from lexel._core.config import Configurable, from_config
 from lexel._core.modules import evaluating
-from lexel._core.recomputation import Recorder, is_second_run
+from lexel._core.recomputation import Recorder, is_checkpointed, is_second_run
 from lexel.metrics import mean_perplexity
 
 __all__ = ["Choice", "CodebookIndices", "Quantized", "Quantizer", "RowQuantizer", "check_integer", "check_weight"]
@@ -360,11 +360,13 @@ class Quantizer(nn.Module, Configurable):
                 ``torch.utils.checkpoint(…, use_reentrant=False)``.
         """
         self._check(inputs, mask)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not self.training:
             return self._forward(inputs, mask)
-        if self.training and is_second_run():
+        if is_second_run():
             with self._recorder.second_run(self, inputs, mask):
                 return self._forward(inputs, mask)
+        if not is_checkpointed():
+            return self._forward(inputs, mask)
         with self._recorder.first_run(self, inputs, mask) as outputs:
             result = self._forward(inputs, mask)
             outputs += [result.loss, result.quantized]
