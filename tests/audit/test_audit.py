@@ -210,9 +210,9 @@ def faults(audit: Audit) -> set[str]:
     [
         (Swapped, "codebook learns"),
         (NoGradient, "encoder's gradient"),
-        (Expanded, "… under a shift"),
-        (LowPrecision, "… under bfloat16 autocast"),
-        (FailsUnderAutocast, "… under bfloat16 autocast"),
+        (Expanded, "nearest codes under a shift"),
+        (LowPrecision, "nearest codes under bfloat16 autocast"),
+        (FailsUnderAutocast, "nearest codes under bfloat16 autocast"),
         (Forgetful, "revived codes stay"),
         (AlwaysLearning, "eval changes nothing"),
         (Poisoned, "NaN does not spread"),
@@ -262,7 +262,7 @@ def test_every_quantizer_of_lexel_is_healthy(name: str) -> None:
     quantizer = ZOO[name].make()
     z = torch.randn(64, quantizer.embedding_dim, 4, 4)
     # A random projection is not meant to learn, nor it or a classifier to choose the nearest code.
-    nearest = {"nearest codes", "… under bfloat16 autocast", "… under a shift"}
+    nearest = {"nearest codes", "nearest codes under bfloat16 autocast", "nearest codes under a shift"}
     meant = {"random projection": {"codebook learns", *nearest}, "categorical": nearest}
     assert faults(lexel.audit(quantizer, z)) <= {"usage", *meant.get(name, ())}
 
@@ -270,10 +270,14 @@ def test_every_quantizer_of_lexel_is_healthy(name: str) -> None:
 def test_the_classic_module_is_told_of_what_its_formulas_cannot_do() -> None:
     torch.manual_seed(0)
     module = Classic()
-    assert faults(lexel.audit(module, data())) >= {"… under a shift", "memory"}
+    assert faults(lexel.audit(module, data())) >= {"nearest codes under a shift", "memory"}
     with torch.no_grad():
         module.table.copy_(start())
-    assert faults(lexel.audit(module, data())) == {"… under a shift", "… under bfloat16 autocast", "memory"}
+    assert faults(lexel.audit(module, data())) == {
+        "nearest codes under a shift",
+        "nearest codes under bfloat16 autocast",
+        "memory",
+    }
 
 
 def test_memory_is_told_from_a_single_large_input() -> None:
@@ -300,7 +304,7 @@ def test_other_packages() -> None:
     found = lexel.audit(vq, data())
     sound = {"codebook learns", "encoder's gradient", "nearest codes", "eval changes nothing", "usage"}
     assert {one.check for one in found if one.verdict == "ok"} >= sound
-    assert faults(found) >= {"… under a shift", "NaN does not spread", "memory"}
+    assert faults(found) >= {"nearest codes under a shift", "NaN does not spread", "memory"}
     z = data().flatten(2).movedim(1, -1)
     started = lexel.audit(VectorQuantize(D, K, kmeans_init=True), z)
     assert started["nearest codes"].verdict == "ok"
@@ -339,7 +343,7 @@ class Wrapped(nn.Module):
 def test_what_is_what_is_found_by_looking(wrap: object) -> None:
     found = lexel.audit(Wrapped(wrap), data().movedim(1, -1))
     assert faults(found) <= {"memory"}, str(found)
-    for check in ("codebook learns", "nearest codes", "… under a shift", "usage"):
+    for check in ("codebook learns", "nearest codes", "nearest codes under a shift", "usage"):
         assert found[check].verdict == "ok"
 
 
@@ -408,6 +412,6 @@ def test_codes_of_another_place_and_size_than_the_inputs_are_compared_with_what_
     assert vq.scale > 10
     found = lexel.audit(vq, inputs)
     assert found.ok, str(found)
-    assert {found[check].verdict for check in ("nearest codes", "… under a shift")} == {"ok"}
+    assert {found[check].verdict for check in ("nearest codes", "nearest codes under a shift")} == {"ok"}
     vq.quantizer.codebook.weight[::2] += 1e-3  # still the nearest of what there is
     assert lexel.audit(vq, inputs)["nearest codes"].verdict == "ok"

@@ -36,9 +36,9 @@ def audit(
     - *codebook learns*: a training step moves the codes, or gives them a gradient (it does not when the codebook loss
       is computed from the straight-through values).
     - *encoder's gradient*: what the gradient at the output becomes at the input.
-    - *nearest codes*, *… under bfloat16 autocast*, *… under a shift* of inputs and codes by 1,000 standard deviations:
-      compared with a float64 brute force on 64 to 2,048 inputs. Nearest may also mean the largest product or cosine,
-      when all of them are.
+    - *nearest codes*, *nearest codes under bfloat16 autocast*, *nearest codes under a shift* of inputs and codes by
+      1,000 standard deviations: compared with a float64 brute force on 64 to 2,048 inputs. Nearest may also mean the
+      largest product or cosine, when all of them are.
     - *revived codes stay*: a dead code that training puts among the inputs is still there a step later.
     - *eval changes nothing*: two passes in eval mode leave parameters and buffers as they were.
     - *NaN does not spread*: one NaN in a training batch leaves no NaN in parameters and buffers.
