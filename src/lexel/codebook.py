@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -83,6 +83,11 @@ class CodebookModule(Part[CodebookT]):
 
     weight: Tensor
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "forward" in cls.__dict__ and "table_for" not in cls.__dict__:
+            cls.table_for = CodebookModule._no_table_for  # type: ignore[method-assign]
+
     def __init__(self, settings: CodebookT, num_embeddings: int, code_dim: int, *, trainable: bool = True) -> None:
         super().__init__(settings)
         weight = torch.empty(num_embeddings, code_dim)
@@ -110,8 +115,17 @@ class CodebookModule(Part[CodebookT]):
         return e
 
     def table_for(self, codes: Tensor) -> Tensor:
-        """Return the table from which `forward` would compute `codes`: its inverse; both are `(K, d)`."""
+        """Return the table from which `forward` would compute `codes`: its inverse; both are `(K, d)`.
+
+        Upkeep may ask for codes anywhere, also for those that `forward` cannot return: give the nearest then.
+        """
         return codes
+
+    def _no_table_for(self, codes: Tensor) -> Tensor:
+        raise NotImplementedError(
+            f"{type(self).__name__} overrides forward, so that upkeep must know which table has certain codes: define "
+            f"table_for, or set accepts_placement = False in {type(self.settings).__name__}"
+        )
 
     @torch.no_grad()
     def pull(self, anchors: Tensor, strength: Tensor) -> None:
@@ -123,7 +137,13 @@ class CodebookModule(Part[CodebookT]):
         """
         strength = strength.to(self.weight.dtype).unsqueeze(1)
         codes = torch.lerp(self(), anchors.to(self.weight.dtype), strength)
-        self.weight.copy_(torch.where(strength > 0, self.table_for(codes), self.weight))
+        table = torch.where(strength > 0, self.table_for(codes), self.weight)
+        if not torch.compiler.is_compiling() and not table.is_meta and not bool(table.isfinite().all()):
+            raise ValueError(
+                f"{self._get_name()}: table_for gives NaN or infinity for some codes, which this codebook cannot have; "
+                "no code was changed"
+            )
+        self.weight.copy_(table)
 
 
 @dataclass(frozen=True)
@@ -174,6 +194,10 @@ class _CosineModule(CodebookModule[CosineCodebook]):
     @override
     def project(self, z: Tensor) -> Tensor:
         return unit_rows(z)
+
+    @override
+    def table_for(self, codes: Tensor) -> Tensor:
+        return codes
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ class AllRows:
         """Return the row nearest to each of `points` `(n, D)`, `(n, D)`; zeros if there is no row at all."""
         rows, valid = self.own
         if self._order is not None:
-            filler = rows[self._order[0]]  # copies of a row that counts replace those that do not
+            filler = rows[self._order[:1]]  # copies of a row that counts replace those that do not
             rows = torch.where(valid.unsqueeze(1), rows, filler)
         own = rows[nearest_code(points, rows)]
         distance = torch.where(self._count > 0, (own - points).square().sum(1), torch.inf)

@@ -57,6 +57,12 @@ class Configurable(ABC):  # noqa: B024, each kind of settings has abstract metho
     def config(self) -> dict[str, Any]:
         """The constructor's arguments as plain data: ``{"class_path": …, "init_args": {…}}``."""
         names = [name for name in inspect.signature(type(self).__init__).parameters if name != "self"]
+        # Not an AttributeError, which a module would answer with having no `config` at all.
+        if absent := [name for name in names if not hasattr(self, name)]:
+            raise TypeError(
+                f"{type(self).__name__} must keep each argument of its constructor as an attribute of the same name, "
+                f"so that it can be written down; it has no {', '.join(absent)}"
+            )
         return {
             "class_path": class_path(type(self)),
             "init_args": {name: to_config(getattr(self, name)) for name in names},

@@ -236,7 +236,7 @@ def check_settings(found: Format, settings: Mapping[str, Any]) -> None:
     """
     missing = [name for name in found.settings if name in found.required and name not in settings]
     if missing:
-        asked = "; ".join(f"{name}=, {QUESTIONS[name]}" for name in missing)
+        asked = "; ".join(f"{name}=, {QUESTIONS.get(name, 'which its keys do not hold')}" for name in missing)
         raise TypeError(f"migrate.load: found {found.title}, whose state does not say everything. Give {asked}")
     if unknown := settings.keys() - found.allowed:
         raise TypeError(

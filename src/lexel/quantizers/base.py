@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -20,7 +20,16 @@ from lexel._core.modules import evaluating
 from lexel._core.recomputation import Recorder, is_checkpointed, is_second_run
 from lexel.metrics import mean_perplexity
 
-__all__ = ["Choice", "CodebookIndices", "Quantized", "Quantizer", "RowQuantizer", "check_integer", "check_weight"]
+__all__ = [
+    "Choice",
+    "CodebookIndices",
+    "Quantized",
+    "Quantizer",
+    "RowQuantizer",
+    "check_choice",
+    "check_integer",
+    "check_weight",
+]
 
 
 @dataclass(frozen=True)
@@ -144,6 +153,28 @@ def check_integer(owner: str, argument: str, value: Any, *, least: int | None = 
     if least is not None and number < least:
         raise ValueError(f"{owner}: {argument} must be at least {least}, got {number}")
     return number
+
+
+def check_choice(
+    owner: str, indices: Any, quantized: Any, shape: Sequence[int], index_shape: tuple[int, ...] = ()
+) -> None:
+    """Refuse what is no choice of a code for each row.
+
+    Raises:
+        TypeError: `indices` are not int64.
+        ValueError: `indices` are not `(N, *index_shape)`, or `quantized` is not of `shape` `(N, D)`.
+    """
+    if torch.compiler.is_compiling():
+        return
+    if not isinstance(indices, Tensor) or indices.dtype != torch.int64:
+        raise TypeError(f"{owner}: indices must be an int64 tensor, got {getattr(indices, 'dtype', type(indices))}")
+    for name, value, expected in (
+        ("indices", indices, (shape[0], *index_shape)),
+        ("quantized", quantized, tuple(shape)),
+    ):
+        if not isinstance(value, Tensor) or tuple(value.shape) != expected:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{owner}: {name} must have shape {expected}, got {got}")
 
 
 class Quantizer(nn.Module, Configurable):
@@ -540,7 +571,12 @@ class RowQuantizer(Quantizer):
 
     @override
     def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Choice:
-        choice = self.quantize_rows(z.reshape(-1, self.embedding_dim), None if valid is None else valid.reshape(-1))
+        rows = z.reshape(-1, self.embedding_dim)
+        choice = self.quantize_rows(rows, None if valid is None else valid.reshape(-1))
+        name = type(self).__name__
+        if not isinstance(choice, Choice):
+            raise TypeError(f"{name}.quantize_rows must return a lexel.Choice, got {type(choice).__name__}")
+        check_choice(name, choice.indices, choice.quantized, (len(rows), self.output_dim), self.index_shape)
         indices = choice.indices.reshape(*z.shape[:-1], *self.index_shape)
         quantized = choice.quantized.reshape(*z.shape[:-1], self.output_dim)
         return replace(choice, indices=indices, quantized=quantized)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -10,17 +11,22 @@ from torch import Tensor
 from typing_extensions import override
 
 from lexel._core.collectives import AllRows, all_sum, mean_over_ranks
+from lexel._core.config import Configurable
 from lexel._core.fused_loss import quantization_step
 from lexel._core.modules import TypedModuleList
 from lexel.codebook import Codebook, CodebookModule, FreeCodebook
 from lexel.estimators import Estimator, EstimatorModule, StraightThrough
 from lexel.learning import Gradient, Learning, LearningModule
 from lexel.metrics import usage_counts
-from lexel.quantizers.base import Choice, RowQuantizer, check_weight
+from lexel.quantizers.base import Choice, RowQuantizer, check_choice, check_weight
 from lexel.regularisers import Regulariser, RegulariserModule
 from lexel.upkeep import Upkeep, UpkeepModule
 
 __all__ = ["VectorQuantizer"]
+
+
+PartT = TypeVar("PartT", Regulariser, Upkeep)
+ModuleT = TypeVar("ModuleT")
 
 
 class VectorQuantizer(RowQuantizer):
@@ -93,8 +99,7 @@ class VectorQuantizer(RowQuantizer):
     ) -> None:
         super().__init__(num_embeddings, embedding_dim, channel_dim)
         self.commitment_cost = check_weight("VectorQuantizer", "commitment_cost", commitment_cost)
-        regularisers = (regularisers,) if isinstance(regularisers, Regulariser) else tuple(regularisers)
-        upkeep = (upkeep,) if isinstance(upkeep, Upkeep) else tuple(upkeep)
+        regularisers, upkeep = _as_tuple(regularisers), _as_tuple(upkeep)
         for argument, part, kind in [
             ("codebook", codebook, Codebook),
             ("learning", learning, Learning),
@@ -104,14 +109,20 @@ class VectorQuantizer(RowQuantizer):
         ]:
             if not isinstance(part, kind):
                 raise TypeError(f"VectorQuantizer: {argument} must be a lexel {kind.__name__}, got {part!r}")
+        names = [part.name for part in regularisers]
+        if len({*names, "codebook", "commitment"}) < len(names) + 2:
+            raise ValueError(f"VectorQuantizer: the terms of the loss must have names of their own, got {names}")
         _check_combination(codebook, learning, estimator, regularisers, upkeep)
-        self.codebook = codebook.build(num_embeddings, embedding_dim, trainable=learning.trainable)
+        table = codebook.build(num_embeddings, embedding_dim, trainable=learning.trainable)
+        self.codebook = _checked(codebook, table, CodebookModule)
         sizes = num_embeddings, self.codebook.weight.shape[1]
-        self.learning = learning.build(*sizes)
+        self.learning = _checked(learning, learning.build(*sizes), LearningModule)
         self.learning.restart(self.codebook.weight, torch.ones(num_embeddings))
-        self.estimator = estimator.build(*sizes)
-        self.regularisers = TypedModuleList(part.build(*sizes) for part in regularisers)
-        self.upkeep = TypedModuleList(part.build(*sizes) for part in upkeep)
+        self.estimator = _checked(estimator, estimator.build(*sizes), EstimatorModule)
+        self.regularisers = TypedModuleList(
+            _checked(part, part.build(*sizes), RegulariserModule) for part in regularisers
+        )
+        self.upkeep = TypedModuleList(_checked(part, part.build(*sizes), UpkeepModule) for part in upkeep)
         self._has_codebook_loss = learning.has_codebook_loss and not estimator.replaces_codebook_loss
 
     @property
@@ -139,6 +150,7 @@ class VectorQuantizer(RowQuantizer):
 
         if self.training and not self.estimator.is_straight_through:
             indices, estimated = self.estimator(z, codes)
+            check_choice(type(self.estimator.settings).__name__, indices, estimated, z.shape)
         else:
             indices, estimated = self.estimator.nearest(z, codes), None
         learned = codes if self._has_codebook_loss else codes.detach()
@@ -264,6 +276,19 @@ class VectorQuantizer(RowQuantizer):
         return f"{self.num_embeddings}, {self.embedding_dim}, commitment_cost={self.commitment_cost}"
 
 
+def _checked(settings: Configurable, built: ModuleT, kind: type) -> ModuleT:
+    """Return what the settings of a part have built, if it is a module of this kind."""
+    if not isinstance(built, kind):
+        raise TypeError(f"{type(settings).__name__}.build must return a lexel {kind.__name__}, got {built!r}")
+    return built
+
+
+def _as_tuple(parts: PartT | Iterable[PartT]) -> tuple[PartT, ...]:
+    if isinstance(parts, Iterable) and not isinstance(parts, (str, type)):
+        return tuple(parts)
+    return (parts,)  # type: ignore[return-value]
+
+
 def _check_combination(
     codebook: Codebook,
     learning: Learning,
@@ -281,8 +306,8 @@ def _check_combination(
         ),
         (
             not learning.trainable and not codebook.accepts_averages,
-            f"{rule} sets each code to the mean of its inputs, and the codes of {type(codebook).__name__} share "
-            "parameters, so that single codes cannot be set: use learning=Gradient(), or another codebook",
+            f"{rule} moves each code on its own, and the codes of {type(codebook).__name__} cannot be moved so, since "
+            "they share parameters: use learning=Gradient(), or another codebook",
         ),
         (
             not learning.trainable and code_regularisers,
