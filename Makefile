@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test sanitize lint format bench bench-quality bench-static clean
+.PHONY: demo test kills sanitize lint format bench bench-quality bench-static clean
 
 demo: $(VENV)/demo
 	$(BIN)/lexel demo --out runs/demo --overwrite
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+# Fifty kills of training runs, each of which must come to the end of the run that was left alone.
+kills: $(VENV)/dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.training.kills 50
 
 # The search kernel under AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize:

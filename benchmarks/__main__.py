@@ -3,5 +3,5 @@
 import subprocess
 import sys
 
-for name in ("search", "layer", "field"):
+for name in ("search", "layer", "field", "loop"):
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)

@@ -123,6 +123,19 @@ class TestRefusals:
         assert line.startswith("lexel: ")
         assert said in line
 
+    @pytest.mark.parametrize("content", [b"\xff\xfe", b"[1, 2", b"steps: many", b"stepz: 3", b"a: " * 3000, None])
+    def test_a_file_of_settings_that_cannot_be_read_is_named(
+        self, content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        config = tmp_path / "my.yaml"
+        if content is not None:
+            config.write_bytes(content)
+        with pytest.raises(SystemExit) as exit_:
+            main(["train", "DATA", "--config", str(config)])
+        assert exit_.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "my.yaml" in line or "step" in line
+
 
 def test_help_shows_the_size_of_the_default_codebook_and_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):

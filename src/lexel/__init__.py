@@ -8,6 +8,7 @@ loss, quantized, perplexity, encodings = vq(torch.randn(2, 64, 8, 8))
 The names below are the public ones: this is the one place where they are listed.
 """
 
+import lexel._core.start  # noqa: F401  # isort: skip
 from importlib.metadata import version as _version
 
 from lexel import presets as presets

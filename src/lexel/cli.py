@@ -7,12 +7,14 @@ import dataclasses
 import inspect
 import json
 import os
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import lexel
 
@@ -25,6 +27,7 @@ try:
     from lexel._core.console import complain, messages, results
     from lexel._core.files import refuse_existing
     from lexel._core.plugins import import_plugin
+    from lexel._core.signals import ended_by_signals
     from lexel.data.images import listed
     from lexel.models import VQVAE
     from lexel.runs import RunFolder, load_model
@@ -35,6 +38,7 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from lexel.training.evaluate import Evaluation
+    from lexel.training.run import Outcome
 
 DATA = "folder of images at any depth, one image, a .npy or .npz array, or local files that datasets.load_dataset opens"
 PRESETS = [name for name in registry() if name.startswith("lexel.presets.")]
@@ -55,27 +59,49 @@ set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["lexel"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; exit code 0, 1 when an audit finds a fault, 2 for bad input, 130 when interrupted."""
+    """Run the command line.
+
+    Returns:
+        The exit code: 0; 1 when an audit finds a fault; 2 for bad input; 130 after Ctrl-C and 143 after SIGTERM.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
+    ended = 0
     try:
-        plugins, words = _plugins(words)
-        with _importable(plugins):
-            parser = _parser()
-            parsed = parser.parse_args(words)
-            settings, command = parsed[parsed.command], COMMANDS[parsed.command]
-            if settings.get("plugin"):
-                raise ValueError(
-                    "plugin: only the command line can name a plugin (--plugin FILE), not a file of settings"
-                )
-            return command.run(settings)
-    except KeyboardInterrupt:
-        return 130
-    except (OSError, ValueError, ImportError) as error:
+        with ended_by_signals() as stop:
+            try:
+                return _run(words)
+            finally:
+                ended = stop.number
+    except KeyboardInterrupt as interrupt:
+        return 128 + getattr(interrupt, "number", signal.SIGINT)
+    except Exception as error:
+        if ended:  # raised where a signal arrived in the middle of an import
+            return 128 + ended
         if debug:
             raise
-        complain(str(error))
+        complain(_reason(error))
         return 2
+
+
+def _run(words: Sequence[str]) -> int:
+    plugins, others = _plugins(words)
+    with _importable(plugins):
+        parsed = _parser().parse_args(others)
+        settings = parsed[parsed.command]
+        if settings.get("plugin"):
+            raise ValueError("plugin: only the command line can name a plugin (--plugin FILE), not a file of settings")
+        return COMMANDS[parsed.command].run(settings)
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says, and its kind where it is not one that a user's input is expected to cause."""
+    message = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, (OSError, ValueError, ImportError)) and message:
+        return message
+    return f"{type(error).__name__}: {message} (--debug shows where)"
 
 
 class Command(NamedTuple):
@@ -85,7 +111,7 @@ class Command(NamedTuple):
     run: Callable[[Namespace], int]
 
 
-# Lightning takes seconds to import: only the commands that need it do.
+# What takes long to import is left to the commands that need it.
 
 
 def train_parser() -> Parser:
@@ -105,23 +131,29 @@ def train(settings: Namespace) -> int:
     """Train."""
     from lexel.training.run import train
 
-    data, out = _required(settings, "data", "DATA"), Path(_required(settings, "out", "--out"))
-    finished = train(
+    out = Path(_required(settings, "out", "--out"))
+    settings.data = _required(settings, "data", "DATA")
+    for name in ("data", "validation"):  # so that the run can be resumed from any folder
+        settings[name] = settings[name] and str(Path(settings[name]).absolute())
+    outcome = train(
         _model(settings),
-        data,
+        settings.data,
         out,
         _settings(settings),
         config=_config(settings, train_parser()),
         strict=settings.strict,
         overwrite=settings.overwrite,
     )
-    return _report_end(out, finished)
+    return _report_end(out, outcome)
 
 
 def resume_parser() -> Parser:
     """Parse `lexel resume`."""
     parser = _command("Go on with a run that was interrupted, from its last checkpoint to the same end.")
     parser.add_argument("run", type=str, help="folder of the run")
+    parser.add_argument("--steps", type=int | None, help="train for so many steps in all, not for those in config.yaml")
+    parser.add_argument("--devices", type=int | Literal["auto"] | None, help="how many to go on with")
+    _add_strict(parser)
     _add_plugin(parser)
     return parser
 
@@ -137,8 +169,20 @@ def resume(settings: Namespace) -> int:
     parser.subject = str(run.config)
     config = parser.parse_path(run.config)
     data = _required(config, "data", f"data in {run.config}")
-    finished = train(_model(config), data, run.path, _settings(config), resume=True)
-    return _report_end(run.path, finished)
+    changes = {name: settings[name] for name in ("steps", "devices") if settings[name] is not None}
+    for name, value in changes.items():
+        config[name] = value
+    outcome = train(
+        _model(config),
+        data,
+        run.path,
+        _settings(config),
+        config=_config(config, parser),
+        strict=settings.strict,
+        resume=True,
+        more_steps="steps" in changes,
+    )
+    return _report_end(run.path, outcome)
 
 
 def evaluate_parser() -> Parser:
@@ -148,6 +192,7 @@ def evaluate_parser() -> Parser:
     parser.add_argument("data", type=str, help=DATA)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     _add_strict(parser)
+    _add_computing(parser)
     _add_plugin(parser)
     return parser
 
@@ -156,7 +201,7 @@ def evaluate(settings: Namespace) -> int:
     """Measure a model."""
     from lexel.training.evaluate import evaluate
 
-    evaluation = evaluate(load_model(Path(settings.run)), settings.data, strict=settings.strict)
+    evaluation = evaluate(_loaded(settings), settings.data, strict=settings.strict, batch_size=settings.batch_size)
     if settings.json:
         results.print_json(json.dumps(dataclasses.asdict(evaluation)))
     else:
@@ -213,6 +258,7 @@ def encode_parser() -> Parser:
     parser.add_argument("--out", type=str, required=True, help="file to write, .safetensors")
     _add_strict(parser)
     _add_overwrite(parser)
+    _add_computing(parser)
     _add_plugin(parser)
     return parser
 
@@ -221,7 +267,9 @@ def encode(settings: Namespace) -> int:
     """Turn images into codes."""
     out = Path(settings.out)
     refuse_existing(out, overwrite=settings.overwrite)
-    tokens, skipped = encode_images(load_model(Path(settings.run)), settings.data, strict=settings.strict)
+    tokens, skipped = encode_images(
+        _loaded(settings), settings.data, strict=settings.strict, batch_size=settings.batch_size
+    )
     write_tokens(out, tokens)
     if skipped:
         messages.print(f"skipped {listed(skipped)}", style="yellow", soft_wrap=True)
@@ -237,6 +285,7 @@ def decode_parser() -> Parser:
     parser.add_argument("codes", type=str, help="file that lexel encode wrote")
     parser.add_argument("--out", type=str, required=True, help="folder to write the images into")
     _add_overwrite(parser)
+    _add_computing(parser)
     _add_plugin(parser)
     return parser
 
@@ -246,7 +295,7 @@ def decode(settings: Namespace) -> int:
     out = Path(settings.out)
     refuse_existing(out, overwrite=settings.overwrite)
     tokens = read_tokens(Path(settings.codes))
-    decode_images(load_model(Path(settings.run)), tokens, out)
+    decode_images(_loaded(settings), tokens, out, batch_size=settings.batch_size)
     results.print(f"{len(tokens.indices)} images in {out}", soft_wrap=True)
     return 0
 
@@ -268,14 +317,18 @@ def demo(settings: Namespace) -> int:
 
     config = _config(settings, demo_parser())
     demo = run_demo(
-        _model(settings), Path(settings.out), _settings(settings), config=config, overwrite=settings.overwrite
+        _model(settings),
+        Path(settings.out),
+        _settings(settings),
+        config=config,
+        overwrite=settings.overwrite,
     )
     results.print("Two photographs that were not trained on:")
     _print(demo.held_out)
     results.print(f"Originals above reconstructions: {demo.reconstructions}", soft_wrap=True)
     results.print(f"A photograph and its tokens:     {demo.tokens}", soft_wrap=True)
     results.print(f"A page to explore all of it:     {demo.report}", soft_wrap=True)
-    return 0 if demo.finished else 130
+    return 0 if demo.outcome.finished else 128 + demo.outcome.signal
 
 
 COMMANDS = {
@@ -347,6 +400,16 @@ def _add_overwrite(parser: Parser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace what exists")
 
 
+def _add_computing(parser: Parser) -> None:
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda or mps; auto takes an accelerator")
+    parser.add_argument(
+        "--batch_size",
+        type=int,
+        default=1,
+        help="images of one size to compute at once; more than 1 may change rounding, and so a token here and there",
+    )
+
+
 def _add_plugin(parser: Parser) -> None:
     parser.add_argument("--plugin", metavar="FILE", type=str, help="Python file to import, with parts of your own")
 
@@ -371,6 +434,16 @@ def _importable(plugins: Sequence[Path]) -> Iterator[None]:
         yield
     finally:
         set_parsing_settings(import_path_denylist=names)
+
+
+def _loaded(settings: Namespace) -> VQVAE:
+    """Load the model of a run, on the device that is asked for."""
+    from lexel._core.devices import pick_device
+
+    if settings.batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {settings.batch_size}")
+    device = pick_device(settings.device)
+    return load_model(Path(settings.run)).to(device)
 
 
 def _model(settings: Namespace) -> VQVAE:
@@ -399,13 +472,21 @@ def _required(settings: Namespace, name: str, shown: str) -> str:
     return str(settings[name])
 
 
-def _report_end(run: Path, finished: bool) -> int:
-    """Say how a run ended, and return the exit code."""
-    if finished:
-        results.print(f"trained: {run}", soft_wrap=True)
+def _report_end(run: Path, outcome: Outcome) -> int:
+    """Say how a run ended, unless another process does, and return the exit code."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
         return 0
-    results.print(f"stopped: go on with lexel resume {run}", soft_wrap=True)
-    return 130
+    if not outcome.finished:
+        results.print(
+            f"stopped at step {outcome.step:,}: go on with lexel resume {shlex.quote(str(run))}", soft_wrap=True
+        )
+        return 128 + outcome.signal
+    results.print(f"trained: {run}", soft_wrap=True)
+    if outcome.figures:
+        shown = {"loss": ".4f", "psnr": ".2f", "usage": ".1%", "perplexity": ".1f", "validation_psnr": ".2f"}
+        figures = [f"{name} {outcome.figures[name]:{form}}" for name, form in shown.items() if name in outcome.figures]
+        results.print(f"last row: {', '.join(figures)}", soft_wrap=True)
+    return 0
 
 
 def _print(evaluation: Evaluation) -> None:

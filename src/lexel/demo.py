@@ -14,8 +14,9 @@ from lexel.data.images import open_images, save_image, to_pixels
 from lexel.data.pictures import centre, columns, token_colours, token_picture
 from lexel.models import VQVAE
 from lexel.report.page import write_report
+from lexel.runs import RunFolder
 from lexel.training.evaluate import Evaluation, evaluate
-from lexel.training.run import train
+from lexel.training.run import Outcome, train
 from lexel.training.settings import Settings
 
 __all__ = ["Demo", "copy_photographs", "run_demo"]
@@ -39,17 +40,24 @@ class Demo:
         reconstructions: picture of those photographs above their reconstructions.
         tokens: picture of a photograph beside its grid of tokens.
         report: page about the run, on those photographs.
-        finished: False when training was interrupted.
+        outcome: how training ended.
     """
 
     held_out: Evaluation
     reconstructions: Path
     tokens: Path
     report: Path
-    finished: bool
+    outcome: Outcome
 
 
-def run_demo(model: VQVAE, out: Path, settings: Settings, *, config: str = "", overwrite: bool = False) -> Demo:
+def run_demo(
+    model: VQVAE,
+    out: Path,
+    settings: Settings,
+    *,
+    config: str = "",
+    overwrite: bool = False,
+) -> Demo:
     """Train `model` on photographs of scikit-image and scikit-learn, evaluate it on two others, and draw both.
 
     Args:
@@ -65,7 +73,14 @@ def run_demo(model: VQVAE, out: Path, settings: Settings, *, config: str = "", o
     """
     refuse_existing(out, overwrite=overwrite)
     trained_on, held_out = copy_photographs(out / "photographs")
-    finished = train(model, trained_on, out, settings, config=config, overwrite=True)
+    try:
+        outcome = train(model, trained_on, out, settings, config=config, overwrite=True)
+    except BaseException:
+        if not RunFolder(out).is_run:  # a start that failed must not stand in the way of the next one
+            shutil.rmtree(out / "photographs")
+            if not any(out.iterdir()):
+                out.rmdir()
+        raise
 
     model = model.cpu().eval()
     images = [image.float() / 255 for _, image in open_images(held_out).readable(range(2))]
@@ -81,7 +96,7 @@ def run_demo(model: VQVAE, out: Path, settings: Settings, *, config: str = "", o
     save_image(to_pixels(columns(shown)), reconstructions)
     save_image(to_pixels(_token_page(model, images[0], grids[0])), tokens)
     report = write_report(out, data=held_out)
-    return Demo(evaluate(model, held_out), reconstructions, tokens, report, finished)
+    return Demo(evaluate(model, held_out), reconstructions, tokens, report, outcome)
 
 
 def copy_photographs(folder: Path) -> tuple[Path, Path]:

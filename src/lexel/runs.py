@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from lexel._core.files import WORKPLACE
 from lexel.models import VQVAE
+
+try:
+    from filelock import FileLock, Timeout
+except ImportError as error:
+    raise ImportError("runs need filelock: pip install 'lexel[train]'") from error
 
 __all__ = [
     "CHECKPOINT",
@@ -22,7 +32,22 @@ __all__ = [
 
 CONFIG, ENVIRONMENT, METRICS, REPORT = "config.yaml", "environment.json", "metrics.csv", "report.html"
 CHECKPOINT, MODEL, SAMPLES, TENSORBOARD = "last.ckpt", "model", "samples", "tensorboard"
-MODEL_CONFIG = "config.json"  # in the folder of a model, with or without a run around it
+MODEL_CONFIG, WEIGHTS = "config.json", "model.safetensors"  # a model's folder, with or without a run around it
+LOCK = ".lock"
+REPORT_MARK = b'<meta name="generator" content="Lexel">'  # by which a report is known as one
+# All that training writes, as patterns within the folder.
+# The environment comes last when they are removed, since it tells that the folder is a run's.
+WRITTEN = (
+    *(
+        CHECKPOINT,
+        METRICS,
+        f"{MODEL}/{MODEL_CONFIG}",
+        f"{MODEL}/{WEIGHTS}",
+        f"{MODEL}/README.md",
+        f"{SAMPLES}/step-*.png",
+    ),
+    *(f"{TENSORBOARD}/events.out.tfevents.*", CONFIG, ENVIRONMENT),
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +98,80 @@ class RunFolder:
     def sample(self, step: int) -> Path:
         """The picture of images and their reconstructions after so many steps."""
         return self.path / SAMPLES / f"step-{step:07d}.png"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether training wrote this folder."""
+        try:
+            return "Lexel" in json.loads(self.environment.read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError):
+            return False
+
+    def check_free(self, *, overwrite: bool = False) -> None:
+        """Check that a new run may be written here.
+
+        Raises:
+            FileExistsError: something stands here and `overwrite` is not set, or no run wrote it.
+        """
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise FileExistsError(f"{self.path} is a file, not the folder of a run")
+        names = {entry.name for entry in self.path.iterdir()} - {LOCK}
+        if names and not overwrite:
+            resume = f", or go on with it: lexel resume {self.path}" if self.is_run else ""
+            raise FileExistsError(f"{self.path} exists; give --overwrite to replace it{resume}")
+        mine = names & {CONFIG, ENVIRONMENT, METRICS, CHECKPOINT, MODEL, SAMPLES, TENSORBOARD}
+        if mine and not self.is_run:
+            raise FileExistsError(f"{self.path} holds {', '.join(sorted(mine))}, which no run wrote: choose another")
+
+    def clear(self, *, but: Path | None = None) -> None:
+        """Remove what an earlier run wrote, and nothing else.
+
+        Args:
+            but: a file to leave.
+        """
+        self.tidy()
+        for file in [file for pattern in WRITTEN for file in self.path.glob(pattern) if file != but]:
+            file.unlink()
+        if self.report.is_file():
+            with self.report.open("rb") as page:
+                ours = REPORT_MARK in page.read(1000)
+            if ours:
+                self.report.unlink()
+        for name in (MODEL, SAMPLES, TENSORBOARD):
+            folder = self.path / name
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+    def tidy(self) -> None:
+        """Remove what a process had half written when it was killed."""
+        for folder in (self.path, *(self.path / name for name in (MODEL, SAMPLES))):
+            for half in folder.glob(f"{WORKPLACE}*/"):
+                shutil.rmtree(half, ignore_errors=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from writing here; a folder that was made for this and stays empty goes again.
+
+        Raises:
+            BlockingIOError: another process trains here.
+            OSError: nothing can be written here.
+        """
+        made = not self.path.exists()
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise BlockingIOError(f"{self.path} is in use: another process trains there") from error
+        try:
+            yield
+        finally:
+            (self.path / LOCK).unlink(missing_ok=True)
+            lock.release()
+            if made and not any(self.path.iterdir()):
+                self.path.rmdir()
 
 
 def load_model(folder: Path) -> VQVAE:

@@ -63,6 +63,15 @@ def test_on_windows_a_name_cannot_say_more_than_on_other_systems(name: str, monk
     assert ":" not in "".join(target.parts[1:])
 
 
+def test_a_result_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    target, other = tmp_path / "target", tmp_path / "other"
+    other.touch()
+    with written_beside(target) as temporary:
+        temporary.write_text("whole")
+        temporary.chmod(0o600)
+    assert target.stat().st_mode == other.stat().st_mode
+
+
 def test_a_kill_in_the_middle_leaves_what_was_there(tmp_path: Path) -> None:
     target = tmp_path / "answer"
     target.write_text("before")

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import lexel
+from lexel._core.checksums import digest
 from lexel.cli import main
+from lexel.runs import load_model
+from lexel.tokens import TokenFile, fingerprint, read_tokens, write_tokens
 from tests.commands import refused, train
 
 
@@ -58,9 +63,9 @@ class TestTokens:
         changed = _changed(codes, tmp_path, value=value)
         assert "not all in [0, 16)" in refused(["decode", run, changed, "--out", tmp_path / "images"], capsys)
 
-    @pytest.mark.parametrize("sizes", ["[]", "{", '{"coffee.webp": [0, 3]}', "null"])
+    @pytest.mark.parametrize("sizes", [[], 3, {"coffee.webp": [0, 3]}, {"coffee.webp": [1]}])
     def test_malformed_sizes_are_refused(
-        self, run: Path, codes: Path, tmp_path: Path, sizes: str, capsys: pytest.CaptureFixture[str]
+        self, run: Path, codes: Path, tmp_path: Path, sizes: object, capsys: pytest.CaptureFixture[str]
     ) -> None:
         changed = _changed(codes, tmp_path, sizes=sizes)
         assert "not a valid token file" in refused(["decode", run, changed, "--out", tmp_path / "images"], capsys)
@@ -69,7 +74,7 @@ class TestTokens:
         self, run: Path, codes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         sizes = {name: [4000, 4000] for name in load_file(codes)}
-        changed = _changed(codes, tmp_path, sizes=json.dumps(sizes))
+        changed = _changed(codes, tmp_path, sizes=sizes)
         assert "do not fit this model" in refused(["decode", run, changed, "--out", tmp_path / "images"], capsys)
 
     @pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"\xff" * 100, pickle.dumps({"a": 1})])
@@ -87,25 +92,91 @@ class TestTokens:
         message = refused(["decode", tmp_path / "other", codes, "--out", tmp_path / "images"], capsys)
         assert "16 codes, this model has 8" in message
 
+    def test_another_model_with_as_many_codes(
+        self, photographs: Path, codes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        train(photographs, tmp_path / "other", "--seed", "1", steps=1)
+        message = refused(["decode", tmp_path / "other", codes, "--out", tmp_path / "images"], capsys)
+        assert "the tokens come from the model" in message
+        assert not (tmp_path / "images").exists()
+
 
 def _changed(
-    codes: Path, folder: Path, *, name: str | None = None, value: int | None = None, sizes: str | None = None
+    codes: Path, folder: Path, *, name: str | None = None, value: int | None = None, sizes: object = None
 ) -> Path:
-    """Copy a token file with one thing changed."""
-    from safetensors import safe_open
-
-    tensors = {key: grid.to(torch.int32) for key, grid in load_file(codes).items()}
+    """Copy a token file with one thing changed, and with a checksum that is right."""
+    tensors = load_file(codes)
     with safe_open(codes, "pt") as file:
-        metadata = dict(file.metadata())
+        facts = json.loads(file.metadata()["lexel"])
+    del facts["sha256"]
     if name is not None:
-        metadata["sizes"] = metadata["sizes"].replace("coffee.webp", name)
+        facts["sizes"] = {key.replace("coffee.webp", name): size for key, size in facts["sizes"].items()}
         tensors[name] = tensors.pop("coffee.webp")
     if value is not None:
+        tensors = {key: grid.to(torch.int32) for key, grid in tensors.items()}
         tensors["coffee.webp"][0, 0] = value
     if sizes is not None:
-        metadata["sizes"] = sizes
-    save_file(tensors, folder / "changed.safetensors", metadata)
+        facts["sizes"] = sizes
+    facts["sha256"] = digest(tensors, {"facts": json.dumps(facts)})
+    save_file(tensors, folder / "changed.safetensors", {"lexel": json.dumps(facts)})
     return folder / "changed.safetensors"
+
+
+class TestDamage:
+    @pytest.mark.parametrize("place", range(0, 100, 3))
+    def test_a_flipped_byte_is_an_error_or_changes_nothing(self, place: int, run: Path, tmp_path: Path) -> None:
+        model, codes = load_model(run), tmp_path / "codes"
+        tokens = TokenFile(
+            {name: torch.randint(16, (5, 4), generator=torch.Generator().manual_seed(0)) for name in "abc"},
+            dict.fromkeys("abc", (20, 16)),
+            16,
+            fingerprint(model),
+        )
+        write_tokens(codes, tokens)
+        shutil.copytree(run / "model", tmp_path / "model")
+        config = tmp_path / "model/config.json"
+        for path in (codes, tmp_path / "model/model.safetensors", config):
+            good = path.read_bytes()
+            flipped = bytearray(good)
+            flipped[len(flipped) * place // 100] ^= 1 << place % 8
+            path.write_bytes(flipped)
+            try:
+                found, weights = read_tokens(codes), load_model(tmp_path / "model").state_dict()
+            except ValueError:
+                pass
+            else:
+                assert (found.sizes, found.model) == (tokens.sizes, tokens.model)
+                assert all(torch.equal(found.indices[name], tokens.indices[name]) for name in "abc")
+                assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+            path.write_bytes(good)
+
+    def test_weights_that_something_else_saved_need_no_checksum(self, run: Path, tmp_path: Path) -> None:
+        shutil.copytree(run / "model", tmp_path / "model")
+        save_file(load_file(run / "model/model.safetensors"), tmp_path / "model/model.safetensors")
+        assert load_model(tmp_path / "model")
+
+    def test_the_same_tokens_make_the_same_file(self, run: Path, photographs: Path, tmp_path: Path) -> None:
+        for name in ("one", "two"):
+            assert main(["encode", str(run), str(photographs), "--out", str(tmp_path / name)]) == 0
+        assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+        assert (tmp_path / "one").stat().st_mode == (run / "config.yaml").stat().st_mode
+
+
+def test_batches_change_no_more_than_rounding(run: Path, photographs: Path, tmp_path: Path) -> None:
+    for copy in range(3):
+        shutil.copytree(photographs, tmp_path / "data" / str(copy))
+    for size in ("1", "2"):
+        words = ["--batch-size", size, "--device", "cpu"]
+        assert main(["encode", str(run), str(tmp_path / "data"), "--out", str(tmp_path / size), *words]) == 0
+        assert main(["decode", str(run), str(tmp_path / size), "--out", str(tmp_path / f"images{size}"), *words]) == 0
+    one, two = (read_tokens(tmp_path / size) for size in ("1", "2"))
+    assert list(one.indices) == list(two.indices)
+    assert one.sizes == two.sizes
+    differing = [(one.indices[name] != two.indices[name]).float().mean() for name in one.indices]
+    assert max(differing) < 0.01
+    for path in (tmp_path / "images1").rglob("*.png"):
+        with Image.open(path) as a, Image.open(tmp_path / "images2" / path.relative_to(tmp_path / "images1")) as b:
+            assert np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 1 or max(differing) > 0
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lexel.data.images import Images
-from lexel.training.crops import RandomCrops, Remaining
+from lexel.training.crops import Batches, RandomCrops
 
 
 def pictures(*sizes: tuple[int, int]) -> Images:
@@ -46,6 +46,6 @@ def test_small_images_are_padded_by_their_edge() -> None:
 
 
 def test_ranks_share_what_remains() -> None:
-    shares = [list(Remaining(6, 20, rank, 2)) for rank in range(2)]
-    assert sorted(shares[0] + shares[1]) == list(range(6, 20))
-    assert len(Remaining(6, 20, 0, 2)) == len(shares[0])
+    shares = [list(Batches(3, 5, 4, rank, 2)) for rank in range(2)]
+    assert shares == [[[12, 13], [16, 17]], [[14, 15], [18, 19]]]
+    assert not hasattr(Batches(3, 5, 4, 0, 2), "__len__")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import pickle
 import shutil
@@ -17,11 +18,17 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import lexel
 from lexel.cli import main
-from lexel.runs import load_model
+from lexel.models import VQVAE
+from lexel.runs import RunFolder, load_model
+from lexel.training.checkpoint import read_checkpoint, weights
+from lexel.training.evaluate import evaluate
+from lexel.training.task import TrainingTask
 from tests.commands import TINY, refused, train
+from tests.training.kills import QUANTIZERS, differences, killed, resumed, words
 
 USAGE = ("usage", "perplexity", "dead_codes", "bits_per_code", "distortion")
 
@@ -89,41 +96,221 @@ class TestARun:
         np.testing.assert_allclose(*metrics, rtol=1e-2)
 
 
+def stopped(run: Path, data: Path, steps: int, step: int, *options: str) -> None:
+    """Train with Ctrl-C in the middle of a step."""
+    training_step, calls = TrainingTask.training_step, []
+
+    def interrupted(task: TrainingTask, images: torch.Tensor, index: int) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return training_step(task, images, index)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingTask, "training_step", interrupted)
+        code = main(["resume", str(run)]) if run.exists() else train(data, run, *options, steps=steps)
+    assert code == 128 + signal.SIGINT
+
+
+class TestWhatARunTells:
+    def test_resumes_from_another_folder(
+        self, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shutil.copytree(photographs, tmp_path / "here/data")
+        monkeypatch.chdir(tmp_path / "here")
+        assert train(Path("data"), Path("run"), steps=2) == 0
+        monkeypatch.chdir(tmp_path)
+        assert main(["resume", "here/run", "--steps", "3"]) == 0
+
+    def test_names_stand_for_themselves_in_the_terminal(
+        self, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "exp[lr=0.1] [red]\x1b[31m"
+        assert train(photographs, out, steps=1) == 0
+        printed = capsys.readouterr().out
+        assert "exp[lr=0.1] [red]\\x1b[31m" in printed
+        assert "\x1b" not in printed
+        assert "psnr" in printed
+
+    def test_validation_has_its_curve(self, photographs: Path, tmp_path: Path) -> None:
+        out = tmp_path / "run"
+        options = ["--validation", str(photographs), "--save-every", "3"]
+        assert train(photographs, out, *options, steps=7) == 0
+        with (out / "metrics.csv").open() as file:
+            rows = {int(row["step"]): row["validation_psnr"] for row in csv.DictReader(file)}
+        assert list(rows) == [1, 2, 3, 5, 6]
+        assert [step for step, value in rows.items() if value] == [2, 5, 6]
+        last = evaluate(load_model(out), photographs)
+        assert float(rows[6]) == pytest.approx(last.psnr, rel=1e-5)
+        events = EventAccumulator(str(out / "tensorboard")).Reload()
+        assert "validation_psnr" in events.Tags()["scalars"]
+        assert events.Tags()["images"] == ["originals above reconstructions"]
+
+    def test_files_are_those_of_any_program(self, run: Path, tmp_path: Path) -> None:
+        (tmp_path / "any").touch()
+        for path in (path for path in run.rglob("*") if path.is_file()):
+            assert path.stat().st_mode == (tmp_path / "any").stat().st_mode, path
+
+    def test_a_run_that_is_taken_for_its_model(self, run: Path) -> None:
+        with pytest.raises(ValueError, match="folder of a run: give that of its model"):
+            VQVAE.from_pretrained(run)
+
+
 class TestInterruption:
-    def test_a_resumed_run_goes_on_like_a_whole_one(self, photographs: Path, tmp_path: Path) -> None:
-        """Ctrl-C in a real process, then lexel resume."""
-        whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-        options = ["--save-every", "1000", "--log-every", "1"]
-        assert train(photographs, whole, *options, steps=60) == 0
-        command = [sys.executable, "-m", "lexel.cli", "train", photographs, *TINY, *options, "--steps", "60"]
-        process = subprocess.Popen([*command, "--out", stopped], stdout=subprocess.PIPE, text=True)
+    @pytest.mark.parametrize("quantizer", QUANTIZERS)
+    @pytest.mark.parametrize("workers", ["0", "1"])
+    def test_a_run_that_was_stopped_comes_to_the_same_end_to_the_bit(
+        self, quantizer: str, workers: str, photographs: Path, tmp_path: Path
+    ) -> None:
+        options = ["--quantizer", json.dumps(QUANTIZERS[quantizer].config), "--workers", workers]
+        whole, interrupted = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
+        assert train(photographs, whole.path, *options, steps=11) == 0
+        for number in (1, 3, 4):
+            stopped(interrupted.path, photographs, 11, number, *options)
+        assert torch.load(interrupted.checkpoint, weights_only=True)["global_step"] == 8
+        assert main(["resume", str(interrupted.path)]) == 0
+        assert differences(whole, interrupted) == []
+
+    @pytest.mark.parametrize(("quantizer", "devices", "save_every"), [("gumbel", 1, 1), ("dropout", 2, 5)])
+    def test_a_run_that_was_killed_comes_to_the_same_end_to_the_bit(
+        self, quantizer: str, devices: int, save_every: int, photographs: Path, tmp_path: Path
+    ) -> None:
+        """Processes of their own; `python -m tests.training.kills 50` does this many times more."""
+        whole, struck = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "killed")
+        options = ["--devices", devices, "--workers", 1, "--save-every", save_every]
+        subprocess.run(words(photographs, whole.path, quantizer, 60, *options), check=True, timeout=300)
+        command = words(photographs, struck.path, quantizer, 60, *options)
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            code = killed(command, number, 0.1, struck, from_first_step=True)
+            assert code in (None, -signal.SIGKILL, 128 + signal.SIGTERM)
+            command = resumed(struck, command)
+        subprocess.run(command, check=True, timeout=300)
+        assert differences(whole, struck) == []
+
+    def test_sigterm_stops_with_everything_written_and_says_how_to_go_on(
+        self, photographs: Path, tmp_path: Path
+    ) -> None:
+        run = RunFolder(tmp_path / "a run")
+        command = words(photographs, run.path, "default", 100_000)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 120
-        while not (stopped / "metrics.csv").exists() and time.monotonic() < deadline:
+        while not run.metrics.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         try:
             printed, _ = process.communicate(timeout=120)
         finally:
             process.kill()
-        assert process.returncode == 130
-        assert f"lexel resume {stopped}" in printed
-        assert load_model(stopped).encode(torch.rand(1, 3, 16, 16)).shape == (1, 4, 4)
-        step = torch.load(stopped / "last.ckpt", weights_only=True)["global_step"]
-        assert 0 < step < 60
+        assert process.returncode == 128 + signal.SIGTERM
+        assert f"lexel resume '{run.path}'" in printed
+        assert load_model(run.path).encode(torch.rand(1, 3, 16, 16)).shape == (1, 4, 4)
+        assert torch.load(run.checkpoint, weights_only=True)["global_step"] > 0
 
-        assert main(["resume", str(stopped)]) == 0
-        metrics = []
-        for folder in (whole, stopped):
-            with (folder / "metrics.csv").open() as file:
-                rows = [
-                    [float(row[name]) for name in ("step", "loss", "psnr", "learning_rate")]
-                    for row in csv.DictReader(file)
-                ]
-            metrics.append(np.array(rows))
-        assert list(metrics[1][:, 0]) == list(range(60))
-        # Rounding differs between processes, and the choice of codes magnifies it in time: not at once.
-        np.testing.assert_allclose(metrics[1][: step + 3], metrics[0][: step + 3], rtol=1e-2)
-        np.testing.assert_allclose(metrics[1][:, 3], metrics[0][:, 3])
+    def test_killed_between_the_checkpoint_and_the_model_a_run_gets_its_model(self, run: Path, tmp_path: Path) -> None:
+        copy = RunFolder(tmp_path / "run")
+        shutil.copytree(run, copy.path)
+        shutil.rmtree(copy.model)
+        assert main(["resume", str(copy.path)]) == 0
+        assert differences(RunFolder(run), copy) == []
+
+    def test_killed_before_the_first_checkpoint_a_run_starts_again(self, run: Path, tmp_path: Path) -> None:
+        copy = RunFolder(tmp_path / "run")
+        shutil.copytree(run, copy.path)
+        shutil.rmtree(copy.model)
+        copy.checkpoint.unlink()
+        assert main(["resume", str(copy.path)]) == 0
+        assert differences(RunFolder(run), copy) == []
+
+    def test_more_steps_go_on_from_the_end(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        copy = RunFolder(tmp_path / "run")
+        shutil.copytree(run, copy.path)
+        assert main(["resume", str(copy.path), "--steps", "8"]) == 0
+        assert torch.load(copy.checkpoint, weights_only=True)["global_step"] == 8
+        assert "steps: 8" in copy.config.read_text()
+        assert "at step 8 already" in refused(["resume", copy.path, "--steps", 7], capsys)
+
+    def test_other_settings_than_it_began_with_are_refused(
+        self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        copy = RunFolder(tmp_path / "run")
+        shutil.copytree(run, copy.path)
+        config = copy.config.read_text()
+        for before, now in (("learning_rate: 0.001", "learning_rate: 0.003"), ("steps: 6", "steps: 7")):
+            copy.config.write_text(config.replace(before, now))
+            assert f"{now}, but the run began with" in refused(["resume", copy.path], capsys)
+
+
+class TestFolder:
+    def test_what_no_run_wrote_is_never_removed(
+        self, photographs: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        own = {"config.yaml": "mine", "report.html": "mine", "model/thesis.txt": "mine", "samples/a.png": "mine"}
+        folder = tmp_path / "thesis"
+        for name, text in own.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        message = refused(["train", photographs, "--out", folder, "--steps", 1, *TINY, "--overwrite"], capsys)
+        assert "config.yaml, model, samples, which no run wrote" in message
+
+        shutil.copytree(run, tmp_path / "run")
+        del own["config.yaml"]
+        for name, text in own.items():
+            (tmp_path / "run" / name).write_text(text)
+        assert train(photographs, tmp_path / "run", "--overwrite", steps=1) == 0
+        for folder in (tmp_path / "thesis", tmp_path / "run"):
+            assert all((folder / name).read_text() == text for name, text in own.items())
+        assert not (tmp_path / "run/samples/step-0000006.png").exists()
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ["--workers", "-1"],
+            ["--device", "abacus"],
+            [
+                "--quantizer",
+                json.dumps(lexel.presets.var((1, 2, 3, 5), embedding_dim=4).config),
+            ],  # refuses maps of 4 × 4
+        ],
+        ids=["setting", "device", "first step"],
+    )
+    def test_a_start_that_fails_removes_nothing_and_leaves_nothing(
+        self, options: list[str], photographs: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        shutil.copytree(run, tmp_path / "run")
+        before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+        command = ["train", photographs, "--steps", 2, *TINY, *options]
+        refused([*command, "--out", tmp_path / "run", "--overwrite"], capsys)
+        assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+        refused([*command, "--out", tmp_path / "new"], capsys)
+        assert not (tmp_path / "new").exists()
+
+    def test_two_runs_cannot_write_into_one_folder(
+        self, photographs: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        copy = tmp_path / "run"
+        shutil.copytree(run, copy)
+        with RunFolder(copy).locked():
+            for command in (["resume", copy], ["train", photographs, "--out", copy, *TINY, "--overwrite"]):
+                assert f"{copy} is in use" in refused(command, capsys)
+        assert main(["resume", str(copy)]) == 0
+        assert not (copy / ".lock").exists()
+
+
+class TestCheckpoint:
+    @pytest.mark.parametrize("place", range(0, 100, 3))
+    def test_a_flipped_byte_is_an_error_or_changes_nothing(self, place: int, run: Path, tmp_path: Path) -> None:
+        content = bytearray((run / "last.ckpt").read_bytes())
+        content[len(content) * place // 100] ^= 1 << place % 8
+        (tmp_path / "last.ckpt").write_bytes(content)
+        model = load_model(run)
+        good = read_checkpoint(run / "last.ckpt", model)
+        try:
+            found = read_checkpoint(tmp_path / "last.ckpt", model)
+        except ValueError as error:
+            assert "damaged" in str(error)  # noqa: PT017
+        else:
+            for name, value in weights(good).items():
+                assert torch.equal(weights(found)[name], value)
 
     def test_a_failed_save_leaves_the_checkpoint_before(self, run: Path, tmp_path: Path) -> None:
         """A real disk that is full: a file system of 1 MiB would need root, a limit on file sizes does not."""
@@ -132,11 +319,12 @@ class TestInterruption:
         before = (copy / "last.ckpt").read_bytes()
         limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
         limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); "
-        config = (copy / "config.yaml").read_text().replace("steps: 6", "steps: 8")
-        (copy / "config.yaml").write_text(config)
-        program = f"{limit}from lexel.cli import main; import sys; sys.exit(main(['resume', {str(copy)!r}]))"
+        program = (
+            f"{limit}from lexel.cli import main; import sys; sys.exit(main(['resume', {str(copy)!r}, '--steps=8']))"
+        )
         ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
-        assert ran.returncode != 0
+        assert ran.returncode == 2
+        assert "Traceback" not in ran.stderr
         assert (copy / "last.ckpt").read_bytes() == before
         assert load_model(copy)
 

@@ -87,11 +87,11 @@ def test_a_run_stopped_between_two_rows_goes_on_with_what_it_had_counted(photogr
             os.kill(os.getpid(), signal.SIGINT)
 
     handle = model.quantizer.register_forward_hook(interrupt)
-    assert not train(model, photographs, stopped, SETTINGS)
+    assert not train(model, photographs, stopped, SETTINGS).finished
     handle.remove()
     assert torch.load(stopped / "last.ckpt", weights_only=True)["global_step"] == 5
     assert len(rows(stopped)) == 1
-    assert train(build(vector()), photographs, stopped, SETTINGS, resume=True)
+    assert train(build(vector()), photographs, stopped, SETTINGS, resume=True).finished
     assert (stopped / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
 
 

@@ -6,8 +6,11 @@ import difflib
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 from typing_extensions import override
 
@@ -42,8 +45,20 @@ class Parser(ArgumentParser):
     @override
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **settings: Any) -> Namespace:  # type: ignore[override]
         """Parse words, by default those of the command line."""
-        words = sys.argv[1:] if args is None else args
+        words = list(sys.argv[1:] if args is None else args)
+        for word, following in pairwise([*words, ""]):
+            if word == "--config" or word.startswith("--config="):
+                self._check_readable(Path(word.partition("=")[2] or following))
         return super().parse_args([_underscored(word) for word in words], *rest, **settings)
+
+    def _check_readable(self, path: Path) -> None:
+        """Name a file of settings that cannot be read: jsonargparse speaks of its content alone."""
+        try:
+            yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+            self.error(f"{path} is not a file of settings: {error}")
+        except OSError as error:
+            self.error(f"{path}: {error.strerror}")
 
     @override
     def format_help(self, *formatter: Any) -> str:

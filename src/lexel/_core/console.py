@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sized
 from typing import Any, TypeVar
@@ -57,7 +58,8 @@ results = PlainConsole(highlight=False)
 
 def complain(message: str) -> None:
     """Print an error in one line of standard error."""
-    messages.print(f"lexel: {' '.join(line.strip() for line in message.splitlines())}", soft_wrap=True)
+    who = "lexel" if os.environ.get("LOCAL_RANK", "0") == "0" else f"lexel, process {os.environ['LOCAL_RANK']}"
+    messages.print(f"{who}: {' '.join(line.strip() for line in message.splitlines())}", soft_wrap=True)
 
 
 def progress_bar() -> Progress:

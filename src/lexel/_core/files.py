@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-__all__ = ["inside", "refuse_existing", "written_beside"]
+__all__ = ["WORKPLACE", "inside", "refuse_existing", "written_beside"]
+
+WORKPLACE = ".lexel."  # how the name of a folder begins in which a file is being written
 
 # Characters that Windows reserves, and how they are written; "/" alone separates folders in a name.
 RESERVED = {ord(character): f"%{ord(character):02X}" for character in '\\:*?"<>|'}
@@ -36,10 +38,13 @@ def written_beside(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Its name does not contain the file's, which may be as long as a name can be.
-    folder = Path(tempfile.mkdtemp(prefix=".lexel.", dir=path.parent))
+    folder = Path(tempfile.mkdtemp(prefix=WORKPLACE, dir=path.parent))
     try:
         temporary = folder / path.name
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as of any new file here; some writers make files that only the owner may read
         yield temporary
+        temporary.chmod(mode)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())  # otherwise a crash could leave the new name without its content
         temporary.replace(path)

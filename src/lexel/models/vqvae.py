@@ -1,6 +1,8 @@
 """The convolutional autoencoder of the VQ-VAE paper, around any quantizer."""
 
 # No `from __future__ import annotations` here: the hub mixin reads the constructor's annotations as types.
+import inspect
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -9,20 +11,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lexel._core.checksums import digest
 from lexel._core.config import from_config, to_config
 from lexel._core.modules import evaluating
 from lexel.quantizers.base import Quantized, Quantizer
 
 try:
     from huggingface_hub import ModelHubMixin, hf_hub_download
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file, save_file
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import save_file
 except ImportError as error:
     raise ImportError("lexel.models needs huggingface_hub and safetensors: pip install 'lexel[models]'") from error
 
 __all__ = ["VQVAE"]
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+# The entry of the weights' metadata with checksums. One entry: the format does not keep the order of several, and the
+# same model shall make the same file.
+CHECKSUMS = "lexel.sha256"
 
 
 class ResidualLayer(nn.Module):
@@ -110,7 +116,11 @@ class VQVAE(
         if upsampling not in ("transposed", "resize"):
             raise ValueError(f"VQVAE: upsampling must be 'transposed' or 'resize', got {upsampling!r}")
         self.image_channels = image_channels
+        self.hidden_channels = hidden_channels
+        self.residual_channels = residual_channels
+        self.residual_layers = residual_layers
         self.downsampling = downsampling
+        self.upsampling = upsampling
 
         self.quantizer: Quantizer = quantizer
         # Channels of the image, then of each halving of the resolution, from the outside in.
@@ -206,16 +216,31 @@ class VQVAE(
         images: Tensor = (self.decoder(quantized) + 1) / 2
         return images if size is None else images[..., : size[0], : size[1]]
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments as plain data."""
+        return {
+            name: to_config(getattr(self, name))
+            for name in inspect.signature(type(self).__init__).parameters
+            if name != "self"
+        }
+
     def _save_pretrained(self, save_directory: Path) -> None:
-        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, save_directory / WEIGHTS)
+        weights = {name: value.contiguous() for name, value in self.state_dict().items()}
+        config = json.dumps(self.config, sort_keys=True, indent=2)
+        (save_directory / CONFIG).write_text(config)
+        checksums = {"weights": digest(weights), "config": _digest_of(self.config)}
+        save_file(weights, save_directory / WEIGHTS, {CHECKSUMS: json.dumps(checksums)})
 
     @classmethod
     def _from_pretrained(
         cls, *, model_id: str, map_location: str = "cpu", force_download: bool = False, token: Any = None,
         cache_dir: Any = None, local_files_only: bool = False, revision: str | None = None, **model_kwargs: Any,
     ) -> "VQVAE":  # fmt: skip
-        model = cls(**model_kwargs)
         path = Path(model_id) / WEIGHTS
+        if (Path(model_id) / "model" / CONFIG).is_file() and not path.is_file():
+            raise ValueError(f"{model_id} is the folder of a run: give that of its model, {Path(model_id) / 'model'}")
+        model = cls(**model_kwargs)
         if not Path(model_id).is_dir():
             path = Path(
                 hf_hub_download(
@@ -224,10 +249,24 @@ class VQVAE(
                 )
             )  # fmt: skip
         try:
-            model.load_state_dict(load_file(path, device=map_location))
+            with safe_open(path, "pt", device=map_location) as file:
+                metadata = file.metadata() or {}
+                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            model.load_state_dict(weights)
         except (SafetensorError, RuntimeError) as error:
             raise ValueError(f"{path} does not hold the weights of this model: {error}") from error
+        if CHECKSUMS in metadata:  # files that something else wrote have none
+            checksums = json.loads(metadata[CHECKSUMS])
+            if checksums["weights"] != digest(weights):
+                raise ValueError(f"{path} is damaged: its checksum is not that of its weights")
+            config = path.with_name(CONFIG)
+            if config.is_file() and checksums["config"] != _digest_of(json.loads(config.read_text(encoding="utf-8"))):
+                raise ValueError(f"{config} is damaged or was changed: it is not the one that {path} was written with")
         return model.eval()
+
+
+def _digest_of(config: Any) -> str:
+    return digest({}, {"config": json.dumps(config, sort_keys=True)})
 
 
 def _transposed_convolution(channels: int, out_channels: int) -> nn.Module:

@@ -6,28 +6,35 @@ import tempfile
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 import torch
+from torch import Tensor
 
 from lexel._core.console import track
 from lexel._core.files import inside, written_beside
+from lexel.data.batches import batches
 from lexel.data.images import open_images, save_image, to_pixels
 from lexel.models import VQVAE
-from lexel.tokens.file import TokenFile, fingerprint
+from lexel.tokens.file import TokenFile, fingerprint, smallest_dtype
 
 __all__ = ["decode_images", "encode_images", "png_names"]
 
 LONGEST_NAME = 255  # bytes, of a file or folder, on nearly every file system
 
 
-def encode_images(model: VQVAE, data: str | Path, *, strict: bool = False) -> tuple[TokenFile, dict[str, str]]:
+def encode_images(
+    model: VQVAE, data: str | Path, *, strict: bool = False, batch_size: int = 1
+) -> tuple[TokenFile, dict[str, str]]:
     """Turn a set of images into tokens.
 
     Args:
-        model: in eval mode.
+        model: in eval mode, on any device.
         data: as `lexel.data.images.open_images` takes it.
         strict: refuse data with unreadable files instead of skipping them.
+        batch_size: how many images of one size are encoded at once. Sums of floating numbers come out differently in
+            the last bit when they are taken together, so that a few tokens on the edge between two codes may differ.
 
     Returns:
         The tokens, and the files that could not be read, by name, with the reason.
@@ -37,42 +44,70 @@ def encode_images(model: VQVAE, data: str | Path, *, strict: bool = False) -> tu
         ValueError: there is no readable image in `data`.
     """
     images = open_images(data, model.image_channels)
-    indices, sizes = {}, {}
-    for index, pixels in images.readable(track(range(len(images)), "encoding"), strict=strict):
-        name = images.names[index]
-        indices[name] = model.encode(pixels[None].float() / 255)[0]
-        sizes[name] = (pixels.shape[1], pixels.shape[2])
-    return TokenFile(indices, sizes, model.quantizer.num_embeddings, fingerprint(model)), images.skipped
+    device = next(model.parameters()).device
+    dtype = smallest_dtype(model.quantizer.num_embeddings)
+    grids: dict[int, Tensor] = {}
+    sizes: dict[int, tuple[int, int]] = {}
+    readable = images.readable(track(range(len(images)), "encoding"), strict=strict)
+    for numbers, pixels in batches(readable, batch_size):
+        found = model.encode(pixels.to(device).float() / 255).to("cpu", dtype)
+        for number, grid in zip(numbers, found, strict=True):
+            grids[number], sizes[number] = grid.clone(), (pixels.shape[2], pixels.shape[3])
+    order = sorted(grids)
+    indices = {images.names[number]: grids[number] for number in order}
+    return (
+        TokenFile(
+            indices,
+            {images.names[number]: sizes[number] for number in order},
+            model.quantizer.num_embeddings,
+            fingerprint(model),
+        ),
+        images.skipped,
+    )
 
 
 @torch.no_grad()
-def decode_images(model: VQVAE, tokens: TokenFile, out: Path) -> None:
+def decode_images(model: VQVAE, tokens: TokenFile, out: Path, *, batch_size: int = 1) -> None:
     """Write the image of every entry of a token file as PNG, in the tree that their names describe (`png_names`).
 
     An image replaces a file of the same name, whole or not at all; other files in `out` stay.
 
     Args:
-        model: the model that made the tokens, in eval mode.
+        model: the model that made the tokens, in eval mode, on any device.
         tokens: what to decode.
         out: the folder to write into; created if it is missing.
+        batch_size: how many images of one size are decoded at once; a pixel may then differ by 1/255.
 
     Raises:
-        ValueError: the tokens do not fit the model.
+        ValueError: the tokens do not fit the model, or another model made them.
     """
     if tokens.num_embeddings != model.quantizer.num_embeddings:
         raise ValueError(
             f"the tokens come from a quantizer with {tokens.num_embeddings} codes, "
             f"this model has {model.quantizer.num_embeddings}"
         )
+    own = fingerprint(model)
+    if tokens.model != own:
+        raise ValueError(
+            f"the tokens come from the model with the fingerprint {tokens.model}, this model has {own}: "
+            "decode them with the model that made them"
+        )
     out.mkdir(parents=True, exist_ok=True)
     targets = png_names(tokens.indices, same=_same_name(out))
-    for name in track(list(tokens.indices), "decoding"):
-        try:
-            image = model.decode(tokens.indices[name][None], tokens.sizes[name])[0]
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(f"the tokens of {name!r} do not fit this model: {error}") from error
-        with written_beside(inside(out, targets[name])) as temporary:
-            save_image(to_pixels(image), temporary)
+    device = next(model.parameters()).device
+    names = list(tokens.indices)
+    # Images of one size have grids of one shape, but grids of one shape may come from images of several sizes.
+    by_size = sorted(range(len(names)), key=lambda number: tokens.sizes[names[number]])
+    for _, group in groupby(track(by_size, "decoding"), key=lambda number: tokens.sizes[names[number]]):
+        for numbers, grids in batches(((number, tokens.indices[names[number]]) for number in group), batch_size):
+            first = names[numbers[0]]
+            try:
+                decoded = model.decode(grids.to(device).long(), tokens.sizes[first])
+            except (ValueError, RuntimeError) as error:
+                raise ValueError(f"the tokens of {first!r} do not fit this model: {error}") from error
+            for number, image in zip(numbers, decoded, strict=True):
+                with written_beside(inside(out, targets[names[number]])) as temporary:
+                    save_image(to_pixels(image), temporary)
 
 
 def png_names(names: Iterable[str], same: Callable[[str], str] = str) -> dict[str, str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +16,15 @@ try:
 except ImportError as error:
     raise ImportError("token files need safetensors: pip install 'lexel[train]'") from error
 
+from lexel._core.checksums import digest
 from lexel._core.files import inside, written_beside
 from lexel.models import VQVAE
 
-__all__ = ["TokenFile", "fingerprint", "read_tokens", "write_tokens"]
+__all__ = ["TokenFile", "fingerprint", "read_tokens", "smallest_dtype", "write_tokens"]
 
 FORMAT = "lexel-tokens-1"
-METADATA = "__metadata__"
+METADATA = "lexel"  # the entry of the metadata that holds all facts
+RESERVED = "__metadata__"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TokenFile:
     """The codes of a set of images.
 
     Attributes:
-        indices: by the image's name, int64 `(h, w)`, with one axis more for several codebooks.
+        indices: by the image's name, integers of any type, `(h, w)`, with one axis more for several codebooks.
         sizes: by the image's name, (H, W) in pixels.
         num_embeddings: K of the quantizer that made the codes.
         model: fingerprint of the model that made the codes.
@@ -46,33 +46,39 @@ class TokenFile:
 
 def fingerprint(model: VQVAE) -> str:
     """Return a short digest of a model's weights, which shows whether tokens come from this model."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return digest(model.state_dict())[:16]
+
+
+def smallest_dtype(num_embeddings: int) -> torch.dtype:
+    """Return the smallest integer type that holds the indices of `num_embeddings` codes.
+
+    uint16 and wider unsigned types are left out, since torch has few operations on them.
+    """
+    limits = ((torch.uint8, 1 << 8), (torch.int16, 1 << 15), (torch.int32, 1 << 31))
+    return next((dtype for dtype, limit in limits if num_embeddings <= limit), torch.int64)
 
 
 def write_tokens(path: Path, tokens: TokenFile) -> None:
     """Write a token file, whole or not at all. Indices have the smallest integer type that holds K − 1.
 
-    The file is plain safetensors: one tensor for each image, under the image's name; the metadata has the sizes.
+    The file is plain safetensors: one tensor for each image, under the image's name; the metadata has the sizes, and a
+    checksum of everything.
 
     Raises:
         OSError: the file cannot be written.
     """
-    # uint16 and wider unsigned types are left out, since torch has few operations on them.
-    limits = ((torch.uint8, 1 << 8), (torch.int16, 1 << 15), (torch.int32, 1 << 31))
-    dtype = next((dtype for dtype, limit in limits if tokens.num_embeddings <= limit), torch.int64)
-    metadata = {
+    dtype = smallest_dtype(tokens.num_embeddings)
+    tensors = {_key(name): indices.to(dtype).contiguous() for name, indices in tokens.indices.items()}
+    facts = {
         "format": FORMAT,
         "model": tokens.model,
-        "num_embeddings": str(tokens.num_embeddings),
-        "sizes": json.dumps({_key(name): size for name, size in tokens.sizes.items()}),
+        "num_embeddings": tokens.num_embeddings,
+        "sizes": tokens.sizes,
     }
-    tensors = {_key(name): indices.to(dtype).contiguous() for name, indices in tokens.indices.items()}
+    checksum = digest(tensors, {"facts": json.dumps(facts)})
     with written_beside(path) as temporary:
-        save_file(tensors, temporary, metadata)
+        # One entry: the format does not keep the order of several, and the same tokens shall make the same file.
+        save_file(tensors, temporary, {METADATA: json.dumps({**facts, "sha256": checksum})})
 
 
 def read_tokens(path: Path) -> TokenFile:
@@ -80,18 +86,22 @@ def read_tokens(path: Path) -> TokenFile:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: it is malformed, an index is out of range, or an image's name leads out of the output folder.
+        ValueError: it is malformed or damaged, an index is out of range, or an image's name leads out of the output
+            folder.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     try:
         with safe_open(path, "pt") as file:
-            metadata: Mapping[str, str] = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ValueError(f"its format is {metadata.get('format')!r}, expected {FORMAT!r}")
-            num_embeddings = int(metadata["num_embeddings"])
-            indices = {_name(key): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        sizes = {_name(key): _size(size) for key, size in json.loads(metadata["sizes"]).items()}
+            facts = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+            if facts.get("format") != FORMAT:
+                raise ValueError(f"its format is {facts.get('format')!r}, expected {FORMAT!r}")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if facts.pop("sha256") != digest(tensors, {"facts": json.dumps(facts)}):
+            raise ValueError("it is damaged: its checksum is not that of its content")
+        num_embeddings, model = int(facts["num_embeddings"]), str(facts["model"])
+        indices = {_name(key): grid for key, grid in tensors.items()}
+        sizes = {name: _size(size) for name, size in facts["sizes"].items()}
         if sizes.keys() != indices.keys():
             raise ValueError("the metadata does not have a size for exactly the images that have indices")
         for name, grid in indices.items():
@@ -100,18 +110,19 @@ def read_tokens(path: Path) -> TokenFile:
                 raise ValueError(f"the indices of {name!r} are {grid.dtype} of shape {tuple(grid.shape)}")
             if grid.numel() and not 0 <= int(grid.min()) <= int(grid.max()) < num_embeddings:
                 raise ValueError(f"the indices of {name!r} are not all in [0, {num_embeddings})")
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not a valid token file: {error}") from error
-    return TokenFile({name: grid.long() for name, grid in indices.items()}, sizes, num_embeddings, metadata["model"])
+    # In the order in which they were encoded, which the format does not keep.
+    return TokenFile({name: indices[name] for name in sizes}, sizes, num_embeddings, model)
 
 
 def _key(name: str) -> str:
     """Return the key of an image's tensor: safetensors reserves one name, which an image may have."""
-    return f"./{name}" if name == METADATA else name
+    return f"./{name}" if name == RESERVED else name
 
 
 def _name(key: str) -> str:
-    return METADATA if key == f"./{METADATA}" else key
+    return RESERVED if key == f"./{RESERVED}" else key
 
 
 def _size(value: Any) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, Sampler
 
 from lexel.data.images import Images
 
-__all__ = ["RandomCrops", "Remaining"]
+__all__ = ["Batches", "RandomCrops"]
 
 
 class RandomCrops(Dataset[Tensor]):
@@ -51,14 +51,24 @@ class RandomCrops(Dataset[Tensor]):
         yield from ((start + step) % count for step in range(count))
 
 
-class Remaining(Sampler[int]):
-    """The indices from `start` on, of which each rank takes its share."""
+class Batches(Sampler[list[int]]):
+    """The indices of this rank's share of each batch, from a step on.
 
-    def __init__(self, start: int, stop: int, rank: int, ranks: int) -> None:
-        self.range = range(start + rank, stop, ranks)
+    It has no length, so that a restored count of batches means nothing to a loop that asks how many there are.
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.range)
+    Args:
+        start: the first step.
+        stop: the step after the last one.
+        batch_size: crops in a step, over all ranks.
+        rank: which of the equal shares of a batch.
+        ranks: how many there are.
+    """
 
-    def __len__(self) -> int:
-        return len(self.range)
+    def __init__(self, start: int, stop: int, batch_size: int, rank: int, ranks: int) -> None:
+        self.steps, self.batch_size = range(start, stop), batch_size
+        self.share, self.rank = batch_size // ranks, rank
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self.steps:
+            first = step * self.batch_size + self.rank * self.share
+            yield list(range(first, first + self.share))

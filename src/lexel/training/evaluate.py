@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from lexel._core.console import track
 from lexel.audit import Audit, audit
+from lexel.data.batches import batches
 from lexel.data.images import open_images, psnr, ssim, to_pixels
 from lexel.data.images.measure import SSIM_WINDOW
 from lexel.metrics import Usage
@@ -49,34 +51,40 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: VQVAE, data: str | Path, *, strict: bool = False) -> Evaluation:
+def evaluate(model: VQVAE, data: str | Path, *, strict: bool = False, batch_size: int = 1) -> Evaluation:
     """Evaluate a model on whole images.
 
     Args:
-        model: in eval mode.
+        model: in eval mode, on any device.
         data: as `lexel.data.images.open_images` takes it.
         strict: refuse data with unreadable files instead of skipping them.
+        batch_size: how many images of one size are computed at once; figures may then differ in their last digits.
 
     Raises:
         FileNotFoundError: `data` does not exist.
         ValueError: there is no readable image in `data`.
     """
     images = open_images(data, model.image_channels)
-    ratios, similarities, l1 = [], [], []
+    device = next(model.parameters()).device
+    ratios: dict[int, float] = {}
+    similarities: dict[int, float] = {}
+    l1: dict[int, float] = {}
     usage = Usage(model.quantizer.num_embeddings)
     pixels = positions = 0
-    for _, image in images.readable(track(range(len(images)), "evaluating"), strict=strict):
-        original = image[None].float() / 255
-        height, width = image.shape[1:]
-        indices = model.encode(original)
-        decoded = to_pixels(model.decode(indices, (height, width))).float() / 255
-        ratios.append(psnr(original, decoded))
-        l1.append(float((decoded - original).abs().mean()))
-        if min(height, width) >= SSIM_WINDOW:
-            similarities.append(ssim(original[0], decoded[0]))
+    readable = images.readable(track(range(len(images)), "evaluating"), strict=strict)
+    for numbers, batch in batches(readable, batch_size):
+        height, width = batch.shape[2:]
+        indices = model.encode(batch.to(device).float() / 255)
+        decoded_batch = to_pixels(model.decode(indices, (height, width))).cpu()
         usage.update(indices)
-        pixels += height * width
-        positions += -(-height // model.downsampling) * -(-width // model.downsampling)
+        for number, image, decoded_pixels in zip(numbers, batch, decoded_batch, strict=True):
+            original, decoded = image[None].float() / 255, decoded_pixels[None].float() / 255
+            ratios[number] = psnr(original, decoded)
+            l1[number] = float((decoded - original).abs().mean())
+            if min(height, width) >= SSIM_WINDOW:
+                similarities[number] = ssim(original[0], decoded[0])
+            pixels += height * width
+            positions += -(-height // model.downsampling) * -(-width // model.downsampling)
 
     codes = usage.compute()
     return Evaluation(
@@ -118,5 +126,6 @@ def audit_model(model: VQVAE, data: str | Path, *, strict: bool = False, positio
     return audit(model.quantizer, torch.cat(latents))
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
+def _mean(values: Mapping[int, float]) -> float:
+    """Return the mean, summed in the order of the images, so that it does not depend on the batches."""
+    return sum(values[number] for number in sorted(values)) / len(values) if values else math.nan

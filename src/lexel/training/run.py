@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
+import math
 import os
 import platform
-import shutil
-import signal
+import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
 from itertools import islice
@@ -20,26 +21,56 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 try:
     import lightning as L
-    from lightning.fabric.plugins import TorchCheckpointIO
-    from lightning.fabric.utilities.rank_zero import rank_zero_only
-    from lightning.pytorch.loggers import TensorBoardLogger
-    from lightning.pytorch.loggers.logger import Logger
-except ImportError as error:
-    raise ImportError("training needs lightning: pip install 'lexel[train]'") from error
+    import yaml
 
-from lexel._core.console import messages, progress_bar, track
-from lexel._core.files import refuse_existing, written_beside
-from lexel.data.images import Images, listed, open_images, save_image, to_pixels
+    from lexel.training.logs import MetricsFile, TensorBoard, Ticker
+except ImportError as error:
+    raise ImportError(f"training needs further packages: pip install 'lexel[train]' ({error})") from error
+
+from lexel._core.console import messages, track
+from lexel._core.devices import pick_device
+from lexel._core.files import written_beside
+from lexel._core.signals import Stop, stopped_softly
+from lexel.data.images import Images, listed, open_images, psnr, save_image, to_pixels
 from lexel.data.pictures import centre, columns
 from lexel.models import VQVAE
-from lexel.runs import CHECKPOINT, CONFIG, ENVIRONMENT, METRICS, MODEL, REPORT, SAMPLES, TENSORBOARD
+from lexel.runs import RunFolder
+from lexel.training.checkpoint import WholeCheckpoints, read_checkpoint
 from lexel.training.settings import Settings
 from lexel.training.task import TrainingTask
 
-__all__ = ["train"]
+__all__ = ["Outcome", "train"]
+
+# Settings of where and how fast a run computes, not of what: a run may go on with other values.
+FREE = {"data", "out", "validation", "device", "devices", "workers", "log_every", "save_every"}
+
+STARTED_BY = "LEXEL_PARENT"  # the variable in which a process finds the one that started it
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run, or a part of it, ended.
+
+    Attributes:
+        step: how many steps are done.
+        steps: how many there are.
+        signal: the number of the signal that stopped it, 0 for none.
+        figures: the last row of the metrics; empty where there was none.
+    """
+
+    step: int
+    steps: int
+    signal: int = 0
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.step >= self.steps
 
 
 def train(
@@ -52,12 +83,14 @@ def train(
     strict: bool = False,
     overwrite: bool = False,
     resume: bool = False,
-) -> bool:
+    more_steps: bool = False,
+) -> Outcome:
     """Train a model on random crops of images.
 
     Writes into `out`: config.yaml, environment.json, metrics.csv, tensorboard/, samples/, last.ckpt and at the end
-    model/. The first Ctrl-C ends the run after the current step with everything written. `resume` goes on from
-    last.ckpt and comes to the same end as a run that was never stopped.
+    model/. Nothing is written, and nothing old removed, before the first step has succeeded. The first Ctrl-C or
+    SIGTERM ends the run after the current step with everything written. `resume` goes on from last.ckpt and comes to
+    the same end as a run that was never stopped, to the bit on the same machine.
 
     Args:
         model: what to train, in place.
@@ -68,201 +101,317 @@ def train(
         strict: refuse data with unreadable files instead of skipping them.
         overwrite: start anew where a run exists.
         resume: go on with the run in `out`.
-
-    Returns:
-        Whether all steps are done; False when interrupted.
+        more_steps: a resumed run may have another number of steps than it began with.
 
     Raises:
-        FileExistsError: `out` exists, and neither `overwrite` nor `resume` is set.
-        FileNotFoundError: `data` does not exist, or there is no checkpoint to resume from.
-        ValueError: there is no readable image in `data`, or the checkpoint is malformed or of another model.
+        FileExistsError: `out` exists, and neither `overwrite` nor `resume` is set, or it holds what no run wrote.
+        BlockingIOError: another process trains in `out`.
+        FileNotFoundError: `data` does not exist, or there is no run to resume.
+        ValueError: there is no readable image in `data`, a setting is out of range, or the checkpoint is damaged or
+            belongs to another model or other settings.
     """
-    checkpoint = out / CHECKPOINT
-    first = os.environ.get("LOCAL_RANK", "0") == "0"  # Lightning starts this program anew for each further device
-    state: Mapping[str, Any] | None = None
-    if resume:
-        state = _read_checkpoint(checkpoint, model)
-    elif first:
-        refuse_existing(out, overwrite=overwrite)
-    images = open_images(data, model.image_channels)
-    images.check(track(range(len(images)), "reading images"), strict=strict)
-    if first:
-        if images.skipped:
-            messages.print(f"skipped {listed(images.skipped)}", style="yellow", soft_wrap=True)
-        if not resume:
-            _clear(out)
-            out.mkdir(parents=True, exist_ok=True)
-            (out / CONFIG).write_text(config, encoding="utf-8")
-            (out / ENVIRONMENT).write_text(json.dumps(_environment()), encoding="utf-8")
+    run = RunFolder(out)
+    with ExitStack() as stack:
+        if _first():
+            if not resume:
+                run.check_free(overwrite=overwrite)
+            elif not run.is_run and not run.checkpoint.is_file():
+                raise FileNotFoundError(f"there is nothing to resume: {run.checkpoint} does not exist")
+            stack.enter_context(run.locked())
+            if not resume:
+                run.check_free(overwrite=overwrite)  # another process may have been here in between
+        else:
+            _end_with_parent()
+        start = 0
+        checkpoint = run.checkpoint if resume and run.checkpoint.is_file() else None  # none: the run starts again
+        if checkpoint is not None:
+            content = read_checkpoint(checkpoint, model)
+            start = int(content["global_step"])
+            _check_config(start, str(content["config"]), config, run, settings, more_steps=more_steps)
+        images = _opened(data, model, strict=strict)
+        validation = _opened(settings.validation, model, strict=strict) if settings.validation else None
+        writer = RunWriter(run, images, validation, settings, config, start, fresh=not resume)
+        trainer = _trainer(settings, writer)
+        task = TrainingTask(model, images, settings, config)
+        try:
+            with _interrupts_unchanged(), _named_to_children():
+                trainer.fit(task, ckpt_path=checkpoint, weights_only=True)
+        except BaseException:
+            writer.remove_failed_start()
+            raise
+        if trainer.is_global_zero:
+            # Also where all steps were done before: a kill may have come between the checkpoint and the model.
+            if not run.sample(trainer.global_step).exists():
+                writer.write_sample(task)
+            _save_model(model, run.model)
+        return Outcome(trainer.global_step, settings.steps, writer.signal, writer.figures)
 
-    torch.manual_seed(settings.seed)
+
+def _trainer(settings: Settings, writer: RunWriter) -> L.Trainer:
+    device = pick_device(settings.device)
+    if device.type == "cpu" and settings.precision == "16-mixed":
+        raise ValueError("precision 16-mixed needs an accelerator; on a CPU take bf16-mixed or 32-true")
+    devices: Any = settings.devices
+    if device.index is not None:
+        devices = [device.index]
+    elif devices == "auto" and device.type == "cpu":
+        devices = 1
     # Lightning's advice is for authors of training scripts; errors are still shown.
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     trainer = L.Trainer(
         max_steps=settings.steps,
-        devices=1 if settings.devices == "auto" and not torch.accelerator.is_available() else settings.devices,
+        accelerator=device.type,
+        devices=devices,
+        strategy="auto" if devices == 1 else "ddp_find_unused_parameters_true",
         precision=settings.precision,
         gradient_clip_val=1.0,
-        logger=[
-            CSVMetrics(out / METRICS, from_step=0 if state is None else int(state["global_step"])),
-            TensorBoardLogger(out, name="", version=TENSORBOARD),
-        ],
-        callbacks=[ProgressBar(), SaveRegularly(out, images, settings.save_every)],
+        logger=False,
+        callbacks=[writer],
         plugins=[WholeCheckpoints()],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        default_root_dir=out,
     )
-    with _interrupted_softly(trainer):
-        trainer.fit(TrainingTask(model, images, settings), ckpt_path=checkpoint if resume else None, weights_only=True)
-    return trainer.global_step >= settings.steps
+    if settings.batch_size % trainer.world_size:
+        raise ValueError(
+            f"batch_size {settings.batch_size} cannot be shared evenly by {trainer.world_size} devices: set --devices"
+        )
+    return trainer
 
 
-class ProgressBar(L.Callback):
-    """A line with the step, the time left, the PSNR and the usage of the codes."""
+class RunWriter(L.Callback):
+    """Writes the rows of metrics, the checkpoints and the samples of a run, and stops it where a signal asks for it.
 
-    def __init__(self) -> None:
-        self.bar = progress_bar()
+    Args:
+        run: where to write.
+        images: what is trained on.
+        validation: images to measure the model on at each checkpoint.
+        settings: how to train.
+        config: the text of config.yaml.
+        start: how many steps were done before.
+        fresh: whether the run starts anew, and replaces what was there.
+    """
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Show the bar, on the first rank."""
-        if trainer.is_global_zero:
-            self.task = self.bar.add_task("training", total=trainer.max_steps, completed=trainer.global_step, note="")
-            self.bar.start()
-
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Advance the bar by a step."""
-        if trainer.is_global_zero:
-            metrics = trainer.callback_metrics
-            note = f"PSNR {metrics['psnr']:.1f} dB"
-            if "usage" in metrics:  # from the first row on
-                note += f" · {metrics['usage']:.0%} of the codes"
-            self.bar.update(self.task, completed=trainer.global_step, note=note)
-
-    def on_train_end(self, *_: Any) -> None:
-        """Remove the bar."""
-        self.bar.stop()
-
-    def on_exception(self, *_: Any) -> None:
-        """Remove the bar, so that the error is readable."""
-        self.bar.stop()
-
-
-class SaveRegularly(L.Callback):
-    """Writes the checkpoint and sample pictures every so many steps, and the model at the end."""
-
-    def __init__(self, out: Path, images: Images, every: int) -> None:
-        self.out, self.every = out, every
+    def __init__(
+        self,
+        run: RunFolder,
+        images: Images,
+        validation: Images | None,
+        settings: Settings,
+        config: str,
+        start: int,
+        *,
+        fresh: bool,
+    ) -> None:
+        self.run, self.validation, self.settings, self.config = run, validation, settings, config
+        self.start, self.fresh, self.begun = start, fresh, False
         few = islice(images.readable(range(len(images))), 4)
         self.samples = [centre(pixels, 256, 256).float() / 255 for _, pixels in few]
+        self.figures: dict[str, float] = {}
+        self.signal = 0
+        self.stop = Stop()
+        self.opened = ExitStack()
 
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take note of signals, and show how far the run is."""
+        # From here on, because Lightning has set handlers of its own, which end a run without a checkpoint.
+        self.stop = self.opened.enter_context(stopped_softly())
+        self.ticker = Ticker(self.start, self.settings.steps, shown=trainer.is_global_zero)
+        self.opened.callback(self.ticker.close)
+
+    @override
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: TrainingTask, *_: Any) -> None:  # type: ignore[override]
-        """Write the checkpoint and samples when it is time."""
-        if trainer.global_step % self.every == 0 and trainer.global_step < trainer.max_steps:
-            self._write(trainer, pl_module)
+        """Write what is due after a step."""
+        step = trainer.global_step
+        if trainer.is_global_zero and not self.begun:
+            self._begin()
+        # Not where a run is stopped: one that was never stopped has no row there.
+        validated = self.validation is not None and self._due(step, self.settings.save_every)
+        if validated or step % min(self.settings.log_every, self.settings.steps) == 0:
+            self._write_row(trainer, pl_module, step)
+            self.ticker.tell(self.figures, step)
+        self.ticker.advance(step)
+        self.signal = self._agreed_signal(trainer)
+        if self.signal:
+            trainer.should_stop = True
+            if trainer.is_global_zero:
+                messages.print("stopping after this step; press Ctrl-C again to stop at once")
+        elif step % self.settings.save_every == 0 and step < self.settings.steps:
+            self._save(trainer, pl_module)
 
+    @override
     def on_train_end(self, trainer: L.Trainer, pl_module: TrainingTask) -> None:  # type: ignore[override]
-        """Write everything."""
-        self._write(trainer, pl_module)
-        if trainer.is_global_zero:
-            _save_model(pl_module.model, self.out / MODEL)
+        """Write the checkpoint."""
+        self._save(trainer, pl_module)
+        self.opened.close()
+
+    @override
+    def on_exception(self, trainer: L.Trainer, *_: Any) -> None:
+        """Remove the bar, so that the error is readable."""
+        self.opened.close()
+
+    def remove_failed_start(self) -> None:
+        """Remove a run that has nothing to go on from: it must not stand in the way of the next one."""
+        if self.begun and self.fresh and not (self.run.checkpoint.exists() or self.run.metrics.exists()):
+            self.run.clear()
 
     @torch.no_grad()
-    def _write(self, trainer: L.Trainer, task: TrainingTask) -> None:
-        trainer.save_checkpoint(self.out / CHECKPOINT)
-        if not trainer.is_global_zero:
-            return
-        pairs = []
-        for sample in self.samples:
-            indices = task.model.encode(sample[None].to(task.device))
-            decoded = task.model.decode(indices, (sample.shape[1], sample.shape[2]))
-            pairs.append([sample, decoded[0].cpu()])
-        save_image(to_pixels(columns(pairs)), self.out / SAMPLES / f"step-{trainer.global_step:07d}.png")
+    def write_sample(self, task: TrainingTask) -> None:
+        """Write a picture of samples above their reconstructions."""
+        picture = to_pixels(columns([[sample, _reconstructed(task, sample)] for sample in self.samples]))
+        step = task.global_step
+        with written_beside(self.run.sample(step)) as temporary:
+            save_image(picture, temporary)
+        if self.begun:
+            self.board.picture(picture, step - 1)
+            self.board.flush()
+
+    def _begin(self) -> None:
+        """Take over the folder, once a step has succeeded."""
+        if self.fresh:
+            with written_beside(self.run.environment) as temporary:  # first, since it tells that this is a run
+                temporary.write_text(json.dumps(_environment()), encoding="utf-8")
+            self.run.clear(but=self.run.environment)
+        self.run.tidy()
+        if self.config:
+            with written_beside(self.run.config) as temporary:
+                temporary.write_text(self.config, encoding="utf-8")
+        self.metrics = MetricsFile(self.run.metrics, from_step=self.start)
+        self.board = TensorBoard(self.run.tensorboard, from_step=self.start)
+        self.opened.callback(self.board.close)
+        self.begun = True
+
+    def _due(self, step: int, every: int) -> bool:
+        return step % every == 0 or step == self.settings.steps
+
+    def _agreed_signal(self, trainer: L.Trainer) -> int:
+        """Return the number of the signal that any rank received, 0 for none."""
+        if trainer.world_size == 1:
+            return self.stop.number
+        number = torch.tensor(self.stop.number, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(number, reduce_op="max"))
+
+    def _write_row(self, trainer: L.Trainer, task: TrainingTask, step: int) -> None:
+        counts = task.window.counts()
+        row = task.figures()
+        if self.validation is not None:
+            due = self._due(step, self.settings.save_every)
+            measured = _validate(task, self.validation) if due else (math.nan, math.nan)
+            row |= dict(zip(("validation_psnr", "validation_l1"), measured, strict=True))
+        self.figures = row
+        if trainer.is_global_zero:
+            known = {name: value for name, value in row.items() if not (name.startswith("valid") and math.isnan(value))}
+            self.metrics.write(known, step - 1, columns=list(row))
+            self.board.curves(known, step - 1)
+            self.board.usage(counts, step - 1)
+
+    def _save(self, trainer: L.Trainer, task: TrainingTask) -> None:
+        trainer.save_checkpoint(self.run.checkpoint)
+        if trainer.is_global_zero:
+            self.write_sample(task)
 
 
-class CSVMetrics(Logger):
-    """Metrics as rows of a CSV file. A resumed run keeps the rows before the step from which it goes on."""
-
-    def __init__(self, path: Path, from_step: int) -> None:
-        super().__init__()
-        self.path, self.from_step = path, from_step
-        self.columns: list[str] = []
-
-    @property
-    def name(self) -> str:
-        """Lightning requires a name; the file does not use it."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """Lightning requires a version; the file does not use it."""
-        return ""
-
-    def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """Do nothing: config.yaml has them."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Append a row."""
-        row = {"step": step, **metrics}
-        if not self.columns:
-            self._start(list(row))
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self.columns).writerow(row)
-
-    def _start(self, columns: list[str]) -> None:
-        self.columns = columns
-        before: list[dict[str, str]] = []
-        if self.from_step and self.path.is_file():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                before = [row for row in csv.DictReader(file) if int(row["step"]) < self.from_step]
-        with written_beside(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(before)
+@torch.no_grad()
+def _validate(task: TrainingTask, images: Images) -> tuple[float, float]:
+    """Return PSNR and mean absolute error of whole images that are not trained on."""
+    ratios, errors = [], []
+    for _, pixels in images.readable(range(len(images))):
+        original = pixels.float() / 255
+        decoded = to_pixels(_reconstructed(task, original)).float() / 255
+        ratios.append(psnr(original, decoded))
+        errors.append(float((decoded - original).abs().mean()))
+    return sum(ratios) / len(ratios), sum(errors) / len(errors)
 
 
-class WholeCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint whole before it replaces the one before, and reads it without running code."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write beside the old checkpoint, then rename."""
-        with written_beside(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Load tensors and plain data; anything else is an error."""
-        loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return loaded
+def _reconstructed(task: TrainingTask, image: Tensor) -> Tensor:
+    """Return the reconstruction of one image `(C, H, W)`."""
+    indices = task.model.encode(image[None].to(task.device))
+    return task.model.decode(indices, (image.shape[1], image.shape[2]))[0].cpu()
 
 
-def _read_checkpoint(path: Path, model: VQVAE) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is nothing to resume: {path} does not exist")
+def _opened(data: str | Path, model: VQVAE, *, strict: bool) -> Images:
+    images = open_images(data, model.image_channels)
+    images.check(track(range(len(images)), "reading images"), strict=strict)
+    if images.skipped and _first():
+        messages.print(f"skipped {listed(images.skipped)}", style="yellow", soft_wrap=True)
+    return images
+
+
+def _first() -> bool:
+    """Whether this process was not started by another one, to train with it on a further device."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it has been killed: nobody is left to train with."""
+    parent = int(os.environ.get(STARTED_BY, os.getppid()))  # who may be gone by now
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _named_to_children() -> Iterator[None]:
+    """Tell the processes that Lightning starts which one started them."""
+    if not _first():
+        yield
+        return
+    os.environ[STARTED_BY] = str(os.getpid())
     try:
-        state: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        weights: Mapping[str, Tensor] = state["state_dict"]
-        shapes = {name.removeprefix("model."): tuple(value.shape) for name, value in weights.items()}
-    except Exception as error:  # a damaged file fails in many ways inside torch.load
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} is not a checkpoint of a run: {reason}") from error
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    if shapes != expected:
-        different = sorted(name for name in shapes.keys() | expected.keys() if shapes.get(name) != expected.get(name))
-        raise ValueError(f"{path} belongs to a model of another architecture; it differs in {', '.join(different[:5])}")
-    return state
+        yield
+    finally:
+        del os.environ[STARTED_BY]
+
+
+@contextmanager
+def _interrupts_unchanged() -> Iterator[None]:
+    """Let a Ctrl-C come through as it was raised: Lightning makes a SystemExit of it."""
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
+
+
+def _check_config(
+    step: int, began_with: str, config: str, run: RunFolder, settings: Settings, *, more_steps: bool
+) -> None:
+    """Check that a run goes on with the settings that it began with."""
+    if step > settings.steps:
+        raise ValueError(f"{run.path} is at step {step} already, beyond steps={settings.steps}")
+    before, now = _flat(yaml.safe_load(began_with or "{}")), _flat(yaml.safe_load(config or "{}"))
+    for name in sorted(before.keys() | now.keys()) if began_with and config else ():
+        if name in FREE or (name == "steps" and more_steps) or before.get(name) == now.get(name):
+            continue
+        hint = "; give --steps to change it" if name == "steps" else ""
+        raise ValueError(
+            f"{run.config} says {name}: {now.get(name)}, but the run began with {before.get(name)}: it would come to "
+            f"another end{hint}"
+        )
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Return all settings by their full names."""
+    if not isinstance(config, Mapping):
+        return {prefix.rstrip("."): config}
+    return {name: value for key, item in config.items() for name, value in _flat(item, f"{prefix}{key}.").items()}
 
 
 def _save_model(model: VQVAE, folder: Path) -> None:
     """Replace the files of a model one by one, each whole."""
-    new = folder.with_name(f".{folder.name}.new")
+    new = folder.with_name(f".lexel.{folder.name}")
     model.save_pretrained(new)
-    folder.mkdir(exist_ok=True)
     for file in sorted(new.iterdir()):
-        file.replace(folder / file.name)
+        with written_beside(folder / file.name) as temporary:
+            file.replace(temporary)
     new.rmdir()
 
 
@@ -275,28 +424,3 @@ def _environment() -> dict[str, str]:
         "platform": f"{platform.system()} {platform.machine()}",
         "started": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
     }
-
-
-def _clear(out: Path) -> None:
-    """Remove what an earlier run wrote, and nothing else."""
-    for name in (CONFIG, ENVIRONMENT, METRICS, CHECKPOINT, REPORT):
-        (out / name).unlink(missing_ok=True)
-    for name in (MODEL, SAMPLES, TENSORBOARD):
-        shutil.rmtree(out / name, ignore_errors=True)
-
-
-@contextmanager
-def _interrupted_softly(trainer: L.Trainer) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM end the run after the current step; the second acts at once."""
-
-    def stop(number: int, frame: Any) -> None:
-        trainer.should_stop = True
-        signal.signal(number, before[signal.Signals(number)])
-        messages.print("stopping after this step; press Ctrl-C again to stop at once")
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,8 @@ class Settings:
         workers: processes that read images beside the training process.
         log_every: steps between rows of metrics.csv.
         save_every: steps between checkpoints and sample pictures.
+        device: the kind of device, `"cpu"`, `"cuda"` or `"mps"`; `"auto"` takes an accelerator where there is one.
+        validation: images to measure the model on at each checkpoint, as DATA.
     """
 
     steps: int = 5000
@@ -37,10 +40,14 @@ class Settings:
     workers: int = 0
     log_every: int = 50
     save_every: int = 1000
+    device: str = "auto"
+    validation: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "crop", "learning_rate", "log_every", "save_every"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
+        if self.workers < 0:
+            raise ValueError(f"workers must be at least 0, got {self.workers}")
         if self.devices != "auto" and (self.devices < 1 or self.batch_size % self.devices):
             raise ValueError(f"batch_size {self.batch_size} cannot be shared evenly by {self.devices} devices")

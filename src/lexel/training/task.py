@@ -2,52 +2,71 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from dataclasses import replace
+import random
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
+from typing_extensions import override
 
+from lexel._core.signals import ignore_signals
 from lexel.data.images import Images, constant_error
 from lexel.metrics import Usage
 from lexel.models import VQVAE
-from lexel.quantizers.base import Quantized
-from lexel.training.crops import RandomCrops, Remaining
+from lexel.quantizers.base import Quantized, Quantizer
+from lexel.training.crops import Batches, RandomCrops
 from lexel.training.settings import Settings
 
-__all__ = ["TrainingTask"]
+__all__ = ["TrainingTask", "Window", "schedule", "seed_step"]
 
-
-# The most dead codes that a histogram shows: there may be 2^62.
-MOST_DEAD = 1 << 16
+MOST_WAITING = 1 << 16  # positions whose codes wait to be counted
 
 
 class TrainingTask(L.LightningModule):
     """Reconstruct random crops: loss = reconstruction error / error of a constant image + the quantizer's loss.
 
-    Each row of the log has the usage of the codes over all steps since the row before, on all ranks.
+    The crops, the learning rate and all random numbers of a step are functions of the seed, the step and the rank. So a
+    run that goes on from a checkpoint needs no state of theirs.
+
+    Args:
+        model: what is trained.
+        images: where the crops come from.
+        settings: how to train.
+        config: the text of config.yaml, which the checkpoint keeps.
     """
 
-    def __init__(self, model: VQVAE, images: Images, settings: Settings) -> None:
+    def __init__(self, model: VQVAE, images: Images, settings: Settings, config: str = "") -> None:
         super().__init__()
         self.model = model
         self.images = images
         self.settings = settings
+        self.config = config
         few = (pixels for _, pixels in islice(images.readable(range(len(images))), 64))
         error = constant_error(few, settings.reconstruction_loss)
         self.constant_error = max(error, 1e-4)  # it is zero for images of a single colour
 
+    @override
     def setup(self, stage: str) -> None:
-        """Count the usage of each codebook on the device over which the ranks communicate."""
-        sizes = self.model.quantizer.codebook_sizes
-        self.usages = [Usage(size, device=self.trainer.strategy.root_device) for size in sizes]
+        """Count codes on the device over which the ranks communicate."""
+        self.window = Window(self.model.quantizer, self.trainer.strategy.root_device)
 
+    @override
+    def on_train_batch_start(self, batch: Tensor, index: int) -> None:
+        """Set the learning rate and the random generators of this step."""
+        seed_step(self.settings.seed, self.global_step, self.global_rank, self.device)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.settings.learning_rate * schedule(self.global_step, self.settings.steps)
+
+    @override
     def training_step(self, images: Tensor, index: int) -> Tensor:
         """Return the loss of a batch of crops `(B, C, crop, crop)`."""
         latents = self.model.latents(images)
@@ -57,88 +76,172 @@ class TrainingTask(L.LightningModule):
         absolute_error = F.l1_loss(reconstructions, images)
         error = squared_error if self.settings.reconstruction_loss == "mse" else absolute_error
         loss: Tensor = error / self.constant_error + output.loss
-        figures: dict[str, Tensor | float] = {
-            "loss": loss.detach(),
-            "psnr": -10 * squared_error.detach().log10(),
-            "l1": absolute_error.detach(),
-            **{f"quantizer_{name}": term.detach() for name, term in output.terms.items()},
-            "learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"],
-        }
-        self._count(output, latents)
-        # Lightning would add a row wherever a run is stopped, which a run that was never stopped does not have.
-        if (self.global_step + 1) % min(self.settings.log_every, self.settings.steps) == 0:
-            figures.update(self._usage())
-            row = {name: float(value) for name, value in figures.items()}
-            for logger in self.loggers:
-                logger.log_metrics(row, self.global_step)
-        self.log_dict(figures, logger=False)
+        self.seen = {"loss": loss, "squared_error": squared_error, "l1": absolute_error}
+        self.seen |= {f"quantizer_{name}": term for name, term in output.terms.items()}
+        self.seen = {name: value.detach().float() for name, value in self.seen.items()}
+        self.window.count(output, latents)
         return loss
 
-    @torch.no_grad()
-    def _count(self, output: Quantized, latents: Tensor) -> None:
-        first, *others = output.indices.reshape(-1, len(self.usages)).unbind(1)
-        self.usages[0].update(replace(output, indices=first), self.model.quantizer.unquantized(latents))
-        for usage, indices in zip(self.usages[1:], others, strict=True):
-            usage.update(indices)
+    def figures(self) -> dict[str, float]:
+        """Return the figures of the last step and of the codes since the last call. Every rank must call it."""
+        means = dict(zip(self.seen, gathered(torch.stack([*self.seen.values()])).mean(0).tolist(), strict=True))
+        psnr = -10 * math.log10(max(means.pop("squared_error"), 1e-10))
+        learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        return {
+            "loss": means.pop("loss"),
+            "psnr": psnr,
+            **means,
+            "learning_rate": learning_rate,
+            **self.window.figures(),
+        }
 
-    def _usage(self) -> dict[str, float]:
-        """Return the figures of all steps since the last row, and start counting anew. Every rank must call it.
+    @override
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Use Adam."""
+        # In one kernel: for a small model, Adam's many small operations take as long as a layer. With a scaled loss
+        # the kernel would unscale the gradients itself, after they have been clipped.
+        fused = self.device.type in ("cpu", "cuda") and self.settings.precision != "16-mixed"
+        return torch.optim.Adam(self.parameters(), self.settings.learning_rate, betas=(0.9, 0.99), fused=fused)
+
+    @override
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        """Load this rank's share of each batch of crops, from the current step on."""
+        settings, ranks = self.settings, self.trainer.world_size
+        crops = RandomCrops(self.images, settings.crop, settings.steps * settings.batch_size, settings.seed)
+        return DataLoader(
+            crops,
+            batch_sampler=Batches(self.global_step, settings.steps, settings.batch_size, self.global_rank, ranks),
+            num_workers=settings.workers,
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=ignore_signals if settings.workers else None,
+            generator=torch.Generator(),  # its own: it would draw from the generator of the model
+        )
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the settings, and what was counted since the last row. Every rank must call it."""
+        checkpoint["config"] = self.config
+        checkpoint["window"] = self.window.state()
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore what was counted: the next row covers all steps since the row before."""
+        self.window.restore(checkpoint["window"])
+
+
+class Window:
+    """How the codes were used since the last row of the metrics, over all ranks.
+
+    Args:
+        quantizer: whose codes are counted.
+        device: where they are counted; the ranks must be able to exchange tensors of this device.
+    """
+
+    def __init__(self, quantizer: Quantizer, device: torch.device) -> None:
+        # MPS has no float64, in which the distortion is summed.
+        self.device = torch.device("cpu") if device.type == "mps" else device
+        self.quantizer = quantizer
+        self.usages = [Usage(size, device=self.device) for size in quantizer.codebook_sizes]
+        self.waiting: list[Tensor] = []
+        self._forget_error()
+
+    @torch.no_grad()
+    def count(self, output: Quantized, latents: Tensor) -> None:
+        """Count the codes of a step, and its distortion."""
+        # The codes of many steps are counted at once: for a small model, counting would take as long as a layer.
+        self.waiting.append(output.indices.reshape(-1, len(self.usages)))
+        if sum(map(len, self.waiting)) > MOST_WAITING:
+            self._count_waiting()
+        difference = output.quantized.detach() - self.quantizer.unquantized(latents)
+        squares = difference.square_().sum(dtype=torch.float64 if self.device == difference.device else None)
+        self.error += squares.to(self.device)
+        self.elements += difference.numel()
+
+    def figures(self) -> dict[str, float]:
+        """Return the figures, and start counting anew. Every rank must call it.
 
         Several codebooks are averaged (the perplexity geometrically, as in `Quantized`); their dead codes are added up.
         """
-        self._draw_usage()
+        self._count_waiting()
         found = [usage.compute() for usage in self.usages]
+        errors, elements = self._errors()
         for usage in self.usages:
             usage.reset()
+        self._forget_error()
         entropy = sum(each.entropy for each in found) / len(found)
         return {
             "usage": sum(each.usage for each in found) / len(found),
             "perplexity": math.exp(entropy),
             "dead_codes": sum(each.dead for each in found),
             "bits_per_code": entropy / math.log(2),
-            "distortion": found[0].distortion,
+            "distortion": float(errors.sum()) / float(elements.sum()),
         }
 
-    def _draw_usage(self) -> None:
-        for number, usage in enumerate(self.usages):
-            _, counts = usage.counts()
-            # Logarithms, because a few frequent codes would leave all others in one bar; of the count plus one, so that
-            # dead codes have a bar too, at zero.
-            dead = min(usage.num_embeddings - len(counts), MOST_DEAD)
-            values = F.pad((counts + 1).double().log2(), (dead, 0))
-            name = "log2(1 + uses) of a code" + f", codebook {number}" * (len(self.usages) > 1)
-            for logger in self.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_histogram(name, values, self.global_step)
+    def counts(self) -> list[tuple[int, Tensor]]:
+        """Return K of each codebook and how often each of its codes occurred. Every rank must call it."""
+        self._count_waiting()
+        return [(usage.num_embeddings, usage.counts()[1]) for usage in self.usages]
 
-    def configure_optimizers(self) -> Any:
-        """Use Adam, with a short warm-up and a cosine down to zero."""
-        optimizer = torch.optim.Adam(self.parameters(), self.settings.learning_rate, betas=(0.9, 0.99))
-        steps = self.settings.steps
+    def state(self) -> dict[str, Any]:
+        """Return what was counted, and the errors of each rank. Every rank must call it."""
+        self._count_waiting()
+        errors, elements = self._errors()
+        return {"usages": [usage.state_dict() for usage in self.usages], "errors": errors, "elements": elements}
 
-        def factor(step: int) -> float:
-            return min((step + 1) / (1 + 0.05 * steps), (1 + math.cos(math.pi * min(step / steps, 1))) / 2)
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with what was counted: each rank with its own errors if there are as many ranks as before."""
+        for usage, own in zip(self.usages, state["usages"], strict=True):
+            usage.load_state_dict(own)
+        rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        errors, elements = state["errors"], state["elements"]
+        if len(errors) == ranks:
+            own_error, own_elements = errors[rank], elements[rank]
+        else:
+            own_error, own_elements = errors.sum() * (rank == 0), elements.sum() * (rank == 0)
+        self.error, self.elements = own_error.clone().to(self.device), int(own_elements)
 
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def _count_waiting(self) -> None:
+        if self.waiting:
+            for usage, indices in zip(self.usages, torch.cat(self.waiting).unbind(1), strict=True):
+                usage.update(indices)
+        self.waiting = []
 
-    def train_dataloader(self) -> DataLoader[Tensor]:
-        """Load this rank's share of each batch of crops, from the current step on."""
-        settings, ranks = self.settings, self.trainer.world_size
-        length = settings.steps * settings.batch_size
-        crops = RandomCrops(self.images, settings.crop, length, settings.seed)
-        sampler = Remaining(self.global_step * settings.batch_size, length, self.global_rank, ranks)
-        return DataLoader(crops, settings.batch_size // ranks, sampler=sampler, num_workers=settings.workers)
+    def _forget_error(self) -> None:
+        self.error, self.elements = torch.zeros((), dtype=torch.float64, device=self.device), 0
 
-    # Estimators may draw random numbers: a resumed run must draw the same as a run that was never stopped. And its next
-    # row must cover all steps since the row before, some of which may lie before the checkpoint.
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the state of the random generator, and what was counted since the last row. Every rank must call it."""
-        checkpoint["random_state"] = torch.get_rng_state()
-        checkpoint["usages"] = [usage.state_dict() for usage in self.usages]
+    def _errors(self) -> tuple[Tensor, Tensor]:
+        """Return the sum of squares and the number of elements of each rank."""
+        own = torch.stack([self.error, self.error.new_tensor(self.elements)])
+        squares, elements = gathered(own).cpu().unbind(1)
+        return squares.contiguous(), elements.contiguous()
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore both."""
-        torch.set_rng_state(checkpoint["random_state"])
-        for usage, state in zip(self.usages, checkpoint["usages"], strict=True):
-            usage.load_state_dict(state)
+
+def gathered(values: Tensor) -> Tensor:
+    """Return the values of all ranks, one after the other along a new first axis. Every rank must call it."""
+    if not dist.is_initialized():
+        return values.unsqueeze(0)
+    found = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(found, values)
+    return torch.stack(found)
+
+
+def schedule(step: int, steps: int) -> float:
+    """Return the share of the learning rate at a step: a short warm-up, then a cosine down to zero.
+
+    Example:
+        >>> [round(schedule(step, 100), 3) for step in (0, 5, 50, 99)]
+        [0.167, 0.994, 0.5, 0.0]
+    """
+    return min((step + 1) / (1 + 0.05 * steps), (1 + math.cos(math.pi * min(step / steps, 1))) / 2)
+
+
+def seed_step(seed: int, step: int, rank: int, device: torch.device) -> None:
+    """Make all random numbers of a step a function of the seed, the step and the rank."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
+    number = int.from_bytes(digest, "little")
+    # torch.manual_seed asks every kind of accelerator, which takes longer than a step of a small model may.
+    torch.default_generator.manual_seed(number)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(number)
+    random.seed(number)  # a plugin may draw from either
+    np.random.seed(number % (1 << 32))  # noqa: NPY002

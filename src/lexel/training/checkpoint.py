@@ -1,0 +1,77 @@
+"""The file from which a run goes on: how it is written whole, and how damage is found."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from torch import Tensor
+from typing_extensions import override
+
+from lexel._core.files import written_beside
+from lexel.models import VQVAE
+
+__all__ = ["WholeCheckpoints", "read_checkpoint", "weights"]
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint whole before it replaces the one before; checks its checksums, and reads it without code."""
+
+    @override
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside the old checkpoint, then rename.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with written_beside(Path(path)) as temporary:
+            try:
+                torch.save(checkpoint, temporary)
+            except RuntimeError as error:  # what torch.save raises when a disk is full
+                raise OSError(f"{path} cannot be written: {str(error).partition(chr(10))[0]}") from error
+
+    @override
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Load tensors and plain data; anything else is an error.
+
+        Raises:
+            ValueError: the file is damaged or is not a checkpoint.
+        """
+        try:
+            # torch.load does not look at the checksums that torch.save writes.
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise ValueError(f"{damaged} is damaged")
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            missing = {"state_dict", "global_step", "config", "window", "loops", "optimizer_states"} - content.keys()
+            if missing:
+                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        except Exception as error:  # a damaged file fails in many ways
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"{path} is not a checkpoint of a run, or is damaged: {reason}") from error
+        return content
+
+
+def read_checkpoint(path: Path, model: VQVAE) -> dict[str, Any]:
+    """Read a checkpoint that belongs to a model. Nothing in it can run code.
+
+    Raises:
+        ValueError: the file is damaged, is not a checkpoint, or belongs to a model of another architecture.
+    """
+    content = WholeCheckpoints().load_checkpoint(path)
+    shapes = {name: tuple(value.shape) for name, value in weights(content).items()}
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    if shapes != expected:
+        different = sorted(name for name in shapes.keys() | expected.keys() if shapes.get(name) != expected.get(name))
+        raise ValueError(f"{path} belongs to a model of another architecture; it differs in {', '.join(different[:5])}")
+    return content
+
+
+def weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the state of the model in a checkpoint."""
+    return {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
