@@ -6,19 +6,27 @@ there is never written again: whoever changes a format adds a reader for the old
 
 from __future__ import annotations
 
+import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 import lexel
+from lexel.cli import main
+from lexel.runs import load_model
+from lexel.tokens import decode_images, encode_images, read_tokens
 from tests.quantizers.zoo import ZOO
 
-QUANTIZERS = Path(__file__).parent / "quantizers"
+HERE = Path(__file__).parent
+QUANTIZERS = HERE / "quantizers"
 FILES = sorted(QUANTIZERS.glob("*.safetensors"))
 
 
@@ -63,6 +71,31 @@ def test_a_quantizer_that_was_saved_gives_the_same_codes(path: Path) -> None:
 @pytest.mark.parametrize("name", ZOO)
 def test_every_example_has_its_file(name: str) -> None:
     assert file_of(name) in FILES, "python -m tests.golden.test_golden writes it"
+
+
+class TestTheRun:
+    """A run of six steps on two pictures, the codes that its model made of them, and what it made of the codes."""
+
+    def test_its_model_and_its_codes(self, tmp_path: Path) -> None:
+        model, tokens = load_model(HERE / "run"), read_tokens(HERE / "tokens.safetensors")
+        assert (model.quantizer.num_embeddings, len(tokens.indices)) == (16, 2)
+        decode_images(model, tokens, tmp_path)
+        for path in (HERE / "decoded").iterdir():
+            with Image.open(path) as expected, Image.open(tmp_path / path.name) as found:
+                difference = np.asarray(found).astype(int) - np.asarray(expected).astype(int)
+            assert np.abs(difference).max() <= 1, path.name
+        again, _ = encode_images(model, HERE / "pictures")
+        same = torch.cat([(again.indices[name] == grid).flatten() for name, grid in tokens.indices.items()])
+        assert same.double().mean() > 0.97  # another processor may round a near tie the other way
+
+    def test_it_goes_on(self, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        shutil.copytree(HERE / "run", run)
+        config = (run / "config.yaml").read_text()
+        (run / "config.yaml").write_text(config.replace("/photographs", str(HERE / "pictures")))
+        assert main(["resume", str(run), "--steps", "8"]) == 0
+        with (run / "metrics.csv").open() as file:
+            assert [int(row["step"]) for row in csv.DictReader(file)] == [1, 3, 5, 7]
 
 
 if __name__ == "__main__":
