@@ -1,6 +1,6 @@
 """One training run of a few steps, on all the data or on one rank's share of it.
 
-Run as a program by `on_two_ranks`, once for each rank: `python -m tests.ranks RANK FOLDER MODULE FUNCTION`.
+Run as a program by `on_ranks`, once for each rank: `python -m tests.ranks RANK WORLD FOLDER MODULE FUNCTION`.
 """
 
 from __future__ import annotations
@@ -44,6 +44,12 @@ def cases() -> Iterator[tuple[str, str, str, bool]]:
     yield from product(LEARNING, UPKEEP, SHARES, (False, True))
 
 
+def own_slice(first: int, whole: int, rank: int, world: int) -> slice:
+    """Which of `whole` inputs a rank holds: of two, `first` and the rest; of four, half of each."""
+    cuts = {1: [0, whole], 2: [0, first, whole], 4: [0, first // 2, first, (first + whole) // 2, whole]}[world]
+    return slice(cuts[rank], cuts[rank + 1])
+
+
 def train(case: tuple[str, str, str, bool], rank: int, world: int) -> dict[str, object]:
     """Train as `rank` of `world` and return everything that should not depend on how many ranks there are.
 
@@ -65,7 +71,7 @@ def train(case: tuple[str, str, str, bool], rank: int, world: int) -> dict[str, 
     optimizer = torch.optim.SGD(parameters, lr=0.3)
     seen: dict[str, object] = {"losses": [], "indices": []}
     for batch, mask, first in zip(data, masks, SHARES[share], strict=True):
-        own = slice(None) if world == 1 else (slice(0, first), slice(first, None))[rank]
+        own = own_slice(first, BATCH, rank, world)
         output = vq(encoder(batch[own]), mask[own] if masked else None)
         optimizer.zero_grad()
         output.loss.backward()
@@ -89,7 +95,7 @@ def every(name: str, rank: int, world: int) -> dict[str, object]:
         z = torch.randn(6, quantizer.embedding_dim, 4, 4).double()
         mask = torch.rand(6, 4, 4) < 0.7
         torch.manual_seed(first + (world > 1) * rank)  # ranks may draw differently; then rank 0 decides
-        own = slice(None) if world == 1 else (slice(0, first), slice(first, None))[rank]
+        own = own_slice(first, 6, rank, world)
         z = z[own].requires_grad_()
         output = quantizer(z, mask[own])
         parameters = list(quantizer.parameters())
@@ -142,8 +148,13 @@ def everything(rank: int) -> dict[object, object]:
     return seen
 
 
-def on_two_ranks(function: Callable[[int], object], folder: Path) -> list[Any]:
-    """Call a function of a test module with its rank in each of two processes, and return what it returned.
+def as_one_of_four(rank: int) -> dict[object, object]:
+    """Every example of the zoo as one of four ranks, some of which hold nothing."""
+    return {name: every(name, rank, 4) for name in QUIET}
+
+
+def on_ranks(function: Callable[[int], object], folder: Path, world: int = 2) -> list[Any]:
+    """Call a function of a test module with its rank in each of so many processes, and return what it returned.
 
     A hang is killed and fails.
     """
@@ -151,23 +162,23 @@ def on_two_ranks(function: Callable[[int], object], folder: Path) -> list[Any]:
     words = [str(folder), function.__module__, function.__name__]
     workers = [
         subprocess.Popen(
-            [*command, str(rank), *words],
+            [*command, str(rank), str(world), *words],
             cwd=Path(__file__).parents[1],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        for rank in range(2)
+        for rank in range(world)
     ]
     try:
-        assert [worker.wait(WATCHDOG_SECONDS) for worker in workers] == [0, 0]
+        assert [worker.wait(WATCHDOG_SECONDS) for worker in workers] == [0] * world
     finally:
         for worker in workers:
             worker.kill()
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world)]
 
 
-def main(rank: str, folder: str, module: str, function: str) -> None:
+def main(rank: str, world: str, folder: str, module: str, function: str) -> None:
     """Take part as one rank, and write what the function returned."""
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=int(rank), world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=int(rank), world_size=int(world))
     torch.save(getattr(import_module(module), function)(int(rank)), Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 

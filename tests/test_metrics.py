@@ -14,7 +14,7 @@ from torch import Tensor
 
 import lexel
 from lexel.metrics import CodeUsage, Usage
-from tests.ranks import on_two_ranks
+from tests.ranks import on_ranks
 
 CODES = st.lists(st.integers(-1, 9), max_size=40)
 
@@ -130,6 +130,6 @@ def test_what_was_shown_can_be_kept_and_gone_on_from() -> None:
 
 def test_two_ranks_are_one_process(tmp_path: Path) -> None:
     alone = [vars(figures) for figures in epochs(None)]
-    for found in on_two_ranks(as_one_rank, tmp_path):
+    for found in on_ranks(as_one_rank, tmp_path):
         for figures, expected in zip(found, alone, strict=True):
             assert figures == pytest.approx(expected)

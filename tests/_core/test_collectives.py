@@ -12,7 +12,7 @@ from tests import ranks
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[object, object]]:
     """What each of two ranks saw, for every case."""
-    return ranks.on_two_ranks(ranks.everything, tmp_path_factory.mktemp("ranks"))
+    return ranks.on_ranks(ranks.everything, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("case", list(ranks.cases()), ids=str)
@@ -40,6 +40,26 @@ def test_two_ranks_are_one_process_for_every_quantizer(pair: list[dict[object, o
 def test_all_ranks_refuse_what_is_poison_on_one(pair: list[dict[object, object]]) -> None:
     for seen in pair:
         assert "NaN or Inf" in seen["poisoned"]
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> list[dict[object, object]]:
+    """What each of four ranks saw, for every quantizer."""
+    return ranks.on_ranks(ranks.as_one_of_four, tmp_path_factory.mktemp("four"), 4)
+
+
+@pytest.mark.parametrize("name", ranks.QUIET)
+def test_four_ranks_are_one_process_for_every_quantizer(four: list[dict[object, object]], name: str) -> None:
+    alone, all_ranks = ranks.every(name, 0, 1), [seen[name] for seen in four]
+    for parts, expected in zip(
+        zip(*(seen["indices"] for seen in all_ranks), strict=True), alone["indices"], strict=True
+    ):
+        indices, inputs = (torch.cat(each) for each in zip(*parts, strict=True))
+        assert torch.equal(indices, expected[0])
+        torch.testing.assert_close(inputs, expected[1], rtol=1e-6, atol=1e-9)
+    for part in ("losses", "gradients", "state"):
+        for seen in all_ranks:
+            torch.testing.assert_close(seen[part], alone[part], rtol=1e-6, atol=1e-9)
 
 
 def test_a_process_group_says_who_shares_the_inputs(pair: list[dict[object, object]]) -> None:

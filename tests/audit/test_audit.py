@@ -15,7 +15,7 @@ from vector_quantize_pytorch import FSQ, ResidualVQ, SimVQ, VectorQuantize
 import lexel
 from lexel.audit import Audit
 from tests.quantizers.zoo import ZOO
-from tests.ranks import on_two_ranks
+from tests.ranks import on_ranks
 
 K, D = 96, 16
 Output = tuple[Tensor, Tensor, Tensor]
@@ -397,9 +397,9 @@ def as_one_rank(rank: int) -> list[list[str]]:
     return found
 
 
-def test_on_two_ranks(tmp_path: Path) -> None:
+def test_on_ranks(tmp_path: Path) -> None:
     """Averages that each rank makes of its own inputs drift apart."""
-    for alive, averages, reviving in on_two_ranks(as_one_rank, tmp_path):
+    for alive, averages, reviving in on_ranks(as_one_rank, tmp_path):
         assert alive == ["ok", "ok"]
         assert averages[:2] == ["ranks agree", "wrong"]
         assert reviving[:2] == ["ranks agree", "wrong"]
