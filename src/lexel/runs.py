@@ -11,6 +11,8 @@ from pathlib import Path
 
 from lexel._core.files import WORKPLACE
 from lexel.models import VQVAE
+from lexel.models.vqvae import CONFIG as MODEL_CONFIG
+from lexel.models.vqvae import WEIGHTS
 
 try:
     from filelock import FileLock, Timeout
@@ -24,17 +26,18 @@ __all__ = [
     "METRICS",
     "MODEL",
     "REPORT",
+    "REPORT_MARK",
     "SAMPLES",
     "TENSORBOARD",
     "RunFolder",
+    "is_report",
     "load_model",
 ]
 
 CONFIG, ENVIRONMENT, METRICS, REPORT = "config.yaml", "environment.json", "metrics.csv", "report.html"
 CHECKPOINT, MODEL, SAMPLES, TENSORBOARD = "last.ckpt", "model", "samples", "tensorboard"
-MODEL_CONFIG, WEIGHTS = "config.json", "model.safetensors"  # a model's folder, with or without a run around it
 LOCK = ".lock"
-REPORT_MARK = b'<meta name="generator" content="Lexel">'  # by which a report is known as one
+REPORT_MARK = '<meta name="generator" content="Lexel">'  # a file that begins with it is a report, and may be replaced
 # All that training writes, as patterns within the folder.
 # The environment comes last when they are removed, since it tells that the folder is a run's.
 WRITTEN = (
@@ -134,11 +137,8 @@ class RunFolder:
         self.tidy()
         for file in [file for pattern in WRITTEN for file in self.path.glob(pattern) if file != but]:
             file.unlink()
-        if self.report.is_file():
-            with self.report.open("rb") as page:
-                ours = REPORT_MARK in page.read(1000)
-            if ours:
-                self.report.unlink()
+        if is_report(self.report):
+            self.report.unlink()
         for name in (MODEL, SAMPLES, TENSORBOARD):
             folder = self.path / name
             if folder.is_dir() and not any(folder.iterdir()):
@@ -172,6 +172,14 @@ class RunFolder:
             lock.release()
             if made and not any(self.path.iterdir()):
                 self.path.rmdir()
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is a page that `lexel report` wrote."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as page:
+        return REPORT_MARK.encode() in page.read(1000)
 
 
 def load_model(folder: Path) -> VQVAE:

@@ -350,6 +350,24 @@ class TestParallel:
 
 
 class TestStrided:
+    @pytest.mark.parametrize("estimator", [lexel.RotationTrick(), lexel.DiVeQ(0)], ids=repr)
+    def test_at_equal_rates_it_is_a_residual_with_its_gradients(self, estimator: lexel.Estimator) -> None:
+        stages = [table(estimator=estimator) for _ in range(2)]
+        z, upstream = torch.randn(3, 8, 5, requires_grad=True), torch.randn(3, 8, 5)
+        residual, strided = lexel.ResidualQuantizer(stages), lexel.StridedResidualQuantizer(stages, [1, 1])
+        for training in (True, False):
+            outputs = [quantizer.train(training)(z).quantized for quantizer in (residual, strided)]
+            torch.testing.assert_close(*outputs)
+            torch.testing.assert_close(*(torch.autograd.grad((e * upstream).sum(), z)[0] for e in outputs))
+
+    def test_in_eval_mode_what_learns_from_the_task_still_can(self) -> None:
+        stages = [lexel.ProjectedQuantizer(table(16, 3), 8) for _ in range(2)]
+        strided = lexel.StridedResidualQuantizer(stages, [2, 1]).eval()
+        output = strided(torch.randn(3, 8, 4))
+        output.quantized.sum().backward()
+        assert all(stage.up.weight.grad is not None for stage in stages)
+        assert torch.equal(strided.lookup(output.indices), output.quantized)
+
     def test_each_stage_quantizes_the_mean_of_what_those_before_left(self) -> None:
         vq, z = lexel.StridedResidualQuantizer([table(), table(), table()], [4, 2, 1]).eval(), torch.randn(3, 8, 12)
         remainder, total = z.clone(), torch.zeros_like(z)

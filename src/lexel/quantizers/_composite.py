@@ -117,12 +117,16 @@ class Composite(Quantizer):
     def _join(self, choices: Sequence[Choice], quantized: Tensor) -> Choice:
         """Join what the parts chose into one `Choice`."""
         positions = quantized.shape[:-1]
-        terms = {f"{i}.{name}": term for i, choice in enumerate(choices) for name, term in choice.terms.items()}
-        losses = [choice.loss for choice in choices if choice.loss is not None]
         indices = [
             choice.indices.reshape(*positions, width) for width, choice in zip(self._widths, choices, strict=True)
         ]
-        return Choice(torch.cat(indices, -1), quantized, torch.stack(losses).sum(), terms)
+        return Choice(torch.cat(indices, -1), quantized, *joined_losses(choices))
+
+
+def joined_losses(choices: Sequence[Choice]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the sum of the parts' losses, and their terms: those of part i are named ``"i.codebook"`` and so on."""
+    terms = {f"{i}.{name}": term for i, choice in enumerate(choices) for name, term in choice.terms.items()}
+    return torch.stack([choice.loss for choice in choices if choice.loss is not None]).sum(), terms
 
 
 def check_parts(name: str, quantizers: Sequence[Quantizer], again: str) -> list[Quantizer]:

@@ -341,11 +341,9 @@ class Quantizer(nn.Module, Configurable):
             partial: the sum of the earlier stages' codes, of the shape of `z`; None outside a residual quantizer.
         """
         choice = self.quantize_positions(z, valid) if partial is None else self.quantize_after(z, valid, partial)
-        indices = choice.indices
-        if valid is not None and self.positionwise:
-            indices = torch.where(valid.reshape(*valid.shape, *[1] * len(self.index_shape)), indices, -1)
         # A zero that backward() accepts, so that the loss of every quantizer can be differentiated.
-        return replace(choice, indices=indices, loss=z[:0].sum() if choice.loss is None else choice.loss)
+        loss = z[:0].sum() if choice.loss is None else choice.loss
+        return replace(choice, indices=self._masked(choice.indices, valid), loss=loss)
 
     def search_positions(self, z: Tensor, beam_size: int) -> Tensor:
         """Return the indices for `z` `(*positions, D)` that `beam_search` finds; here the quantizer's own choice."""
@@ -406,10 +404,7 @@ class Quantizer(nn.Module, Configurable):
     def _forward(self, inputs: Tensor, mask: Tensor | None) -> Quantized:
         rows = inputs.movedim(self.channel_dim, -1)
         with torch.autocast(inputs.device.type, enabled=False):
-            z = rows.to(torch.promote_types(inputs.dtype, torch.float32))
-            if mask is not None:
-                z = torch.where(mask.unsqueeze(-1), z, 0)
-            self._require_finite(z)
+            z = self._finite_vectors(rows, mask)
             choice = self.choose(z, mask)
             perplexity = mean_perplexity(self.by_codebook(choice.indices), over_ranks=self.training)
         quantized = choice.quantized.to(inputs.dtype)
@@ -459,15 +454,9 @@ class Quantizer(nn.Module, Configurable):
         """
         self._check(inputs, mask)
         beam_size = check_integer(f"{type(self).__name__}.beam_search", "beam_size", beam_size, least=1)
-        z = inputs.movedim(self.channel_dim, -1).to(torch.promote_types(inputs.dtype, torch.float32))
-        if mask is not None:
-            z = torch.where(mask.unsqueeze(-1), z, 0)
         with torch.autocast(inputs.device.type, enabled=False), evaluating(self):
-            self._require_finite(z)
-            indices = self.search_positions(z, beam_size)
-        if mask is None or not self.positionwise:
-            return indices
-        return torch.where(mask.reshape(*mask.shape, *[1] * len(self.index_shape)), indices, -1)
+            z = self._finite_vectors(inputs.movedim(self.channel_dim, -1), mask)
+            return self._masked(self.search_positions(z, beam_size), mask)
 
     def unquantized(self, inputs: Tensor) -> Tensor:
         """Return what `quantized` approximates: the output if every vector were exactly a code.
@@ -523,6 +512,20 @@ class Quantizer(nn.Module, Configurable):
             raise ValueError(
                 f"{name}: mask has shape {tuple(mask.shape)}, expected {expected}, inputs without channels"
             )
+
+    def _finite_vectors(self, rows: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the inputs `(*positions, D)` in float32 at least, zero where masked, and checked to be finite."""
+        z = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        if mask is not None:
+            z = torch.where(mask.unsqueeze(-1), z, 0)
+        self._require_finite(z)
+        return z
+
+    def _masked(self, indices: Tensor, valid: Tensor | None) -> Tensor:
+        """Set the indices of masked positions to −1; a quantizer of whole maps has done so itself."""
+        if valid is None or not self.positionwise:
+            return indices
+        return torch.where(valid.reshape(*valid.shape, *[1] * len(self.index_shape)), indices, -1)
 
     def _require_finite(self, z: Tensor) -> None:
         if torch.compiler.is_compiling() or z.is_meta:

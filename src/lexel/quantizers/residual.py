@@ -81,21 +81,19 @@ class ResidualQuantizer(Composite):
         name = type(self).__name__
         stages = check_parts(name, quantizers, "set depth")
         check_remainders(name, stages)
-        sizes = [stage.embedding_dim for stage in stages]
-        if len(set(sizes)) > 1:
-            raise ValueError(f"{name}: all quantizers must have the same embedding_dim, got {sizes}")
         turns = len(stages) if depth is None else depth
         if isinstance(turns, bool) or not isinstance(turns, int) or turns < len(stages):
             raise ValueError(f"{name}: depth must be at least the number of quantizers, {len(stages)}, got {depth}")
         if not 0 <= dropout <= 1:
             raise ValueError(f"{name}: dropout must be in [0, 1], got {dropout}")
-        super().__init__(stages, [stages[turn % len(stages)] for turn in range(turns)], sizes[0], channel_dim)
+        in_turn = [stages[turn % len(stages)] for turn in range(turns)]
+        super().__init__(stages, in_turn, stages[0].embedding_dim, channel_dim)
         self.depth = depth
         self.dropout = float(dropout)
 
     @override
     def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Choice:
-        chained = self.learns_from_task or (self.training and self.has_own_gradient)
+        chained = are_chained(self)
         remainder, total = z, torch.zeros_like(z)
         choices = []
         for stage, reached in zip(self.parts, self._positions_of_stages(z, valid), strict=True):
@@ -111,12 +109,7 @@ class ResidualQuantizer(Composite):
             remainder, total = remainder - e, total + e
             choices.append(choice)
         joined = self._join(choices, total)
-        if self.training and chained:
-            return joined
-        # In eval mode the same sum in the codes' own precision.
-        value = total if self.training else self.lookup_positions(joined.indices).to(z.dtype)
-        quantized = carry(value.detach(), total) if chained else straight_through(z, value)
-        return replace(joined, quantized=quantized)
+        return replace(joined, quantized=with_gradient_of_stages(self, z, total, joined.indices))
 
     @override
     def lookup_positions(self, indices: Tensor) -> Tensor:
@@ -134,24 +127,13 @@ class ResidualQuantizer(Composite):
         super().check_indices(indices)
 
     @override
-    def beam_search(self, inputs: Tensor, beam_size: int, mask: Tensor | None = None) -> Tensor:
-        """Choose indices with a smaller error than those of `forward`, which takes the nearest code at each stage.
+    def search_positions(self, z: Tensor, beam_size: int) -> Tensor:
+        """Keep, at each stage, the `beam_size` best partial sums over all continuations of those kept before.
 
-        At each stage the `beam_size` best partial sums of each vector are kept, over all continuations of all that were
-        kept before. With a beam of 1 that is the choice of `forward`, where its stages choose by the distance.
-
-        Args:
-            inputs: as for `forward`.
-            beam_size: at least 1.
-            mask: as for `forward`.
-
-        Returns:
-            Indices as `forward` returns them.
+        With a beam of 1 that is the choice of `forward`, where the stages choose by the distance.
 
         Raises:
-            TypeError: as `forward`; or `beam_size` is not an integer.
-            ValueError: as `forward`; `beam_size` is below 1; or a stage has several codebooks, more than 65,536 codes
-                or codes that depend on the stages before.
+            ValueError: a stage has several codebooks, more than 65,536 codes or codes that depend on the stages before.
 
         Example:
             >>> import torch, lexel
@@ -159,10 +141,6 @@ class ResidualQuantizer(Composite):
             >>> rvq.beam_search(torch.randn(2, 8, 10), beam_size=4).shape
             torch.Size([2, 10, 4])
         """
-        return super().beam_search(inputs, beam_size, mask)
-
-    @override
-    def search_positions(self, z: Tensor, beam_size: int) -> Tensor:
         for stage in self.parts:
             if stage.index_shape or stage.num_embeddings > 1 << 16 or stage.needs_partial_sum:
                 raise ValueError(
@@ -209,11 +187,28 @@ class ResidualQuantizer(Composite):
         return f"depth={len(self.parts)}, dropout={self.dropout}"
 
 
+def are_chained(quantizer: Quantizer) -> bool:
+    """Whether the stages of a quantizer keep their own gradients, in place of one that passes straight through all."""
+    return quantizer.learns_from_task or (quantizer.training and quantizer.has_own_gradient)
+
+
+def with_gradient_of_stages(quantizer: Quantizer, z: Tensor, total: Tensor, indices: Tensor) -> Tensor:
+    """Return the sum of the stages' codes with the gradient that it has as the output for `z`, both `(*positions, D)`.
+
+    In eval mode the value is that of `lookup`: the same sum in the codes' own precision.
+    """
+    chained = are_chained(quantizer)
+    if quantizer.training:
+        return total if chained else straight_through(z, total)
+    value = quantizer.lookup_positions(indices).to(z.dtype)
+    return carry(value.detach(), total) if chained else straight_through(z, value)
+
+
 def check_remainders(name: str, stages: Sequence[Quantizer]) -> None:
-    """Refuse stages whose codes cannot be subtracted from their inputs.
+    """Refuse stages whose codes cannot be subtracted from their inputs, or not from those of each other.
 
     Raises:
-        ValueError: the codes of a stage leave no remainder.
+        ValueError: the codes of a stage leave no remainder, or the stages' sizes differ.
     """
     for stage in stages:
         if not stage.leaves_remainder:
@@ -222,3 +217,6 @@ def check_remainders(name: str, stages: Sequence[Quantizer]) -> None:
                 f"a NormalisedQuantizer must scale back (scale_back=True), and the output must have as many channels "
                 f"as the input, got {stage}"
             )
+    sizes = [stage.embedding_dim for stage in stages]
+    if len(set(sizes)) > 1:
+        raise ValueError(f"{name}: all quantizers must have the same embedding_dim, got {sizes}")

@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
-from lexel._core.gradients import straight_through
 from lexel._core.modules import TypedModuleList
-from lexel.quantizers._composite import check_parts
+from lexel.quantizers._composite import check_parts, joined_losses
 from lexel.quantizers.base import Choice, CodebookIndices, Quantizer
-from lexel.quantizers.residual import check_remainders
+from lexel.quantizers.residual import are_chained, check_remainders, with_gradient_of_stages
 
 __all__ = ["StridedResidualQuantizer"]
 
@@ -60,16 +59,13 @@ class StridedResidualQuantizer(Quantizer):
         name = type(self).__name__
         stages = check_parts(name, quantizers, "use a copy")
         check_remainders(name, stages)
-        sizes = [stage.embedding_dim for stage in stages]
-        if len(set(sizes)) > 1:
-            raise ValueError(f"{name}: all quantizers must have the same embedding_dim, got {sizes}")
         if any(stage.index_shape for stage in stages):
             raise ValueError(f"{name}: each quantizer must have one codebook")
         given = strides if isinstance(strides, Sequence) else ()
         whole = not any(isinstance(stride, bool) or not isinstance(stride, int) or stride < 1 for stride in given)
         if len(given) != len(stages) or not whole:
             raise ValueError(f"{name}: strides must hold a positive int for each of {len(stages)}, got {strides!r}")
-        super().__init__(max(stage.num_embeddings for stage in stages), sizes[0], channel_dim)
+        super().__init__(max(stage.num_embeddings for stage in stages), stages[0].embedding_dim, channel_dim)
         self.quantizers = TypedModuleList(stages)
         self.strides = list(strides)
 
@@ -82,6 +78,11 @@ class StridedResidualQuantizer(Quantizer):
     @override
     def learns_from_task(self) -> bool:
         return any(stage.learns_from_task for stage in self.quantizers)
+
+    @property
+    @override
+    def has_own_gradient(self) -> bool:
+        return any(stage.has_own_gradient for stage in self.quantizers)
 
     @property
     @override
@@ -105,23 +106,18 @@ class StridedResidualQuantizer(Quantizer):
                 f"{type(self).__name__}: inputs must be sequences (B, D, T) with T a multiple of "
                 f"{math.lcm(*self.strides)}, got positions of shape {tuple(z.shape[:-1])}"
             )
+        chained = are_chained(self)
         remainder, total = z, torch.zeros_like(z)
         choices = []
         for stage, stride in zip(self.quantizers, self.strides, strict=True):
             tokens, present = _averaged(remainder, valid, stride)
             choice = stage.choose(tokens, present)
             e = choice.quantized if present is None else torch.where(present.unsqueeze(-1), choice.quantized, 0)
-            e = (e if self.learns_from_task else e.detach()).repeat_interleave(stride, -2)
+            e = (e if chained else e.detach()).repeat_interleave(stride, -2)
             remainder, total = remainder - e, total + e
             choices.append(choice)
         indices = torch.cat([choice.indices for choice in choices], -1)
-        if not self.training:  # the same sum in the codes' own precision
-            total = self.lookup_positions(indices).to(z.dtype)
-        if not (self.training and self.learns_from_task):
-            total = straight_through(z, total)
-        terms = {f"{i}.{name}": term for i, choice in enumerate(choices) for name, term in choice.terms.items()}
-        losses = [choice.loss for choice in choices if choice.loss is not None]
-        return Choice(indices, total, torch.stack(losses).sum(), terms)
+        return Choice(indices, with_gradient_of_stages(self, z, total, indices), *joined_losses(choices))
 
     @override
     def by_codebook(self, indices: Tensor) -> list[CodebookIndices]:

@@ -18,7 +18,7 @@ from lexel.report.pictures import data_uri
 from lexel.report.reading import open_source, read_run
 from lexel.report.sections import SECTIONS, Report
 from lexel.report.wording import amount, counted, percent
-from lexel.runs import REPORT
+from lexel.runs import REPORT, REPORT_MARK, is_report
 
 try:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -30,7 +30,6 @@ __all__ = ["paint", "write_report"]
 
 WEB = Path(__file__).parent / "web"
 SHARED_SCRIPTS = ("page", "theme", "keyboard", "chart")
-MARK = '<meta name="generator" content="Lexel">'  # a file that begins with it is a report, and may be replaced
 
 
 @torch.no_grad()
@@ -56,7 +55,7 @@ def write_report(
             is malformed.
     """
     out = run / REPORT if out is None else out
-    if not _is_report(out):
+    if not is_report(out):
         refuse_existing(out, overwrite=overwrite)
     read = read_run(run)
     source = open_source(read, data)
@@ -77,7 +76,7 @@ def paint(report: Report) -> str:
     names = [*SHARED_SCRIPTS, *(name for section in SECTIONS for name in section.scripts)]
     script = "\n".join((WEB / f"{name}.js").read_text(encoding="utf-8") for name in names)
     return environment.get_template("page.html").render(
-        mark=Markup(MARK),
+        mark=Markup(REPORT_MARK),
         style=Markup((WEB / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
         # The page's own security policy lets the browser run this script and no other.
@@ -98,10 +97,3 @@ def _picture(image: Tensor) -> str:
 
 def _heat(error: Tensor, highest: float) -> str:
     return data_uri(heat_map(error, highest))
-
-
-def _is_report(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return MARK.encode() in file.read(1000)

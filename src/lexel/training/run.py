@@ -33,7 +33,7 @@ except ImportError as error:
 
 from lexel._core.console import messages, track
 from lexel._core.devices import pick_device
-from lexel._core.files import written_beside
+from lexel._core.files import WORKPLACE, written_beside
 from lexel._core.signals import Stop, stopped_softly
 from lexel.data.images import Images, listed, open_images, psnr, save_image, to_pixels
 from lexel.data.pictures import centre, columns
@@ -407,7 +407,7 @@ def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def _save_model(model: VQVAE, folder: Path) -> None:
     """Replace the files of a model one by one, each whole."""
-    new = folder.with_name(f".lexel.{folder.name}")
+    new = folder.with_name(f"{WORKPLACE}{folder.name}")
     model.save_pretrained(new)
     for file in sorted(new.iterdir()):
         with written_beside(folder / file.name) as temporary:

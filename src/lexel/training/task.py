@@ -12,12 +12,12 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
+from lexel._core.collectives import gather_rows, rank, world_size
 from lexel._core.signals import ignore_signals
 from lexel.data.images import Images, constant_error
 from lexel.metrics import Usage
@@ -84,7 +84,8 @@ class TrainingTask(L.LightningModule):
 
     def figures(self) -> dict[str, float]:
         """Return the figures of the last step and of the codes since the last call. Every rank must call it."""
-        means = dict(zip(self.seen, gathered(torch.stack([*self.seen.values()])).mean(0).tolist(), strict=True))
+        of_ranks = gather_rows(torch.stack([*self.seen.values()])[None], absent=0)
+        means = dict(zip(self.seen, of_ranks.mean(0).tolist(), strict=True))
         psnr = -10 * math.log10(max(means.pop("squared_error"), 1e-10))
         learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         return {
@@ -192,12 +193,11 @@ class Window:
         """Go on with what was counted: each rank with its own errors if there are as many ranks as before."""
         for usage, own in zip(self.usages, state["usages"], strict=True):
             usage.load_state_dict(own)
-        rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         errors, elements = state["errors"], state["elements"]
-        if len(errors) == ranks:
-            own_error, own_elements = errors[rank], elements[rank]
+        if len(errors) == world_size():
+            own_error, own_elements = errors[rank()], elements[rank()]
         else:
-            own_error, own_elements = errors.sum() * (rank == 0), elements.sum() * (rank == 0)
+            own_error, own_elements = errors.sum() * (rank() == 0), elements.sum() * (rank() == 0)
         self.error, self.elements = own_error.clone().to(self.device), int(own_elements)
 
     def _count_waiting(self) -> None:
@@ -212,17 +212,8 @@ class Window:
     def _errors(self) -> tuple[Tensor, Tensor]:
         """Return the sum of squares and the number of elements of each rank."""
         own = torch.stack([self.error, self.error.new_tensor(self.elements)])
-        squares, elements = gathered(own).cpu().unbind(1)
+        squares, elements = gather_rows(own[None], absent=0).cpu().unbind(1)
         return squares.contiguous(), elements.contiguous()
-
-
-def gathered(values: Tensor) -> Tensor:
-    """Return the values of all ranks, one after the other along a new first axis. Every rank must call it."""
-    if not dist.is_initialized():
-        return values.unsqueeze(0)
-    found = [torch.empty_like(values) for _ in range(dist.get_world_size())]
-    dist.all_gather(found, values)
-    return torch.stack(found)
 
 
 def schedule(step: int, steps: int) -> float:
