@@ -1,0 +1,106 @@
+"""What the commands share: their table's entries, and the options that several of them have."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from jsonargparse import Namespace
+from rich.table import Table
+
+from lexel._core.arguments import Parser
+from lexel._core.config import registry
+from lexel._core.console import results
+from lexel.data.images import listed
+from lexel.models import VQVAE
+from lexel.runs import load_model
+
+if TYPE_CHECKING:
+    from lexel.training.evaluate import Evaluation
+
+DATA = "folder of images at any depth, one image, a .npy or .npz array, or local files that datasets.load_dataset opens"
+
+
+class Command(NamedTuple):
+    """A command: its parser, and the function that runs it with the parsed settings."""
+
+    parser: Callable[[], Parser]
+    run: Callable[[Namespace], int]
+
+
+@cache
+def hints() -> tuple[str, ...]:
+    """Return the names to suggest for an unknown one: classes, presets, and their arguments."""
+    makers = registry()
+    arguments = {name for maker in makers.values() for name in inspect.signature(maker).parameters}
+    return (*makers, *sorted(arguments))
+
+
+def command_parser(description: str) -> Parser:
+    """Return the parser of a command, with the option that every command has."""
+    parser = Parser(description=description, hints=hints())
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    return parser
+
+
+def add_model(parser: Parser) -> None:
+    """Add RUN, the folder of the model."""
+    parser.add_argument("run", type=str, help="folder of a run, or of a saved model")
+
+
+def add_strict(parser: Parser) -> None:
+    """Add --strict."""
+    parser.add_argument("--strict", action="store_true", help="stop at unreadable files instead of skipping them")
+
+
+def add_overwrite(parser: Parser) -> None:
+    """Add --overwrite."""
+    parser.add_argument("--overwrite", action="store_true", help="replace what exists")
+
+
+def add_computing(parser: Parser) -> None:
+    """Add where and in which batches a model computes."""
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda or mps; auto takes an accelerator")
+    parser.add_argument(
+        "--batch_size",
+        type=int,
+        default=1,
+        help="images of one size to compute at once; more than 1 may change rounding, and so a token here and there",
+    )
+
+
+def add_plugin(parser: Parser) -> None:
+    """Add --plugin."""
+    parser.add_argument("--plugin", metavar="FILE", type=str, help="Python file to import, with parts of your own")
+
+
+def loaded(settings: Namespace) -> VQVAE:
+    """Load the model of a run, on the device that is asked for."""
+    from lexel._core.devices import pick_device
+
+    if settings.batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {settings.batch_size}")
+    device = pick_device(settings.device)
+    return load_model(Path(settings.run)).to(device)
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Print the figures of an evaluation as a table."""
+    table = Table(show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_row("images", f"{evaluation.images}")
+    table.add_row("PSNR", f"{evaluation.psnr:.2f} dB")
+    table.add_row("SSIM", f"{evaluation.ssim:.4f}")
+    table.add_row("L1", f"{evaluation.l1:.4f}")
+    table.add_row("perplexity", f"{evaluation.perplexity:.1f}")
+    share = evaluation.used / evaluation.num_embeddings
+    table.add_row("codes in use", f"{evaluation.used:,} of {evaluation.num_embeddings:,} ({share:.1%})")
+    table.add_row("bits per pixel", f"{evaluation.bits_per_pixel:.4f}")
+    table.add_row("bits per pixel, entropy-coded", f"{evaluation.entropy_bits_per_pixel:.4f}")
+    if evaluation.skipped:
+        table.add_row("skipped", listed(evaluation.skipped))
+    results.print(table)

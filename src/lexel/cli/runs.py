@@ -1,0 +1,215 @@
+"""Commands that train: `lexel train`, `lexel resume` and `lexel demo`."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from jsonargparse import SUPPRESS, Namespace
+
+import lexel
+from lexel._core.arguments import Parser
+from lexel._core.config import registry
+from lexel._core.console import results
+from lexel.cli.common import (
+    DATA,
+    Command,
+    add_overwrite,
+    add_plugin,
+    add_strict,
+    command_parser,
+    print_evaluation,
+)
+from lexel.models import VQVAE
+from lexel.runs import RunFolder
+from lexel.training.settings import Settings
+
+if TYPE_CHECKING:
+    from lexel.training.run import Outcome
+
+PRESETS = [name for name in registry() if name.startswith("lexel.presets.")]
+# Chosen for what two CPU cores can learn in two minutes.
+DEMO = {
+    "out": "runs/demo",
+    "steps": 1500,
+    "batch_size": 16,
+    "learning_rate": 2e-3,
+    "model.hidden_channels": 64,
+    "model.upsampling": "resize",
+}
+# Settings of how a command runs, not of what is trained: config.yaml leaves them out.
+NOT_CONFIGURED = ("config", "overwrite", "strict", "plugin", "debug")
+
+
+def train_parser() -> Parser:
+    """Parse `lexel train`."""
+    parser = command_parser("Train a VQ-VAE on a set of images.")
+    parser.add_argument("--config", action="config", help="file of settings, as config.yaml in a run's folder")
+    # No default: None would replace the path that --config names.
+    parser.add_argument("data", nargs="?", type=str, default=SUPPRESS, help=DATA)
+    add_run(parser)
+    add_strict(parser)
+    add_overwrite(parser)
+    add_plugin(parser)
+    return parser
+
+
+def train(settings: Namespace) -> int:
+    """Train."""
+    from lexel.training.run import train
+
+    out = Path(_required(settings, "out", "--out"))
+    settings.data = _required(settings, "data", "DATA")
+    for name in ("data", "validation"):  # so that the run can be resumed from any folder
+        settings[name] = settings[name] and str(Path(settings[name]).absolute())
+    outcome = train(
+        _model(settings),
+        settings.data,
+        out,
+        _settings(settings),
+        config=_config(settings, train_parser()),
+        strict=settings.strict,
+        overwrite=settings.overwrite,
+    )
+    return _report_end(out, outcome)
+
+
+def resume_parser() -> Parser:
+    """Parse `lexel resume`."""
+    parser = command_parser("Go on with a run that was interrupted, from its last checkpoint to the same end.")
+    parser.add_argument("run", type=str, help="folder of the run")
+    parser.add_argument("--steps", type=int | None, help="train for so many steps in all, not for those in config.yaml")
+    parser.add_argument("--devices", type=int | Literal["auto"] | None, help="how many to go on with")
+    add_strict(parser)
+    add_plugin(parser)
+    return parser
+
+
+def resume(settings: Namespace) -> int:
+    """Go on with a run."""
+    from lexel.training.run import train
+
+    run = RunFolder(Path(settings.run))
+    if not run.config.is_file():
+        raise FileNotFoundError(f"{run.path} is not a run: it has no {run.config.name}")
+    parser = train_parser()
+    parser.subject = str(run.config)
+    config = parser.parse_path(run.config)
+    data = _required(config, "data", f"data in {run.config}")
+    changes = {name: settings[name] for name in ("steps", "devices") if settings[name] is not None}
+    for name, value in changes.items():
+        config[name] = value
+    outcome = train(
+        _model(config),
+        data,
+        run.path,
+        _settings(config),
+        config=_config(config, parser),
+        strict=settings.strict,
+        resume=True,
+        more_steps="steps" in changes,
+    )
+    return _report_end(run.path, outcome)
+
+
+def demo_parser() -> Parser:
+    """Parse `lexel demo`."""
+    parser = command_parser(
+        "Train for about two minutes on photographs that Python packages contain, and draw the results."
+    )
+    parser.add_argument("--config", action="config", help="file of settings, as config.yaml in a run's folder")
+    add_run(parser, num_embeddings=1024)
+    parser.set_defaults(DEMO)
+    add_overwrite(parser)
+    add_plugin(parser)
+    return parser
+
+
+def demo(settings: Namespace) -> int:
+    """Train on a few photographs and draw the results."""
+    from lexel.demo import run_demo
+
+    config = _config(settings, demo_parser())
+    demo = run_demo(
+        _model(settings),
+        Path(settings.out),
+        _settings(settings),
+        config=config,
+        overwrite=settings.overwrite,
+    )
+    results.print("Two photographs that were not trained on:")
+    print_evaluation(demo.held_out)
+    results.print(f"Originals above reconstructions: {demo.reconstructions}", soft_wrap=True)
+    results.print(f"A photograph and its tokens:     {demo.tokens}", soft_wrap=True)
+    results.print(f"A page to explore all of it:     {demo.report}", soft_wrap=True)
+    return 0 if demo.outcome.finished else 128 + demo.outcome.signal
+
+
+def add_run(parser: Parser, **sizes: int) -> None:
+    """Add the settings of a training run; `sizes` are those of its quantizer that differ from the preset's."""
+    parser.add_argument("--out", type=str, help="folder to write the run into")
+    parser.add_class_arguments(Settings)
+    parser.add_class_arguments(VQVAE, "model", skip={"quantizer"}, instantiate=False)
+    defaults = inspect.signature(lexel.presets.default).parameters
+    shown = {name: sizes.get(name, defaults[name].default) for name in ("num_embeddings", "embedding_dim")}
+    parser.add_subclass_arguments(
+        lexel.Quantizer,
+        "quantizer",
+        fail_untyped=False,  # a stranger may leave types out
+        default={"class_path": "lexel.presets.default", "init_args": shown},
+        help=f"the quantizer, a class or one of the presets {', '.join(PRESETS)}; its own settings follow it",
+    )
+
+
+def _model(settings: Namespace) -> VQVAE:
+    import torch
+
+    torch.manual_seed(settings.seed)
+    return VQVAE(lexel.from_config(settings.quantizer.as_dict()), **settings.model.as_dict())
+
+
+def _settings(settings: Namespace) -> Settings:
+    return Settings(**{field.name: settings[field.name] for field in dataclasses.fields(Settings)})
+
+
+def _config(settings: Namespace, parser: Parser) -> str:
+    """Return the text of config.yaml for a run."""
+    config = settings.clone()
+    for name in NOT_CONFIGURED:
+        config.pop(name, None)
+    return str(parser.dump(config))
+
+
+def _required(settings: Namespace, name: str, shown: str) -> str:
+    """Return a setting that has no default, or say that it is missing."""
+    if settings.get(name) is None:
+        raise ValueError(f"{shown} is missing; see lexel train --help")
+    return str(settings[name])
+
+
+def _report_end(run: Path, outcome: Outcome) -> int:
+    """Say how a run ended, unless another process does, and return the exit code."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return 0
+    if not outcome.finished:
+        results.print(
+            f"stopped at step {outcome.step:,}: go on with lexel resume {shlex.quote(str(run))}", soft_wrap=True
+        )
+        return 128 + outcome.signal
+    results.print(f"trained: {run}", soft_wrap=True)
+    if outcome.figures:
+        shown = {"loss": ".4f", "psnr": ".2f", "usage": ".1%", "perplexity": ".1f", "validation_psnr": ".2f"}
+        figures = [f"{name} {outcome.figures[name]:{form}}" for name, form in shown.items() if name in outcome.figures]
+        results.print(f"last row: {', '.join(figures)}", soft_wrap=True)
+    return 0
+
+
+COMMANDS = {
+    "train": Command(train_parser, train),
+    "resume": Command(resume_parser, resume),
+    "demo": Command(demo_parser, demo),
+}
