@@ -7,6 +7,7 @@ import operator
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -14,10 +15,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from typing_extensions import Self, override
 
-from lexel._core.collectives import all_sum, mean_of_rows
+from lexel._core.collectives import all_sum, mean_of_rows, require_same, world_size
 from lexel._core.config import Configurable, from_config
 from lexel._core.modules import evaluating
 from lexel._core.recomputation import Recorder, is_checkpointed, is_second_run
+from lexel._core.sharding import require_whole
 from lexel.metrics import mean_perplexity
 
 __all__ = [
@@ -218,6 +220,7 @@ class Quantizer(nn.Module, Configurable):
         self.channel_dim = channel_dim
         self.frozen = False
         self._recorder = Recorder()
+        self._passes = 0
 
     def freeze(self) -> Self:
         """Leave all codes, and whatever else is learned here, as they are from now on, also in training mode.
@@ -386,9 +389,11 @@ class Quantizer(nn.Module, Configurable):
             ValueError: `inputs` or `mask` has another shape, or `inputs` holds NaN or Inf, in training on any rank
                 (before any state changes).
             RuntimeError: it is called within a backward pass, but repeats no forward pass of
-                ``torch.utils.checkpoint(…, use_reentrant=False)``.
+                ``torch.utils.checkpoint(…, use_reentrant=False)``; its parameters are sharded and not gathered at the
+                moment; or, in training, they are not the same on all ranks.
         """
         self._check(inputs, mask)
+        require_whole(self, "forward")
         if torch.compiler.is_compiling() or not self.training:
             return self._forward(inputs, mask)
         if is_second_run():
@@ -405,6 +410,8 @@ class Quantizer(nn.Module, Configurable):
         rows = inputs.movedim(self.channel_dim, -1)
         with torch.autocast(inputs.device.type, enabled=False):
             z = self._finite_vectors(rows, mask)
+            if self.training and world_size() > 1 and not torch.compiler.is_compiling():
+                self._require_same_on_ranks()
             choice = self.choose(z, mask)
             perplexity = mean_perplexity(self.by_codebook(choice.indices), over_ranks=self.training)
         quantized = choice.quantized.to(inputs.dtype)
@@ -430,6 +437,7 @@ class Quantizer(nn.Module, Configurable):
         """
         if indices.dtype.is_floating_point or indices.dtype.is_complex or indices.dtype == torch.bool:
             raise TypeError(f"{type(self).__name__}.lookup: indices must be integers, got {indices.dtype}")
+        require_whole(self, "lookup")
         self.check_indices(indices)
         with torch.autocast(indices.device.type, enabled=False):
             return self.lookup_positions(indices.long()).movedim(-1, self.channel_dim).contiguous()
@@ -453,6 +461,7 @@ class Quantizer(nn.Module, Configurable):
             ValueError: as `forward`; `beam_size` is below 1; or a stage of a residual cannot be searched so.
         """
         self._check(inputs, mask)
+        require_whole(self, "beam_search")
         beam_size = check_integer(f"{type(self).__name__}.beam_search", "beam_size", beam_size, least=1)
         with torch.autocast(inputs.device.type, enabled=False), evaluating(self):
             z = self._finite_vectors(inputs.movedim(self.channel_dim, -1), mask)
@@ -520,6 +529,15 @@ class Quantizer(nn.Module, Configurable):
             z = torch.where(mask.unsqueeze(-1), z, 0)
         self._require_finite(z)
         return z
+
+    def _require_same_on_ranks(self) -> None:
+        """Refuse, in the first passes and now and then later, quantizers that have gone their own way on some rank."""
+        self._passes += 1
+        if self._passes & (self._passes - 1) == 0:  # 1, 2, 4, 8, …
+            # Not the state dict, for which FSDP would put its shards back.
+            tensors = dict(chain(self.named_parameters(), self.named_buffers()))
+            floating = {name: value for name, value in tensors.items() if value.dtype.is_floating_point}
+            require_same(type(self).__name__.removeprefix("FSDP"), floating)
 
     def _masked(self, indices: Tensor, valid: Tensor | None) -> Tensor:
         """Set the indices of masked positions to −1; a quantizer of whole maps has done so itself."""

@@ -242,7 +242,7 @@ class VectorQuantizer(RowQuantizer):
                 raise ValueError(
                     f"VectorQuantizer.load_codes: {name} must have shape {tuple(own.shape)}, got {tuple(value.shape)}"
                 )
-        self.codebook.weight.copy_(table)
+        self.codebook.write(table)
         self.learning.restart(self.codebook.weight, torch.ones_like(self.codebook.weight[:, 0]))
         for name, value in averages.items():
             buffers[name].copy_(value)
