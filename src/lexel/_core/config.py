@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import types
 from abc import ABC
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -172,9 +174,41 @@ def from_config(config: Any) -> Any:
                 )
             raise ValueError(f"unknown class_path {path!r}; known: {', '.join(sorted(registry()))}")
         try:
-            return make(**{key: from_config(item) for key, item in config.get("init_args", {}).items()})
+            hints = _argument_types(make)
+            arguments = {name: from_config(item) for name, item in config.get("init_args", {}).items()}
+            return make(**{name: _with_tuples(item, hints.get(name)) for name, item in arguments.items()})
         except TypeError as error:
             raise ValueError(f"cannot build {config['class_path']}: {error}") from error
     if isinstance(config, list):
         return [from_config(item) for item in config]
     return config
+
+
+def _argument_types(make: Callable[..., Any]) -> dict[str, Any]:
+    """The types of the arguments that a class or function takes; none if one of their names means nothing here."""
+    described = make.__init__ if isinstance(make, type) and not dataclasses.is_dataclass(make) else make  # type: ignore[misc]
+    try:
+        return get_type_hints(described)
+    except Exception:  # whatever a stranger's annotation raises
+        return {}
+
+
+def _with_tuples(value: Any, hint: Any) -> Any:
+    """Turn lists, which is what files have, into tuples where a type says so, at any depth."""
+    kind, parts = get_origin(hint) or hint, get_args(hint)
+    if kind in (Annotated, ClassVar):
+        return _with_tuples(value, parts[0])
+    if kind in (Union, types.UnionType):
+        converted = [_with_tuples(value, part) for part in parts if part is not type(None)]
+        # A type that takes the value as it is goes before one that wants a tuple.
+        takes_list = any((get_origin(part) or part) is list for part in parts)
+        return value if takes_list or value is None else next((new for new in converted if new != value), value)
+    if isinstance(value, list):
+        if kind is tuple:
+            fixed = len(parts) == len(value) and parts[1:] != (...,)
+            inner = parts if fixed else [parts[0] if parts[1:] == (...,) else None] * len(value)
+            return tuple(_with_tuples(item, part) for item, part in zip(value, inner, strict=True))
+        return [_with_tuples(item, parts[0] if len(parts) == 1 else None) for item in value]
+    if isinstance(value, dict):
+        return {key: _with_tuples(item, parts[1] if len(parts) == 2 else None) for key, item in value.items()}
+    return value
