@@ -9,9 +9,7 @@ from abc import ABC
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import torch
-from torch import Tensor, nn
-from typing_extensions import Self
+from lexel._core.modules import WideBuffers
 
 __all__ = ["Configurable", "Part", "from_config", "register", "registry", "to_config"]
 
@@ -74,34 +72,16 @@ class Configurable(ABC):  # noqa: B024, each kind of settings has abstract metho
 Settings_co = TypeVar("Settings_co", bound=Configurable, covariant=True)
 
 
-class Part(nn.Module, ABC, Generic[Settings_co]):
+class Part(WideBuffers, ABC, Generic[Settings_co]):
     """The module that the settings of a part build. It holds the settings and all state of the part.
 
     Attributes:
         settings: the frozen dataclass that built it; its configuration is this module's.
-        wide_buffers: names of buffers that stay float32, whatever the module is cast to: sums would overflow.
     """
-
-    wide_buffers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: Settings_co) -> None:
         super().__init__()
         self.settings = settings
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        own = {name: self._buffers.pop(name) for name in self.wide_buffers if name in self._buffers}
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._buffers.update({name: None if value is None else _apply_wide(fn, value) for name, value in own.items()})
-        return self
-
-    def widen(self) -> None:
-        """Bring `wide_buffers` back to float32 where somebody has cast them behind this module's back."""
-        if torch.compiler.is_compiling():
-            return
-        for name in self.wide_buffers:
-            value = self._buffers.get(name)
-            if value is not None and value.dtype.itemsize < 4:
-                self._buffers[name] = value.float()
 
     @property
     def config(self) -> dict[str, Any]:
@@ -114,15 +94,6 @@ class Part(nn.Module, ABC, Generic[Settings_co]):
     def extra_repr(self) -> str:
         """Show the settings."""
         return repr(self.settings).removeprefix(f"{self._get_name()}(").removesuffix(")")
-
-
-def _apply_wide(fn: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
-    """Apply what moves or casts a module to a float32 tensor, unless it would narrow it: then move alone."""
-    result = fn(value)
-    if result.dtype.itemsize >= 4:
-        return result
-    moved = fn(value.view(torch.int32))  # integers are moved and not cast
-    return moved.view(torch.float32) if moved.dtype == torch.int32 else value.to(result.device)
 
 
 def to_config(value: Any) -> Any:

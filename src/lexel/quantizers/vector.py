@@ -195,11 +195,9 @@ class VectorQuantizer(RowQuantizer):
         return self.codebook.expand(F.embedding(indices, self.codebook()))
 
     @override
-    def unquantized(self, inputs: Tensor) -> Tensor:
-        rows = inputs.movedim(self.channel_dim, -1)
-        z = rows.reshape(-1, rows.shape[-1]).to(torch.promote_types(rows.dtype, torch.float32))
-        output = self.codebook.expand(self.codebook.project(z))
-        return output.view(rows.shape).movedim(-1, self.channel_dim).to(inputs.dtype)
+    def unquantized_positions(self, z: Tensor) -> Tensor:
+        rows = self.codebook.expand(self.codebook.project(z.reshape(-1, z.shape[-1])))
+        return rows.reshape(*z.shape[:-1], -1)
 
     @torch.no_grad()
     def pull(self, anchors: Tensor, strength: Tensor) -> None:
