@@ -125,9 +125,11 @@ def require_same(owner: str, tensors: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         sums = torch.stack([_checksum(value) for value in tensors.values()])
         lengths = torch.stack([value.float().norm() for value in tensors.values()])
-        low, negative_high, length = all_min(torch.stack([sums, -sums, -lengths]))
-        # Equal tensors have equal sums, up to the rounding of different processors. NaN counts as different.
-        same = (-negative_high - low <= 1e-5 * -length).tolist()
+        # What is not finite on all ranks is somebody else's to refuse.
+        sums, lengths = (value.nan_to_num(0, 0, 0) for value in (sums, lengths))
+        low, negative_high, negative_length = all_min(torch.stack([sums, -sums, -lengths]))
+        # Equal tensors have equal sums, up to the rounding of different processors.
+        same = (-negative_high - low <= -1e-5 * negative_length).tolist()
     differ = [name for name, equal in zip(tensors, same, strict=True) if not equal]
     if differ:
         raise RuntimeError(
