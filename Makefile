@@ -46,7 +46,14 @@ clean:
 	rm -rf $(VENV) build dist runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-$(VENV)/demo $(VENV)/dev: pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/lexel/nearest/csrc/*)
+$(VENV)/demo $(VENV)/dev: pyproject.toml constraints.txt CMakeLists.txt $(VENV)/modules $(wildcard src/lexel/nearest/csrc/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(@F)]'
 	touch $@
+
+# An editable install knows each module by name: it is out of date when one comes or goes, or becomes a package.
+$(VENV)/modules: FORCE
+	@mkdir -p $(@D)
+	@find src -name '*.py' | sort | cmp -s - $@ || find src -name '*.py' | sort > $@
+
+FORCE:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import override
+from typing_extensions import Self, override
 
 from lexel._core.config import Configurable, Part
 from lexel._core.gradients import unit_rows
 from lexel._core.modules import ZeroLinear
+from lexel._core.sharding import is_sharded, write_rows
 
 __all__ = [
     "AffineCodebook",
@@ -88,6 +90,9 @@ class CodebookModule(Part[CodebookT]):
         if "forward" in cls.__dict__ and "table_for" not in cls.__dict__:
             cls.table_for = CodebookModule._no_table_for  # type: ignore[method-assign]
 
+    # FSDP puts the whole table in the place of this rank's shard during a pass, and throws it away afterwards.
+    _shard: Tensor | None = None
+
     def __init__(self, settings: CodebookT, num_embeddings: int, code_dim: int, *, trainable: bool = True) -> None:
         super().__init__(settings)
         weight = torch.empty(num_embeddings, code_dim)
@@ -96,6 +101,19 @@ class CodebookModule(Part[CodebookT]):
         else:
             self.register_buffer("weight", weight)
         self.reset_parameters()
+
+    @override
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "weight" and is_sharded(value):
+            self.__dict__["_shard"] = value
+
+    @override
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        if is_sharded(self.weight):  # another one, when the module was on the meta device
+            self.__dict__["_shard"] = self.weight
+        return self
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -143,7 +161,20 @@ class CodebookModule(Part[CodebookT]):
                 f"{self._get_name()}: table_for gives NaN or infinity for some codes, which this codebook cannot have; "
                 "no code was changed"
             )
-        self.weight.copy_(table)
+        self.write(table, strength > 0)
+
+    @torch.no_grad()
+    def write(self, table: Tensor, which: Tensor | None = None) -> None:
+        """Write the table in place, also one that FSDP's `fully_shard` has sharded over the ranks.
+
+        Args:
+            table: `(K, d)`, the same on all ranks.
+            which: bool `(K, 1)`, True for the rows to write; None for all.
+        """
+        which = torch.ones_like(table[:, :1], dtype=torch.bool) if which is None else which
+        write_rows(self.weight, table, which)
+        if self._shard is not None and self._shard is not self.weight:
+            write_rows(self._shard, table, which)
 
 
 @dataclass(frozen=True)
@@ -261,6 +292,10 @@ class _FactorisedModule(CodebookModule[FactorisedCodebook]):
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
         return self.codes.weight
+
+    @override
+    def write(self, table: Tensor, which: Tensor | None = None) -> None:
+        self.codes.write(table, which)
 
     @override
     def forward(self) -> Tensor:

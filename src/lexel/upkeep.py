@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lexel._core.collectives import AllRows
+from lexel._core.collectives import AllRows, all_sum, rank
 from lexel._core.config import Configurable, Part
 from lexel.kmeans import kmeans
 
@@ -303,6 +303,8 @@ def _kmeans_start(
         strength[have : have + total] = 1
         return anchors, strength, collected + total
     anchors = kmeans(torch.cat([codes[:have], fresh]), K, iterations, seed, unit_length)
+    # Those of rank 0: sums on a GPU are not the same in each run, and a seed that fell otherwise would stay so.
+    anchors = all_sum(torch.where(torch.tensor(rank() == 0, device=rows.device), anchors, 0))[0]
     return anchors, strength.fill_(1), torch.full_like(collected, K)
 
 

@@ -72,7 +72,7 @@ class TestOutputs:
     def test_lookup_gives_quantized_bit_for_bit(self, quantizer: lexel.Quantizer, z: Tensor) -> None:
         output = quantizer.eval()(z)
         torch.testing.assert_close(quantizer.lookup(output.indices), output.quantized, **EXACTLY)
-        for integer in (torch.int32, torch.uint8):
+        for integer in (torch.int32, torch.uint8, torch.uint16, torch.uint32):
             if quantizer.num_embeddings <= torch.iinfo(integer).max:
                 again = quantizer.lookup(output.indices.to(integer))
                 torch.testing.assert_close(again, output.quantized, **EXACTLY)
@@ -122,6 +122,28 @@ class TestOutputs:
         output.loss.backward()
         torch.testing.assert_close(learned(quantizer), before, **EXACTLY)
         assert quantizer.lookup(output.indices).shape == empty.shape
+
+    def test_lookup_refuses_what_is_no_index(self, quantizer: lexel.Quantizer, z: Tensor) -> None:
+        indices = quantizer.eval()(z).indices
+        for wrong in (indices.tolist(), indices.numpy(), None, indices.float(), indices > 0, indices.to(torch.uint64)):
+            with pytest.raises(TypeError, match="lookup: indices must be a tensor of integers that fit int64, got"):
+                quantizer.lookup(wrong)
+        for value in (-2, -(2**63), 2**63 - 1, quantizer.num_embeddings):
+            outside = indices.clone()
+            outside.view(-1)[1] = value
+            with pytest.raises(ValueError, match="lookup: indices must be in"):
+                quantizer.lookup(outside)
+        if quantizer.index_shape:
+            for wrong in (indices[0, 0, 0, 0], torch.cat([indices, indices], -1)):
+                with pytest.raises(ValueError, match=r"axis of .* codebooks|last axes of indices"):
+                    quantizer.lookup(wrong)
+
+    def test_shapes_on_the_meta_device(self, quantizer: lexel.Quantizer, z: Tensor) -> None:
+        expected = quantizer.eval()(z)
+        with torch.device("meta"):
+            output = lexel.from_config(quantizer.config).eval()(z.to("meta"))
+        assert output.quantized.shape == expected.quantized.shape
+        assert output.indices.shape == expected.indices.shape
 
 
 class TestMasks:
@@ -193,6 +215,24 @@ class TestPrecision:
         with torch.autocast("cpu", torch.bfloat16):
             output = quantizer(z)
             assert torch.equal(quantizer.lookup(output.indices).to(z.dtype), output.quantized)
+            target = quantizer.unquantized(z)
+        torch.testing.assert_close(target, quantizer.unquantized(z), **EXACTLY)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+    @pytest.mark.parametrize("size", [1e-6, 100.0])
+    def test_statistics_outlast_a_cast(
+        self, quantizer: lexel.Quantizer, z: Tensor, dtype: torch.dtype, size: float
+    ) -> None:
+        quantizer.to(dtype)
+        for _ in range(3):
+            output = quantizer(z * size)
+        assert output.loss.isfinite()
+        for name, value in quantizer.state_dict().items():
+            assert value.isfinite().all(), name
+
+    def test_inputs_of_eight_bits_are_refused(self, quantizer: lexel.Quantizer, z: Tensor) -> None:
+        with pytest.raises(TypeError, match=r"of 16 bits at least, got torch.float8_e4m3fn"):
+            quantizer(z.to(torch.float8_e4m3fn))
 
     @pytest.mark.parametrize("whole", [True, False])
     def test_bfloat16_modules(self, quantizer: lexel.Quantizer, z: Tensor, whole: bool) -> None:
@@ -334,6 +374,18 @@ class TestState:
         assert z.grad is not None
         assert all(parameter.grad is None for parameter in quantizer.parameters())
         assert [parameter.requires_grad for parameter in quantizer.unfreeze().parameters()] == trainable
+
+    def test_frozen_stays_so_through_copies_casts_and_loading(self, quantizer: lexel.Quantizer, z: Tensor) -> None:
+        trainable = [parameter.requires_grad for parameter in quantizer.parameters()]
+        values = state(copy.deepcopy(quantizer))
+        twin = copy.deepcopy(quantizer.freeze())
+        quantizer.load_state_dict(values, assign=True)
+        for frozen in (quantizer.double().float(), twin):
+            before = learned(frozen)
+            frozen(z)
+            torch.testing.assert_close(learned(frozen), before, **EXACTLY)
+            assert not any(parameter.requires_grad for parameter in frozen.parameters())
+            assert [parameter.requires_grad for parameter in frozen.unfreeze().parameters()] == trainable
 
     def test_a_checkpointed_pass_moves_state_once_and_has_the_same_gradient(
         self, quantizer: lexel.Quantizer, z: Tensor

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -17,6 +19,7 @@ __all__ = [
     "mean_of_rows",
     "mean_over_ranks",
     "rank",
+    "require_same",
     "set_process_group",
     "uniform_of_rows",
     "world_size",
@@ -102,6 +105,46 @@ def all_min(tensor: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(least, op=dist.ReduceOp.MIN, group=_group)
     return least
+
+
+def require_same(owner: str, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that should be the same on all ranks and are not, on every rank. Every rank must call it.
+
+    Args:
+        owner: whose tensors they are, for the message.
+        tensors: floating tensors, by name; of each a checksum is compared.
+
+    Raises:
+        RuntimeError: one differs between ranks.
+
+    Example:
+        >>> require_same("vq", {"codes": torch.ones(3)})
+    """
+    if world_size() == 1 or not tensors:
+        return
+    with torch.no_grad():
+        sums = torch.stack([_checksum(value) for value in tensors.values()])
+        lengths = torch.stack([value.float().norm() for value in tensors.values()])
+        # What is not finite on all ranks is somebody else's to refuse.
+        sums, lengths = (value.nan_to_num(0, 0, 0) for value in (sums, lengths))
+        low, negative_high, negative_length = all_min(torch.stack([sums, -sums, -lengths]))
+        # Equal tensors have equal sums, up to the rounding of different processors.
+        same = (-negative_high - low <= -1e-5 * negative_length).tolist()
+    differ = [name for name, equal in zip(tensors, same, strict=True) if not equal]
+    if differ:
+        raise RuntimeError(
+            f"{owner}: {', '.join(differ)} should be the same on all ranks, and differs. Build the model from one seed "
+            "on all of them, and let each parameter's gradient be averaged: DistributedDataParallel does so, and so "
+            "does fully_shard for what it shards, but not for its ignored_params: shard the quantizer with the rest. "
+            "Ranks that train models of their own say so with lexel.set_process_group"
+        )
+
+
+def _checksum(value: Tensor) -> Tensor:
+    """Sum of all elements with signs that hardly cancel a difference, float32."""
+    value = value.detach().reshape(-1).float()
+    number = torch.arange(len(value), device=value.device)
+    return (value * (1 - 2 * (number * 40503 // 128 % 2))).sum()
 
 
 def mean_over_ranks(local_sum: Tensor, global_sum: Tensor, count: Tensor) -> Tensor:

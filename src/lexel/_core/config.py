@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import types
 from abc import ABC
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import torch
-from torch import Tensor, nn
-from typing_extensions import Self
+from lexel._core.modules import WideBuffers
 
 __all__ = ["Configurable", "Part", "from_config", "register", "registry", "to_config"]
 
@@ -72,34 +72,16 @@ class Configurable(ABC):  # noqa: B024, each kind of settings has abstract metho
 Settings_co = TypeVar("Settings_co", bound=Configurable, covariant=True)
 
 
-class Part(nn.Module, ABC, Generic[Settings_co]):
+class Part(WideBuffers, ABC, Generic[Settings_co]):
     """The module that the settings of a part build. It holds the settings and all state of the part.
 
     Attributes:
         settings: the frozen dataclass that built it; its configuration is this module's.
-        wide_buffers: names of buffers that stay float32, whatever the module is cast to: sums would overflow.
     """
-
-    wide_buffers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: Settings_co) -> None:
         super().__init__()
         self.settings = settings
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        own = {name: self._buffers.pop(name) for name in self.wide_buffers if name in self._buffers}
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._buffers.update({name: None if value is None else _apply_wide(fn, value) for name, value in own.items()})
-        return self
-
-    def widen(self) -> None:
-        """Bring `wide_buffers` back to float32 where somebody has cast them behind this module's back."""
-        if torch.compiler.is_compiling():
-            return
-        for name in self.wide_buffers:
-            value = self._buffers.get(name)
-            if value is not None and value.dtype.itemsize < 4:
-                self._buffers[name] = value.float()
 
     @property
     def config(self) -> dict[str, Any]:
@@ -112,15 +94,6 @@ class Part(nn.Module, ABC, Generic[Settings_co]):
     def extra_repr(self) -> str:
         """Show the settings."""
         return repr(self.settings).removeprefix(f"{self._get_name()}(").removesuffix(")")
-
-
-def _apply_wide(fn: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
-    """Apply what moves or casts a module to a float32 tensor, unless it would narrow it: then move alone."""
-    result = fn(value)
-    if result.dtype.itemsize >= 4:
-        return result
-    moved = fn(value.view(torch.int32))  # integers are moved and not cast
-    return moved.view(torch.float32) if moved.dtype == torch.int32 else value.to(result.device)
 
 
 def to_config(value: Any) -> Any:
@@ -172,9 +145,41 @@ def from_config(config: Any) -> Any:
                 )
             raise ValueError(f"unknown class_path {path!r}; known: {', '.join(sorted(registry()))}")
         try:
-            return make(**{key: from_config(item) for key, item in config.get("init_args", {}).items()})
+            hints = _argument_types(make)
+            arguments = {name: from_config(item) for name, item in config.get("init_args", {}).items()}
+            return make(**{name: _with_tuples(item, hints.get(name)) for name, item in arguments.items()})
         except TypeError as error:
             raise ValueError(f"cannot build {config['class_path']}: {error}") from error
     if isinstance(config, list):
         return [from_config(item) for item in config]
     return config
+
+
+def _argument_types(make: Callable[..., Any]) -> dict[str, Any]:
+    """The types of the arguments that a class or function takes; none if one of their names means nothing here."""
+    described = make.__init__ if isinstance(make, type) and not dataclasses.is_dataclass(make) else make  # type: ignore[misc]
+    try:
+        return get_type_hints(described)
+    except Exception:  # whatever a stranger's annotation raises
+        return {}
+
+
+def _with_tuples(value: Any, hint: Any) -> Any:
+    """Turn lists, which is what files have, into tuples where a type says so, at any depth."""
+    kind, parts = get_origin(hint) or hint, get_args(hint)
+    if kind in (Annotated, ClassVar):
+        return _with_tuples(value, parts[0])
+    if kind in (Union, types.UnionType):
+        converted = [_with_tuples(value, part) for part in parts if part is not type(None)]
+        # A type that takes the value as it is goes before one that wants a tuple.
+        takes_list = any((get_origin(part) or part) is list for part in parts)
+        return value if takes_list or value is None else next((new for new in converted if new != value), value)
+    if isinstance(value, list):
+        if kind is tuple:
+            fixed = len(parts) == len(value) and parts[1:] != (...,)
+            inner = parts if fixed else [parts[0] if parts[1:] == (...,) else None] * len(value)
+            return tuple(_with_tuples(item, part) for item, part in zip(value, inner, strict=True))
+        return [_with_tuples(item, parts[0] if len(parts) == 1 else None) for item in value]
+    if isinstance(value, dict):
+        return {key: _with_tuples(item, parts[1] if len(parts) == 2 else None) for key, item in value.items()}
+    return value

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Generic, TypeVar, cast
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import ClassVar, Generic, TypeVar, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self, override
 
-__all__ = ["TypedModuleList", "ZeroLinear", "evaluating"]
+__all__ = ["TypedModuleList", "WideBuffers", "ZeroLinear", "evaluating", "without_autocast"]
 
 Item = TypeVar("Item", bound=nn.Module)
 
@@ -34,6 +36,46 @@ class ZeroLinear(nn.Linear):
         super().reset_parameters()  # what is drawn after this layer is the same as after any other
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
+
+
+class WideBuffers(nn.Module):
+    """A module some of whose buffers are not narrowed with the rest.
+
+    Attributes:
+        wide_buffers: names of buffers that stay float32, whatever the module is cast to: sums would overflow.
+    """
+
+    wide_buffers: ClassVar[tuple[str, ...]] = ()
+
+    @override
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        own = {name: self._buffers.pop(name) for name in self.wide_buffers if name in self._buffers}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._buffers.update({name: None if value is None else _apply_wide(fn, value) for name, value in own.items()})
+        return self
+
+    def widen(self) -> None:
+        """Bring `wide_buffers` back to float32 where somebody has cast them behind this module's back."""
+        if torch.compiler.is_compiling():
+            return
+        for name in self.wide_buffers:
+            value = self._buffers.get(name)
+            if value is not None and value.dtype.itemsize < 4:
+                self._buffers[name] = value.float()
+
+
+def _apply_wide(fn: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
+    """Apply what moves or casts a module to a float32 tensor, unless it would narrow it: then move alone."""
+    result = fn(value)
+    if result.dtype.itemsize >= 4:
+        return result
+    moved = fn(value.view(torch.int32))  # integers are moved and not cast
+    return moved.view(torch.float32) if moved.dtype == torch.int32 else value.to(result.device)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Turn autocast off for tensors of a device, if it has any: shapes on the meta device have none."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 @contextmanager

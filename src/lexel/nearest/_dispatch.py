@@ -97,6 +97,8 @@ def search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tu
 
     Arguments are already checked, of one dtype and without gradients.
     """
+    if x.is_meta:
+        return _describe(x, codebook, metric, k, scores)
     if _portable.is_exporting() or not _is_served(x, codebook, k):
         return _portable.search(x, codebook, metric, k, scores)
     indices, values = _operator(x, codebook, metric, k, scores)

@@ -110,12 +110,8 @@ class Wrapper(Quantizer):
         return self.quantizer.search_positions(self.inward(z), beam_size)
 
     @override
-    def unquantized(self, inputs: Tensor) -> Tensor:
-        rows = inputs.movedim(self.channel_dim, -1)
-        axis = self.quantizer.channel_dim
-        inner = self.inward(rows.to(torch.promote_types(rows.dtype, torch.float32))).movedim(-1, axis)
-        output = self.outward(self.quantizer.unquantized(inner).movedim(axis, -1))
-        return output.movedim(-1, self.channel_dim).to(inputs.dtype)
+    def unquantized_positions(self, z: Tensor) -> Tensor:
+        return self.outward(self.quantizer.unquantized_positions(self.inward(z)))
 
     def _quantize(self, z: Tensor, valid: Tensor | None, partial: Tensor | None) -> Choice:
         inner = self.inward(z)

@@ -7,17 +7,19 @@ import operator
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 from typing_extensions import Self, override
 
-from lexel._core.collectives import all_sum, mean_of_rows
+from lexel._core.collectives import all_sum, mean_of_rows, require_same, world_size
 from lexel._core.config import Configurable, from_config
-from lexel._core.modules import evaluating
+from lexel._core.modules import WideBuffers, evaluating, without_autocast
 from lexel._core.recomputation import Recorder, is_checkpointed, is_second_run
+from lexel._core.sharding import require_whole
 from lexel.metrics import mean_perplexity
 
 __all__ = [
@@ -30,6 +32,11 @@ __all__ = [
     "check_integer",
     "check_weight",
 ]
+
+
+INTEGERS = frozenset(
+    [torch.uint8, torch.uint16, torch.uint32, torch.int8, torch.int16, torch.int32, torch.int64]
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -177,7 +184,7 @@ def check_choice(
             raise ValueError(f"{owner}: {name} must have shape {expected}, got {got}")
 
 
-class Quantizer(nn.Module, Configurable):
+class Quantizer(WideBuffers, Configurable):
     """Turns continuous vectors into discrete codes and back.
 
     A subclass implements `quantize_positions` and `lookup_positions`; this class takes care of the layout, dtype, mask
@@ -200,7 +207,7 @@ class Quantizer(nn.Module, Configurable):
     num_embeddings: int
     embedding_dim: int
     channel_dim: int
-    _thawed: list[nn.Parameter]
+    _thawed: list[str]
 
     def __init__(self, num_embeddings: int, embedding_dim: int, channel_dim: int = 1) -> None:
         super().__init__()
@@ -218,6 +225,7 @@ class Quantizer(nn.Module, Configurable):
         self.channel_dim = channel_dim
         self.frozen = False
         self._recorder = Recorder()
+        self._passes = 0
 
     def freeze(self) -> Self:
         """Leave all codes, and whatever else is learned here, as they are from now on, also in training mode.
@@ -240,7 +248,7 @@ class Quantizer(nn.Module, Configurable):
         for module in self.modules():
             if isinstance(module, Quantizer) and not module.frozen:
                 module.frozen = True
-                module._thawed = [each for each in module.parameters() if each.requires_grad]
+                module._thawed = [name for name, value in module.named_parameters() if value.requires_grad]
         return self.requires_grad_(False)
 
     def unfreeze(self) -> Self:
@@ -252,8 +260,8 @@ class Quantizer(nn.Module, Configurable):
         for module in self.modules():
             if isinstance(module, Quantizer) and module.frozen:
                 module.frozen = False
-                for parameter in module._thawed:
-                    parameter.requires_grad_()
+                for name in module._thawed:  # by name: loading, casting and sharding may replace parameters
+                    module.get_parameter(name).requires_grad_()
         return self
 
     @property
@@ -359,6 +367,11 @@ class Quantizer(nn.Module, Configurable):
         Raises:
             ValueError: an index is not in [−1, K), or the shape does not fit.
         """
+        shape = self.index_shape
+        if shape and tuple(indices.shape[-len(shape) :]) != shape:
+            raise ValueError(
+                f"{type(self).__name__}.lookup: the last axes of indices must be {shape}, got {tuple(indices.shape)}"
+            )
         if torch.compiler.is_compiling() or indices.is_meta or not indices.numel():
             return
         low, high = (int(bound) for bound in indices.aminmax())
@@ -386,9 +399,11 @@ class Quantizer(nn.Module, Configurable):
             ValueError: `inputs` or `mask` has another shape, or `inputs` holds NaN or Inf, in training on any rank
                 (before any state changes).
             RuntimeError: it is called within a backward pass, but repeats no forward pass of
-                ``torch.utils.checkpoint(…, use_reentrant=False)``.
+                ``torch.utils.checkpoint(…, use_reentrant=False)``; its parameters are sharded and not gathered at the
+                moment; or, in training, they are not the same on all ranks.
         """
         self._check(inputs, mask)
+        require_whole(self, "forward")
         if torch.compiler.is_compiling() or not self.training:
             return self._forward(inputs, mask)
         if is_second_run():
@@ -403,8 +418,10 @@ class Quantizer(nn.Module, Configurable):
 
     def _forward(self, inputs: Tensor, mask: Tensor | None) -> Quantized:
         rows = inputs.movedim(self.channel_dim, -1)
-        with torch.autocast(inputs.device.type, enabled=False):
+        with without_autocast(inputs.device):
             z = self._finite_vectors(rows, mask)
+            if self.training and world_size() > 1 and not torch.compiler.is_compiling():
+                self._require_same_on_ranks()
             choice = self.choose(z, mask)
             perplexity = mean_perplexity(self.by_codebook(choice.indices), over_ranks=self.training)
         quantized = choice.quantized.to(inputs.dtype)
@@ -425,14 +442,18 @@ class Quantizer(nn.Module, Configurable):
             The codes in their own dtype, channels at `channel_dim`.
 
         Raises:
-            TypeError: `indices` is not an integer tensor.
-            ValueError: an index is not in [−1, K).
+            TypeError: `indices` is not a tensor of integers.
+            ValueError: an index is not in [−1, K), or the last axes are not those of `index_shape`.
         """
-        if indices.dtype.is_floating_point or indices.dtype.is_complex or indices.dtype == torch.bool:
-            raise TypeError(f"{type(self).__name__}.lookup: indices must be integers, got {indices.dtype}")
+        name = type(self).__name__
+        if not isinstance(indices, Tensor) or indices.dtype not in INTEGERS:
+            got = indices.dtype if isinstance(indices, Tensor) else type(indices).__name__
+            raise TypeError(f"{name}.lookup: indices must be a tensor of integers that fit int64, got {got}")
+        indices = indices.long()
+        require_whole(self, "lookup")
         self.check_indices(indices)
-        with torch.autocast(indices.device.type, enabled=False):
-            return self.lookup_positions(indices.long()).movedim(-1, self.channel_dim).contiguous()
+        with without_autocast(indices.device):
+            return self.lookup_positions(indices).movedim(-1, self.channel_dim).contiguous()
 
     @torch.no_grad()
     def beam_search(self, inputs: Tensor, beam_size: int, mask: Tensor | None = None) -> Tensor:
@@ -453,8 +474,9 @@ class Quantizer(nn.Module, Configurable):
             ValueError: as `forward`; `beam_size` is below 1; or a stage of a residual cannot be searched so.
         """
         self._check(inputs, mask)
+        require_whole(self, "beam_search")
         beam_size = check_integer(f"{type(self).__name__}.beam_search", "beam_size", beam_size, least=1)
-        with torch.autocast(inputs.device.type, enabled=False), evaluating(self):
+        with without_autocast(inputs.device), evaluating(self):
             z = self._finite_vectors(inputs.movedim(self.channel_dim, -1), mask)
             return self._masked(self.search_positions(z, beam_size), mask)
 
@@ -475,7 +497,14 @@ class Quantizer(nn.Module, Configurable):
             >>> vq.unquantized(torch.tensor([[3.0, 0.0, 4.0]]))
             tensor([[0.6000, 0.0000, 0.8000]])
         """
-        return inputs
+        rows = inputs.movedim(self.channel_dim, -1)
+        with without_autocast(inputs.device):
+            target = self.unquantized_positions(rows.to(torch.promote_types(rows.dtype, torch.float32)))
+        return target.movedim(-1, self.channel_dim).to(inputs.dtype)
+
+    def unquantized_positions(self, z: Tensor) -> Tensor:
+        """Return what `unquantized` does, for `z` `(*positions, D)`, float32 or float64."""
+        return z
 
     def means(self, *values: Tensor, valid: Tensor | None) -> tuple[Tensor, ...]:
         """Return the mean of each `(N, …)` over the rows that count; in training over all ranks.
@@ -488,8 +517,8 @@ class Quantizer(nn.Module, Configurable):
         name = type(self).__name__
         if not isinstance(inputs, Tensor):
             raise TypeError(f"{name}: inputs must be a tensor, got {type(inputs).__name__}")
-        if not inputs.dtype.is_floating_point:
-            raise TypeError(f"{name}: inputs must be floating, got {inputs.dtype}")
+        if not inputs.dtype.is_floating_point or inputs.dtype.itemsize < 2:
+            raise TypeError(f"{name}: inputs must be floating, of 16 bits at least, got {inputs.dtype}")
         shape = tuple(inputs.shape)
         if inputs.ndim < 2:
             raise ValueError(
@@ -520,6 +549,15 @@ class Quantizer(nn.Module, Configurable):
             z = torch.where(mask.unsqueeze(-1), z, 0)
         self._require_finite(z)
         return z
+
+    def _require_same_on_ranks(self) -> None:
+        """Refuse, in the first passes and now and then later, quantizers that have gone their own way on some rank."""
+        self._passes += 1
+        if self._passes & (self._passes - 1) == 0:  # 1, 2, 4, 8, …
+            # Not the state dict, for which FSDP would put its shards back.
+            tensors = dict(chain(self.named_parameters(), self.named_buffers()))
+            floating = {name: value for name, value in tensors.items() if value.dtype.is_floating_point}
+            require_same(type(self).__name__.removeprefix("FSDP"), floating)
 
     def _masked(self, indices: Tensor, valid: Tensor | None) -> Tensor:
         """Set the indices of masked positions to −1; a quantizer of whole maps has done so itself."""

@@ -58,6 +58,8 @@ class NormalisedQuantizer(Wrapper):
     scale: Tensor
     found: Tensor
 
+    wide_buffers = ("shift", "scale")
+
     def __init__(
         self, quantizer: Quantizer, std: float = 0.2, *, scale_back: bool = True, channel_dim: int = 1
     ) -> None:
@@ -104,6 +106,7 @@ class NormalisedQuantizer(Wrapper):
             z: inputs, `(…, D)`.
             valid: bool `(…,)`, False where masked; None when all count.
         """
+        self.widen()
         if not torch.compiler.is_compiling() and bool(self.found):
             return
         z = z.reshape(-1, z.shape[-1])

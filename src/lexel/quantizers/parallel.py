@@ -92,6 +92,10 @@ class ParallelQuantizer(Composite):
         return self._combined([part.lookup_positions(own.squeeze(indices.ndim - 1)) for part, own in codes])
 
     @override
+    def unquantized_positions(self, z: Tensor) -> Tensor:
+        return self._combined([part.unquantized_positions(z) for part in self.parts]) if self.combine == "sum" else z
+
+    @override
     def check_indices(self, indices: Tensor) -> None:
         super().check_indices(self._padded(indices))
 

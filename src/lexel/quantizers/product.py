@@ -76,6 +76,11 @@ class ProductQuantizer(Composite):
         codes = zip(self.parts, self._split(indices), strict=True)
         return torch.cat([group.lookup_positions(own).flatten(-2) for group, own in codes], -1)
 
+    @override
+    def unquantized_positions(self, z: Tensor) -> Tensor:
+        targets = zip(self.parts, self._grouped(z), strict=True)
+        return torch.cat([group.unquantized_positions(own).flatten(-2) for group, own in targets], -1)
+
     def _grouped(self, z: Tensor) -> list[Tensor]:
         """The channels of each group, `(*positions, heads, D of the group)`."""
         channels = torch.split(z, [self.heads * group.embedding_dim for group in self.parts], -1)

@@ -195,11 +195,9 @@ class VectorQuantizer(RowQuantizer):
         return self.codebook.expand(F.embedding(indices, self.codebook()))
 
     @override
-    def unquantized(self, inputs: Tensor) -> Tensor:
-        rows = inputs.movedim(self.channel_dim, -1)
-        z = rows.reshape(-1, rows.shape[-1]).to(torch.promote_types(rows.dtype, torch.float32))
-        output = self.codebook.expand(self.codebook.project(z))
-        return output.view(rows.shape).movedim(-1, self.channel_dim).to(inputs.dtype)
+    def unquantized_positions(self, z: Tensor) -> Tensor:
+        rows = self.codebook.expand(self.codebook.project(z.reshape(-1, z.shape[-1])))
+        return rows.reshape(*z.shape[:-1], -1)
 
     @torch.no_grad()
     def pull(self, anchors: Tensor, strength: Tensor) -> None:
@@ -242,7 +240,7 @@ class VectorQuantizer(RowQuantizer):
                 raise ValueError(
                     f"VectorQuantizer.load_codes: {name} must have shape {tuple(own.shape)}, got {tuple(value.shape)}"
                 )
-        self.codebook.weight.copy_(table)
+        self.codebook.write(table)
         self.learning.restart(self.codebook.weight, torch.ones_like(self.codebook.weight[:, 0]))
         for name, value in averages.items():
             buffers[name].copy_(value)
