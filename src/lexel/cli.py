@@ -25,6 +25,7 @@ try:
     from lexel._core.arguments import Parser
     from lexel._core.config import registry
     from lexel._core.console import complain, messages, results
+    from lexel._core.errors import blamed_on
     from lexel._core.files import refuse_existing
     from lexel._core.plugins import import_plugin
     from lexel._core.signals import ended_by_signals
@@ -172,11 +173,13 @@ def resume(settings: Namespace) -> int:
     changes = {name: settings[name] for name in ("steps", "devices") if settings[name] is not None}
     for name, value in changes.items():
         config[name] = value
+    with blamed_on(run.config, "cannot be gone on with"):
+        model, how = _model(config), _settings(config)
     outcome = train(
-        _model(config),
+        model,
         data,
         run.path,
-        _settings(config),
+        how,
         config=_config(config, parser),
         strict=settings.strict,
         resume=True,
