@@ -25,7 +25,7 @@ import torch
 from lexel.cli import main
 from tests.fuzz.damage import damaged
 
-SECONDS = 20  # the longest that a case may take
+SECONDS = 20  # of processor time, the most that a case may take; ten times as long where it waits
 MEMORY = 512 << 20  # the most by which resident memory may grow meanwhile
 ADDRESSES = 4 << 30  # a greater allocation fails at once, and not the machine
 TRAP = Path(tempfile.gettempdir()) / f"lexel-fuzz-{os.getpid()}"  # what hostile files make, if they run
@@ -145,7 +145,7 @@ def _read(target: Target, path: Path) -> tuple[Any, str, float]:
     """Read a file; return its content, what became of it, and how many seconds that took."""
     begun, before, found, outcome = time.perf_counter(), _peak(afresh=True), None, "read"
     _STARTED.clear()
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     faulthandler.dump_traceback_later(10 * SECONDS, exit=True)  # where Python has no say any more
     try:
         found = target.read(path)
@@ -160,7 +160,7 @@ def _read(target: Target, path: Path) -> tuple[Any, str, float]:
     except Exception as error:
         outcome = f"FAULT: {type(error).__name__}: {error}"
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         faulthandler.cancel_dump_traceback_later()
     grown = _peak() - before
     if _STARTED or TRAP.exists():
@@ -196,14 +196,14 @@ def _watched() -> Iterator[None]:
     if _listen not in _HEARD:
         sys.addaudithook(_listen)
         _HEARD.append(_listen)
-    handler, limits = signal.signal(signal.SIGALRM, _alarmed), resource.getrlimit(resource.RLIMIT_AS)
+    handler, limits = signal.signal(signal.SIGPROF, _alarmed), resource.getrlimit(resource.RLIMIT_AS)
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + ADDRESSES, limits[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
-        signal.signal(signal.SIGALRM, handler)
+        signal.signal(signal.SIGPROF, handler)
 
 
 _HEARD: list[Any] = []

@@ -1,4 +1,4 @@
-"""What is said about a file that cannot be read: in one line, with its name."""
+"""What is said about a file that cannot be read or written: in one line, with its name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 
-__all__ = ["blamed_on", "printable", "reason_of"]
+__all__ = ["blamed_on", "naming", "printable", "reason_of"]
 
 
 def printable(name: str) -> str:
@@ -54,3 +54,24 @@ def blamed_on(path: str | PathLike[str], complaint: str) -> Iterator[None]:
         if isinstance(error, ValueError) and str(path) in str(error):  # it says so already
             raise
         raise ValueError(f"{path} {complaint}: {reason_of(error)}") from error
+
+
+@contextmanager
+def naming(path: str | PathLike[str]) -> Iterator[None]:
+    """Name the file that cannot be written: the system's error about a full disk does not.
+
+    Raises:
+        OSError: it cannot be written.
+
+    Example:
+        >>> with naming("a.csv"):
+        ...     raise OSError(28, "No space left on device")
+        Traceback (most recent call last):
+        OSError: [Errno 28] No space left on device: 'a.csv'
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error

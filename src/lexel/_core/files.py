@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from lexel._core.errors import naming
+
 __all__ = ["WORKPLACE", "inside", "refuse_existing", "written_beside"]
 
 WORKPLACE = ".lexel."  # how the name of a folder begins in which a file is being written
@@ -43,10 +45,11 @@ def written_beside(path: Path) -> Iterator[Path]:
         temporary = folder / path.name
         temporary.touch()
         mode = temporary.stat().st_mode  # as of any new file here; some writers make files that only the owner may read
-        yield temporary
-        temporary.chmod(mode)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # otherwise a crash could leave the new name without its content
+        with naming(path):
+            yield temporary
+            temporary.chmod(mode)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())  # otherwise a crash could leave the new name without its content
         temporary.replace(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lexel._core.errors import blamed_on
+from lexel._core.pickles import check_names
 from lexel.migrate._formats import listed
 
 __all__ = ["read", "tensors_in"]
@@ -94,6 +95,7 @@ def _placeholder_for(name: str) -> type[Placeholder]:
 
 def _read_torch(path: Path) -> Any:
     """Read a checkpoint with callbacks, hyperparameters and the like, each thing that is no tensor as a placeholder."""
+    check_names(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:

@@ -20,7 +20,7 @@ from lexel.quantizers.base import Quantized, Quantizer
 
 try:
     from huggingface_hub import ModelHubMixin, hf_hub_download
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
 except ImportError as error:
     raise ImportError("lexel.models needs huggingface_hub and safetensors: pip install 'lexel[models]'") from error
@@ -232,7 +232,10 @@ class VQVAE(
         config = json.dumps(self.config, sort_keys=True, indent=2)
         (save_directory / CONFIG).write_text(config)
         checksums = {"weights": digest(weights), "config": _digest_of(self.config)}
-        save_file(weights, save_directory / WEIGHTS, {CHECKSUMS: json.dumps(checksums)})
+        try:
+            save_file(weights, save_directory / WEIGHTS, {CHECKSUMS: json.dumps(checksums)})
+        except SafetensorError as error:
+            raise OSError(f"{save_directory / WEIGHTS} cannot be written: {error}") from error
 
     @classmethod
     @override

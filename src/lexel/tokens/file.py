@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 try:
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
 except ImportError as error:
     raise ImportError("token files need safetensors: pip install 'lexel[train]'") from error
@@ -79,7 +79,10 @@ def write_tokens(path: Path, tokens: TokenFile) -> None:
     checksum = digest(tensors, {"facts": json.dumps(facts)})
     with written_beside(path) as temporary:
         # One entry: the format does not keep the order of several, and the same tokens shall make the same file.
-        save_file(tensors, temporary, {METADATA: json.dumps({**facts, "sha256": checksum})})
+        try:
+            save_file(tensors, temporary, {METADATA: json.dumps({**facts, "sha256": checksum})})
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def read_tokens(path: Path) -> TokenFile:

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from lexel._core.errors import blamed_on
 from lexel._core.files import written_beside
+from lexel._core.pickles import check_names
 from lexel.models import VQVAE
 
 __all__ = ["WholeCheckpoints", "read_checkpoint", "weights"]
@@ -48,6 +49,7 @@ class WholeCheckpoints(TorchCheckpointIO):
                 damaged = archive.testzip()
             if damaged is not None:
                 raise ValueError(f"{damaged} is damaged")
+            check_names(path)
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             missing = {"state_dict", "global_step", "config", "window", "loops", "optimizer_states"} - content.keys()
             if missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from lexel._core.console import messages, progress_bar
+from lexel._core.errors import naming
 from lexel._core.files import written_beside
 
 __all__ = ["MetricsFile", "TensorBoard", "Ticker"]
@@ -38,7 +40,7 @@ class MetricsFile:
         row = {"step": step, **row}
         if not self.columns:
             self._start(["step", *columns])
-        with self.path.open("a", newline="", encoding="utf-8") as file:
+        with naming(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns).writerow(row)
 
     def _start(self, columns: Sequence[str]) -> None:
@@ -69,12 +71,16 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, from_step: int) -> None:
-        self.writer = SummaryWriter(str(folder), purge_step=from_step or None)
+        self.folder = folder
+        self.hook, threading.excepthook = threading.excepthook, self._silent
+        with naming(folder):
+            self.writer = SummaryWriter(str(folder), purge_step=from_step or None)
 
     def curves(self, row: Mapping[str, float], step: int) -> None:
         """Show a point of each curve."""
-        for name, value in row.items():
-            self.writer.add_scalar(name, value, step)
+        with naming(self.folder):
+            for name, value in row.items():
+                self.writer.add_scalar(name, value, step)
 
     def usage(self, counts: Sequence[tuple[int, Tensor]], step: int) -> None:
         """Show how often codes are used, of each codebook K and the counts of those that are."""
@@ -84,19 +90,29 @@ class TensorBoard:
             dead = min(num_embeddings - len(own), MOST_DEAD)
             values = F.pad((own + 1).double().log2(), (dead, 0))
             name = "log2(1 + uses) of a code" + f", codebook {number}" * (len(counts) > 1)
-            self.writer.add_histogram(name, values, step)
+            with naming(self.folder):
+                self.writer.add_histogram(name, values, step)
 
     def picture(self, pixels: Tensor, step: int) -> None:
         """Show samples above their reconstructions, uint8 `(3, H, W)`."""
-        self.writer.add_image("originals above reconstructions", pixels, step)
+        with naming(self.folder):
+            self.writer.add_image("originals above reconstructions", pixels, step)
 
     def flush(self) -> None:
         """Let what was shown so far be on disk."""
-        self.writer.flush()
+        with naming(self.folder):
+            self.writer.flush()
 
     def close(self) -> None:
         """Write all."""
-        self.writer.close()
+        with naming(self.folder):
+            self.writer.close()
+        threading.excepthook = self.hook
+
+    def _silent(self, failure: threading.ExceptHookArgs) -> None:
+        """Print no traceback of the thread that writes: the next call raises what was raised there."""
+        if not isinstance(failure.exc_value, OSError):
+            self.hook(failure)
 
 
 class Ticker:
