@@ -153,8 +153,6 @@ def _read(target: Target, path: Path) -> tuple[Any, str, float]:
         text, outcome = str(error), "refused"
         if not text or "\n" in text or (target.named and path.name not in text and str(path.parent) not in text):
             outcome = f"FAULT: {type(error).__name__} {'does not name the file' if text else 'without a word'}: {text}"
-        elif re.search("allocat|out of memory", text):
-            outcome = f"FAULT: over-large memory: {text}"
     except _Alarm:
         outcome = f"FAULT: more than {SECONDS} s"
     except Exception as error:
