@@ -25,7 +25,7 @@ try:
     from lexel._core.arguments import Parser
     from lexel._core.config import registry
     from lexel._core.console import complain, messages, results
-    from lexel._core.errors import blamed_on
+    from lexel._core.errors import blamed_on, reason_of
     from lexel._core.files import refuse_existing
     from lexel._core.plugins import import_plugin
     from lexel._core.signals import ended_by_signals
@@ -136,11 +136,12 @@ def train(settings: Namespace) -> int:
     settings.data = _required(settings, "data", "DATA")
     for name in ("data", "validation"):  # so that the run can be resumed from any folder
         settings[name] = settings[name] and str(Path(settings[name]).absolute())
+    model, how = _model_and_settings(settings)
     outcome = train(
-        _model(settings),
+        model,
         settings.data,
         out,
-        _settings(settings),
+        how,
         config=_config(settings, train_parser()),
         strict=settings.strict,
         overwrite=settings.overwrite,
@@ -174,7 +175,7 @@ def resume(settings: Namespace) -> int:
     for name, value in changes.items():
         config[name] = value
     with blamed_on(run.config, "cannot be gone on with"):
-        model, how = _model(config), _settings(config)
+        model, how = _model_and_settings(config)
     outcome = train(
         model,
         data,
@@ -319,10 +320,11 @@ def demo(settings: Namespace) -> int:
     from lexel.demo import run_demo
 
     config = _config(settings, demo_parser())
+    model, how = _model_and_settings(settings)
     demo = run_demo(
-        _model(settings),
+        model,
         Path(settings.out),
-        _settings(settings),
+        how,
         config=config,
         overwrite=settings.overwrite,
     )
@@ -449,15 +451,17 @@ def _loaded(settings: Namespace) -> VQVAE:
     return load_model(Path(settings.run)).to(device)
 
 
-def _model(settings: Namespace) -> VQVAE:
+def _model_and_settings(settings: Namespace) -> tuple[VQVAE, Settings]:
     import torch
 
-    torch.manual_seed(settings.seed)
-    return VQVAE(lexel.from_config(settings.quantizer.as_dict()), **settings.model.as_dict())
-
-
-def _settings(settings: Namespace) -> Settings:
-    return Settings(**{field.name: settings[field.name] for field in dataclasses.fields(Settings)})
+    try:
+        how = Settings(**{field.name: settings[field.name] for field in dataclasses.fields(Settings)})
+        torch.manual_seed(settings.seed)
+        return VQVAE(lexel.from_config(settings.quantizer.as_dict()), **settings.model.as_dict()), how
+    except (OSError, ValueError, ImportError):
+        raise
+    except Exception as error:  # a file of settings may say null for any of them, or a size beyond all memory
+        raise ValueError(f"these settings make no run: {reason_of(error)}") from error
 
 
 def _config(settings: Namespace, parser: Parser) -> str:

@@ -3,6 +3,7 @@
 # No `from __future__ import annotations` here: the hub mixin reads the constructor's annotations as types.
 import inspect
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +32,7 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 # The entry of the weights' metadata with checksums. One entry: the format does not keep the order of several, and the
 # same model shall make the same file.
 CHECKSUMS = "lexel.sha256"
+DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class ResidualLayer(nn.Module):
@@ -297,8 +299,15 @@ def _check_config(folder: Path) -> None:
 
 def _checksums(metadata: dict[str, str] | None) -> dict[str, str]:
     """Return the checksums among the metadata of weights; files that something else wrote have none."""
-    found = json.loads((metadata or {}).get(CHECKSUMS, "{}"))
-    return {str(name): str(value) for name, value in found.items()}
+    metadata = metadata or {}
+    if CHECKSUMS in metadata:
+        found: dict[str, str] = json.loads(metadata[CHECKSUMS])
+        if found.keys() != {"weights", "config"}:
+            raise ValueError("it is damaged, it has no checksums of weights and config")
+        return found
+    if any(DIGEST.search(value) for value in metadata.values()):  # or damage to a name would hide all other damage
+        raise ValueError(f"it is damaged, its checksums are not called {CHECKSUMS}")
+    return {}
 
 
 def _digest_of(config: Any) -> str:
