@@ -103,8 +103,9 @@ def open_table(path: Path, files: list[str], channels: int) -> ImageColumn:
     except ImportError as error:
         raise ImportError(f"{path} needs the package datasets to open: pip install 'lexel[train]'") from error
 
-    verbosity = datasets.logging.get_verbosity()
+    verbosity, barred = datasets.logging.get_verbosity(), datasets.is_progress_bar_enabled()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # the error itself says what it would log
+    datasets.disable_progress_bars()
     try:
         loaded = _load(datasets, path, files)
         table = datasets.concatenate_datasets(list(loaded.values())) if isinstance(loaded, dict) else loaded
@@ -113,6 +114,8 @@ def open_table(path: Path, files: list[str], channels: int) -> ImageColumn:
         raise ValueError(f"no images found in {path}: {reason_of(error)}") from error
     finally:
         datasets.logging.set_verbosity(verbosity)
+        if barred:
+            datasets.enable_progress_bars()
     labels = table.select_columns([LABEL]) if LABEL in table.features else None
     for column, feature in table.features.items():
         if isinstance(feature, datasets.Image):
