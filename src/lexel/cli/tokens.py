@@ -1,11 +1,14 @@
-"""Commands that turn examples into tokens and back: `lexel encode` and `lexel decode`."""
+"""Commands of tokens: `lexel encode`, `lexel decode` and `lexel stats`."""
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Literal
 
 from jsonargparse import Namespace
+from rich.table import Table
 
 from lexel import tokens
 from lexel._core.arguments import Parser
@@ -23,6 +26,7 @@ from lexel.cli.common import (
     loaded,
 )
 from lexel.data.examples import listed
+from lexel.tokens.encode import Engine, here
 from lexel.tokens.formats import FORMATS
 from lexel.tokens.shards import SHARD_SIZE
 
@@ -43,6 +47,14 @@ def encode_parser() -> Parser:
     parser.add_argument(
         "--shard_size", type=int, default=SHARD_SIZE, help="how many examples a file of the folder holds"
     )
+    parser.add_argument(
+        "--ray",
+        type=str,
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="encode on a Ray cluster, by default one that is started on this machine; needs lexel[ray]",
+    )
     add_strict(parser)
     add_overwrite(parser)
     add_computing(parser)
@@ -52,10 +64,18 @@ def encode_parser() -> Parser:
 
 def encode(settings: Namespace) -> int:
     """Turn examples into tokens."""
-    model, out = loaded(settings), Path(settings.out)
+    model, out, data = loaded(settings), Path(settings.out), Path(settings.data)
+    engine: Engine = here
+    if settings.ray is not None:
+        from lexel.tokens.cluster import on_ray
+
+        if out.suffix == ".safetensors":
+            raise ValueError(f"--ray writes a folder, not one file: {out}")
+        data, out = data.absolute(), out.absolute()  # a worker may stand elsewhere
+        engine = on_ray(settings.ray, device=settings.device)
     found = tokens.encode(
         model,
-        settings.data,
+        data,
         out,
         form=settings.format,
         labels=settings.labels,
@@ -63,6 +83,7 @@ def encode(settings: Namespace) -> int:
         batch_size=settings.batch_size,
         strict=settings.strict,
         overwrite=settings.overwrite,
+        engine=engine,
     )
     if found.skipped:
         messages.print(f"skipped {listed(found.skipped)}", style="yellow", soft_wrap=True)
@@ -93,7 +114,47 @@ def decode(settings: Namespace) -> int:
     return 0
 
 
+def stats_parser() -> Parser:
+    """Parse `lexel stats`."""
+    parser = command_parser("Count codes and their neighbours in a set of tokens, and find duplicates.")
+    parser.add_argument("tokens", type=str, help="folder or file that lexel encode wrote")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return parser
+
+
+def stats(settings: Namespace) -> int:
+    """Count tokens."""
+    found = tokens.statistics_of(tokens.open(settings.tokens))
+    if settings.json:
+        results.print_json(json.dumps(found.as_json()))
+        return 0
+    table = Table(show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_row(found.kind, f"{found.examples:,}")
+    table.add_row("tokens", f"{found.tokens:,}")
+    table.add_row("duplicates", f"{found.duplicates:,}")
+    for number, book in enumerate(found.codebooks, 1):
+        if len(found.codebooks) > 1:
+            table.add_section()
+            table.add_row(f"codebook {number}", "")
+        share = book.used / book.num_embeddings
+        table.add_row("codes in use", f"{book.used:,} of {book.num_embeddings:,} ({share:.1%})")
+        table.add_row("perplexity", f"{book.perplexity:.1f}")
+        table.add_row("bits per token, of fixed length", f"{math.log2(book.num_embeddings):.3f}")
+        table.add_row("entropy", f"{book.entropy:.3f} bits")
+        table.add_row("entropy, given the token on the left", f"{book.left_entropy:.3f} bits")
+        table.add_row("entropy, given the token above", f"{book.up_entropy:.3f} bits")
+        for title, codes in (("most used", book.most_used), ("least used", book.least_used)):
+            table.add_row(f"{title} (times)", ", ".join(f"{code} ({count:,})" for code, count in codes[:5]))
+    results.print(table)
+    for names in found.duplicate_names:
+        results.print(f"the same tokens: {', '.join(names[:5])}{' …' if len(names) > 5 else ''}", soft_wrap=True)
+    return 0
+
+
 COMMANDS = {
     "encode": Command(encode_parser, encode),
     "decode": Command(decode_parser, decode),
+    "stats": Command(stats_parser, stats),
 }

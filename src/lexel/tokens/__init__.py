@@ -2,10 +2,26 @@
 
 from lexel.tokens.decode import decode
 from lexel.tokens.encode import Encoded, encode
+from lexel.tokens.encoder import Encoder
 from lexel.tokens.facts import Facts, facts_of, fingerprint
 from lexel.tokens.open import open_tokens as open  # noqa: A004
 from lexel.tokens.rows import Row
 from lexel.tokens.shards import write_set
+from lexel.tokens.statistics import TokenStatistics, statistics_of
 from lexel.tokens.token_set import TokenSet
 
-__all__ = ["Encoded", "Facts", "Row", "TokenSet", "decode", "encode", "facts_of", "fingerprint", "open", "write_set"]
+__all__ = [
+    "Encoded",
+    "Encoder",
+    "Facts",
+    "Row",
+    "TokenSet",
+    "TokenStatistics",
+    "decode",
+    "encode",
+    "facts_of",
+    "fingerprint",
+    "open",
+    "statistics_of",
+    "write_set",
+]
