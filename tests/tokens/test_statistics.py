@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from lexel.cli import main
 from lexel.tokens import Facts, Row, TokenSet, statistics_of
 from lexel.tokens import statistics as module
 from lexel.tokens.token_set import Columns
+from tests.commands import refused
 
 
 def token_set(grids: list[np.ndarray], sizes: tuple[int, ...]) -> TokenSet:
@@ -106,3 +108,22 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     lexel.tokens.write_set(tmp_path / "one", one, Facts("images", 5, (5,), "m"))
     assert main(["stats", str(tmp_path / "one"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["codebooks"][0]["left_entropy"] is None
+
+
+def test_the_report_shows_them(
+    run: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run / "model", tmp_path / "model")
+    assert main(["encode", str(run), str(photographs), "--out", str(tmp_path / "t")]) == 0
+    found = statistics_of(lexel.tokens.open(tmp_path / "t"))
+    words = ["report", str(tmp_path / "model"), "--data", str(photographs)]
+    assert main(words) == 0
+    assert "The tokens" not in (tmp_path / "model/report.html").read_text()
+    assert main([*words, "--tokens", str(tmp_path / "t")]) == 0
+    page = (tmp_path / "model/report.html").read_text()
+    assert f"{found.tokens:,} tokens of 4 images" in page
+    for value in (found.codebooks[0].entropy, found.codebooks[0].left_entropy, found.codebooks[0].up_entropy):
+        assert f"{value:.3f} bits" in page
+    strange = [Row("a", {"height": 1, "width": 1}, np.array([[0]]))]
+    lexel.tokens.write_set(tmp_path / "other", strange, Facts("images", 16, (16,), "another"))
+    assert "decode them with the model" in refused([*words, "--tokens", tmp_path / "other"], capsys)

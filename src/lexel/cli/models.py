@@ -75,6 +75,9 @@ def report_parser() -> Parser:
     add_model(parser)
     parser.add_argument("--data", type=str, help=f"{DATA}; by default the images that the run was trained on")
     parser.add_argument("--out", type=str, help="file to write; by default report.html in the run's folder")
+    parser.add_argument(
+        "--tokens", type=str, help="tokens that lexel encode made with this model, to show their statistics"
+    )
     add_overwrite(parser)
     add_plugin(parser)
     return parser
@@ -85,7 +88,7 @@ def report(settings: Namespace) -> int:
     from lexel.report.page import write_report
 
     out = None if settings.out is None else Path(settings.out)
-    written = write_report(Path(settings.run), out, settings.data, overwrite=settings.overwrite)
+    written = write_report(Path(settings.run), out, settings.data, tokens=settings.tokens, overwrite=settings.overwrite)
     results.print(f"report: {written}", soft_wrap=True)
     return 0
 

@@ -19,6 +19,9 @@ from lexel.report.reading import open_source, read_run
 from lexel.report.sections import SECTIONS, Report
 from lexel.report.wording import amount, counted, percent
 from lexel.runs import REPORT, REPORT_MARK, is_report
+from lexel.tokens.decode import check_model
+from lexel.tokens.open import open_tokens
+from lexel.tokens.statistics import statistics_of
 
 try:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -34,7 +37,12 @@ SHARED_SCRIPTS = ("page", "theme", "keyboard", "chart")
 
 @torch.no_grad()
 def write_report(
-    run: Path, out: Path | None = None, data: str | Path | None = None, *, overwrite: bool = False
+    run: Path,
+    out: Path | None = None,
+    data: str | Path | None = None,
+    *,
+    tokens: str | Path | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write a self-contained HTML page about a run, or about a saved model.
 
@@ -43,6 +51,7 @@ def write_report(
         out: the file to write; by default report.html in `run`.
         data: images for the model to reconstruct, as `lexel.data.images.open_images` takes them; by default those that
             it was trained on.
+        tokens: a set of tokens that the model made, whose statistics the page shows.
         overwrite: replace `out` even if it is not a report.
 
     Returns:
@@ -52,15 +61,20 @@ def write_report(
         FileNotFoundError: there is no model in `run`, or nothing at the path of the images.
         FileExistsError: `out` exists, is no report, and `overwrite` is not set.
         ValueError: no image is readable, the run does not name its images and there is no `data`, or a file of the run
-            is malformed.
+            is malformed, or another model made the tokens.
     """
     out = run / REPORT if out is None else out
     if not is_report(out):
         refuse_existing(out, overwrite=overwrite)
     read = read_run(run)
     source = open_source(read, data)
+    statistics = None
+    if tokens is not None:
+        opened = open_tokens(tokens)
+        check_model(opened, read.model)
+        statistics = statistics_of(opened)
     measurement = measure(read.model, source.images)
-    html = paint(Report(read, source, measurement, judge(read, measurement)))
+    html = paint(Report(read, source, measurement, judge(read, measurement), statistics))
     with written_beside(out) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return out
@@ -88,6 +102,7 @@ def paint(report: Report) -> str:
         source=report.source,
         measurement=report.measurement,
         findings=report.findings,
+        statistics=report.statistics,
     )
 
 

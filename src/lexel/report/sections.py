@@ -17,6 +17,7 @@ from lexel.report.findings import Findings
 from lexel.report.measuring import Measurement
 from lexel.report.pictures import data_uri, tiled
 from lexel.report.reading import Run, Source
+from lexel.tokens.statistics import TokenStatistics
 
 __all__ = ["MOST_CODES", "SECTIONS", "Report", "Section"]
 
@@ -37,12 +38,14 @@ class Report:
         source: the images that its model has reconstructed.
         measurement: the figures of these reconstructions.
         findings: the judgement of these figures.
+        statistics: those of a set of tokens that the model made; None where the page is not about one.
     """
 
     run: Run
     source: Source
     measurement: Measurement
     findings: Findings
+    statistics: TokenStatistics | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,7 @@ SECTIONS = (
         ("codebook", "atlas", "inspector", "ranks", "map", "tokens", "codebooks"),
         _codebooks,
     ),
+    Section("neighbours"),
     Section("training", ("training",), _training),
     Section("origin"),
 )
