@@ -76,8 +76,9 @@ def test_every_example_has_its_file(name: str) -> None:
 class TestTheRun:
     """A run of six steps on two pictures, the codes that its model made of them, and what it made of the codes."""
 
-    def test_its_model_and_its_codes(self, tmp_path: Path) -> None:
-        model, tokens = load_model(HERE / "run"), lexel.tokens.open(HERE / "tokens.safetensors")
+    @pytest.mark.parametrize("name", ["tokens.safetensors", "tokens"])
+    def test_its_model_and_its_codes(self, name: str, tmp_path: Path) -> None:
+        model, tokens = load_model(HERE / "run"), lexel.tokens.open(HERE / name)
         assert (model.quantizer.num_embeddings, len(tokens)) == (16, 2)
         lexel.tokens.decode(model, tokens, tmp_path / "images")
         for path in (HERE / "decoded").iterdir():
