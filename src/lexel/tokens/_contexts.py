@@ -2,8 +2,8 @@
 
 An index is a path of binary decisions, from the highest bit of its place in an order of the codes to the lowest. Each
 decision is foretold four times, from what came so far at this node of the path: anywhere, beside the same first
-neighbour, beside the same second neighbour, and beside both. A memory that has not seen the node yet takes over what the
-one before it says. The four are mixed in the logistic domain by weights that are learned on the way (Mahoney 2005,
+neighbour, beside the same second neighbour, and beside both. A memory that has not seen the node yet takes over what
+the one before it says. The four are mixed in the logistic domain by weights that are learned on the way (Mahoney 2005,
 "Adaptive weighing of context models for lossless data compression").
 
 Every number that decides a probability is an integer, so that each machine finds the same.
@@ -12,7 +12,7 @@ Every number that decides a probability is an integer, so that each machine find
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -24,12 +24,14 @@ try:
 except ImportError as error:
     raise ImportError("compressed files need constriction: pip install 'lexel[train]'") from error
 
-__all__ = ["CodeOrder", "Codebook", "Grid", "code_order", "decoded", "encoded"]
+__all__ = ["CodeOrder", "Codebook", "Grid", "code_order", "decoded", "encoded", "information", "packed", "unpacked"]
 
 ONE = 1 << 16  # probability 1
 FLAT = 2047  # the logistic domain is [-2047, 2047], in units of 1/256
 LIMIT = 30  # a memory forgets what lies further back than about so many decisions
 RATE = 10  # of the weights
+BLOCK = 256
+START = 12  # as how many decisions the usage of codes counts that is known before the first
 OUTSIDE = -1  # the index beyond the border
 
 # round(2^62 · e^(-1/256)): its powers, in integers, are the exponential function.
@@ -68,12 +70,13 @@ class CodeOrder(NamedTuple):
     Attributes:
         place: the place of each code.
         code: the code at each place.
-        share: at i, the sum of how often the codes at the places before i are expected, K + 1 integers.
+        share: at i, the sum of how often the codes at the places before i are expected, K + 1 integers; None if nothing
+            is known.
     """
 
     place: list[int]
     code: list[int]
-    share: list[int]
+    share: list[int] | None
 
 
 class Grid(NamedTuple):
@@ -142,7 +145,7 @@ class Codebook:
                 if share is None:
                     a = ((high - middle) * ONE // (high - low)) << 6
                 else:
-                    a = ((share[high] - share[middle]) * (ONE - 1) // (share[high] - share[low])) << 6
+                    a = ((share[high] - share[middle]) * (ONE - 1) // (share[high] - share[low])) << 6 | START
             b = one.get(node)
             if b is None:
                 b = a & -64
@@ -247,13 +250,50 @@ def _code(grids: Sequence[Grid], known: Sequence[int] | None, turn: Callable[[in
             at = start + position
             number = position % count
             left = found[at - count] if position % row >= count else OUTSIDE
-            if number:
-                neighbours = found[at - 1], left
-            else:
-                neighbours = left, found[at - row] if position >= row else OUTSIDE
+            above = found[at - row] if position >= row else OUTSIDE
+            neighbours = (found[at - 1], left) if number else (left, above)
             index = None if known is None else known[at]
             found.append(grid.codebooks[number].code(*neighbours, index, turn))
     return found
+
+
+def packed(sizes: Sequence[int], indices: Sequence[int]) -> bytes:
+    """Write indices as they are, log2(K) bits each: blocks of 256 as one number each, in as many bytes as hold it."""
+    blocks = []
+    for start in range(0, len(indices), BLOCK):
+        number, most = 0, 1
+        for index, size in zip(indices[start : start + BLOCK], sizes[start : start + BLOCK], strict=True):
+            number, most = number * size + index, most * size
+        blocks.append(number.to_bytes(_bytes(most), "big"))
+    return b"".join(blocks)
+
+
+def unpacked(sizes: Sequence[int], data: bytes) -> list[int]:
+    """Read what `packed` wrote.
+
+    Raises:
+        ValueError: `packed` writes no such bytes for indices of these sizes.
+    """
+    indices: list[int] = []
+    for start in range(0, len(sizes), BLOCK):
+        own = sizes[start : start + BLOCK]
+        length = _bytes(math.prod(own))
+        block, data = data[:length], data[length:]
+        number = int.from_bytes(block, "big")
+        found = []
+        for size in reversed(own):
+            number, index = divmod(number, size)
+            found.append(index)
+        if number or len(block) < length:
+            raise ValueError("its indices are not those of this model")
+        indices += reversed(found)
+    if data:
+        raise ValueError("its indices are not those of this model")
+    return indices
+
+
+def _bytes(most: int) -> int:
+    return ((most - 1).bit_length() + 7) // 8
 
 
 def code_order(table: NDArray[Any], usage: NDArray[Any] | None = None) -> CodeOrder:
@@ -279,10 +319,10 @@ def code_order(table: NDArray[Any], usage: NDArray[Any] | None = None) -> CodeOr
         place[start:stop] = place[start:stop][along]
         middle = start + (1 << (size - 1).bit_length() - 1)
         parts += [(start, middle), (middle, stop)]
-    expected = np.ones(len(codes), np.int64) if usage is None else 1 + _integers(usage)[place].clip(0)
     inverse = np.empty_like(place)
     inverse[place] = np.arange(len(place))
-    return CodeOrder(inverse.tolist(), place.tolist(), [0, *np.cumsum(expected).tolist()])
+    share = None if usage is None else [0, *np.cumsum(1 + _integers(usage)[place].clip(0)).tolist()]
+    return CodeOrder(inverse.tolist(), place.tolist(), share)
 
 
 def _integers(values: NDArray[Any]) -> NDArray[np.int64]:
