@@ -142,7 +142,7 @@ def _print_bench(found: Bench) -> None:
     lexel, *others = found.curves
     bits, ratio = lexel.results["bpp"][0], lexel.results["psnr-rgb"][0]
     similarity = lexel.results["ms-ssim-rgb"][0]
-    table = Table("beside Lexel's file", "PSNR at its bits", "its bits, by those for its PSNR", "for its MS-SSIM")
+    table = Table("codec", "PSNR at Lexel's bits", "Lexel's bits by its own: same PSNR", "same MS-SSIM")
     for column in table.columns[1:]:
         column.justify = "right"
     for curve in others:
@@ -154,7 +154,13 @@ def _print_bench(found: Bench) -> None:
             "–" if math.isnan(similarity) else _shown(bits / curve.at("ms-ssim-rgb", similarity, "bpp"), ".2f"),
         )
     results.print(table)
-    frame = bits - lexel.results["bpp-indices"][0]
+    parts = {name: lexel.results[f"bpp-{name}"][0] for name in ("uniform", "unigram", "indices")}
+    frame = bits - parts["indices"]
+    results.print(
+        f"Indices, bits per pixel: {parts['uniform']:.4f} as they are, {parts['unigram']:.4f} with an ideal code for "
+        f"how often each occurs in the image, {parts['indices']:.4f} in the file.",
+        soft_wrap=True,
+    )
     results.print(
         f"{found.images} images. Header and checksum: {frame:.4f} of Lexel's {bits:.4f} bits per pixel. "
         f"The model, which is in no file: {found.model_bytes:,} bytes.",

@@ -18,7 +18,7 @@ from torch import Tensor
 from lexel._core.console import track
 from lexel.data.images import open_images, psnr
 from lexel.models import VQVAE
-from lexel.tokens.compressed import CRC_BYTES, HEADER_BYTES, compress, decompress
+from lexel.tokens.compressed import compress, decompress, decompress_indices, header_bytes
 
 __all__ = ["Bench", "Curve", "bench", "draw"]
 
@@ -38,7 +38,9 @@ class Curve:
         description: its version or file.
         results: lists of the same length, a value for each quality, each the mean over images: `bpp` bits per pixel of
             whole files, `psnr-rgb` in dB, `ms-ssim-rgb` over the images of at least 161 × 161 pixels, NaN without any;
-            and `quality`, or for Lexel `bpp-indices`: bits per pixel without header and checksum.
+            and `quality`. For Lexel instead: `bpp-indices`, bits per pixel without header and checksum; `bpp-uniform`,
+            those of indices as they are; `bpp-unigram`, those of an ideal code that knows beforehand how often each
+            index occurs in this very image.
     """
 
     name: str
@@ -87,8 +89,8 @@ def bench(model: VQVAE, data: str | Path, *, qualities: Sequence[int] = QUALITIE
 
     Raises:
         FileNotFoundError: `data` does not exist.
-        ValueError: there is no readable image in `data`, the model's images are neither grey nor in colour, or a quality
-            is out of range.
+        ValueError: there is no readable image in `data`, the model's images are neither grey nor in colour, or a
+            quality is out of range.
     """
     if model.image_channels not in MODES:
         raise ValueError(f"bench: images must have 1 or 3 channels, those of this model have {model.image_channels}")
@@ -101,7 +103,9 @@ def bench(model: VQVAE, data: str | Path, *, qualities: Sequence[int] = QUALITIE
         pixels = image.shape[1] * image.shape[2]
         packed = compress(model, image)
         own = _figures(image, decompress(model, packed), len(packed))
-        own["bpp-indices"] = 8 * (len(packed) - HEADER_BYTES - CRC_BYTES) / pixels
+        indices, size = decompress_indices(model, packed)
+        bits = {"indices": 8.0 * (len(packed) - header_bytes(size)), **_static_bits(model, indices)}
+        own.update({f"bpp-{name}": each / pixels for name, each in bits.items()})
         rows["Lexel"].append([own])
         for name, code in codecs.items():
             copies = [_through(image, code, quality) for quality in qualities]
@@ -158,6 +162,16 @@ def _through(image: Tensor, code: str, quality: int) -> tuple[Tensor, int]:
     with Image.open(file) as opened:
         copy = torch.from_numpy(np.array(opened.convert(mode)))
     return (copy[None] if mode == "L" else copy.movedim(-1, 0)), file.tell()
+
+
+def _static_bits(model: VQVAE, indices: Tensor) -> dict[str, float]:
+    """Return the bits of indices as they are, and of an ideal code for how often each occurs among them."""
+    found = {"uniform": 0.0, "unigram": 0.0}
+    for own, size, _ in model.quantizer.by_codebook(indices[None]):
+        counts = own.unique(return_counts=True)[1].double()
+        found["uniform"] += own.numel() * math.log2(size)
+        found["unigram"] += float((counts * (counts.sum() / counts).log2()).sum())
+    return found
 
 
 def _figures(image: Tensor, copy: Tensor, size: int) -> dict[str, float]:

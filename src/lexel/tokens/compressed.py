@@ -103,6 +103,11 @@ def compress_indices(model: VQVAE, indices: Tensor, size: tuple[int, int]) -> by
     return body + zlib.crc32(body).to_bytes(CRC_BYTES, "big")
 
 
+def header_bytes(size: tuple[int, int]) -> int:
+    """Return how many bytes of a file are not indices, for an image of `size` (H, W)."""
+    return HEADER_BYTES + sum(len(_leb128(side)) for side in size) + CRC_BYTES
+
+
 @torch.no_grad()
 def decompress(model: VQVAE, data: bytes) -> Tensor:
     """Turn the content of a file that `compress` wrote into the image.
