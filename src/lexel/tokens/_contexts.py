@@ -31,6 +31,7 @@ FLAT = 2047  # the logistic domain is [-2047, 2047], in units of 1/256
 LIMIT = 30  # a memory forgets what lies further back than about so many decisions
 RATE = 10  # of the weights
 BLOCK = 256
+INVALID = "damaged: its indices are not as Lexel codes them"
 START = 12  # as how many decisions the usage of codes counts that is known before the first
 OUTSIDE = -1  # the index beyond the border
 
@@ -216,7 +217,10 @@ def _turns(grids: Sequence[Grid], indices: NDArray[np.int64]) -> tuple[NDArray[n
 def decoded(grids: Sequence[Grid], data: bytes) -> NDArray[np.int64]:
     """Return the indices that `encoded` coded for the same grids.
 
-    Whatever `data` holds, indices come out that are in range.
+    Whatever `data` holds, the indices are in range.
+
+    Raises:
+        ValueError: `encoded` writes no such bytes.
     """
     words = np.frombuffer(data + bytes(-len(data) % 4), ">u4").astype(np.uint32)
     decode, models = constriction.stream.queue.RangeDecoder(words).decode, _models()
@@ -224,7 +228,10 @@ def decoded(grids: Sequence[Grid], data: bytes) -> NDArray[np.int64]:
     def turn(x: int, _: int) -> int:
         return int(decode(models[x]))
 
-    return np.array(_code(grids, None, turn), np.int64)
+    try:
+        return np.array(_code(grids, None, turn), np.int64)
+    except AssertionError as error:  # what constriction raises for bytes that no encoder writes
+        raise ValueError(INVALID) from error
 
 
 @cache
@@ -285,10 +292,10 @@ def unpacked(sizes: Sequence[int], data: bytes) -> list[int]:
             number, index = divmod(number, size)
             found.append(index)
         if number or len(block) < length:
-            raise ValueError("its indices are not those of this model")
+            raise ValueError(INVALID)
         indices += reversed(found)
     if data:
-        raise ValueError("its indices are not those of this model")
+        raise ValueError(INVALID)
     return indices
 
 

@@ -182,7 +182,7 @@ def context_bits(grids: Iterable[ArrayLike], codebook_sizes: Sequence[int], *, t
         >>> round(context_bits([np.zeros((32, 32), int), np.zeros((32, 32), int)], [512]))
         48
         >>> round(context_bits([rng.integers(0, 512, (32, 32))], [512]) / 32**2, 1)  # no pattern: log2 K and a little
-        9.2
+        9.1
     """
     count = len(codebook_sizes)
     books = [Codebook(size) for size in codebook_sizes]
