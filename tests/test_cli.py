@@ -229,7 +229,19 @@ def test_help_is_quick_to_reach_and_names_every_command(capsys: pytest.CaptureFi
         main(["--help"])
     assert exit_.value.code == 0
     printed = capsys.readouterr().out
-    for command in ("train", "resume", "evaluate", "audit", "report", "encode", "decode", "demo"):
+    for command in (
+        "train",
+        "resume",
+        "evaluate",
+        "audit",
+        "report",
+        "encode",
+        "decode",
+        "compress",
+        "decompress",
+        "bench",
+        "demo",
+    ):
         assert command in printed
 
 

@@ -24,6 +24,8 @@ from lexel.tokens.compressed import compress_indices, decompress_indices
 from tests.commands import refused, train
 from tests.tokens.fuzz_compressed import fuzz, resealed, small_model, whole_files
 
+GOLDEN = Path(__file__).parent.parent / "golden"
+
 
 class TestCoder:
     @given(st.data())
@@ -132,6 +134,12 @@ def test_an_image_comes_back_as_its_indices_say(quantizer: lexel.Quantizer) -> N
     decoded_image = model.decode(expected, size)
     assert torch.equal(decompress(model, data), (decoded_image[0] * 255).round().to(torch.uint8))
     assert data == compress(model, image)
+
+
+@pytest.mark.parametrize("path", sorted((GOLDEN / "compressed").glob("*.lxl")), ids=lambda path: path.stem)
+def test_files_that_earlier_versions_wrote_give_the_same_indices(path: Path) -> None:
+    indices, _ = decompress_indices(load_model(GOLDEN / "run"), path.read_bytes())
+    assert np.array_equal(indices.numpy(), np.load(path.with_suffix(".npy")))
 
 
 class TestRefusals:

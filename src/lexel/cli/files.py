@@ -142,7 +142,7 @@ def _print_bench(found: Bench) -> None:
     lexel, *others = found.curves
     bits, ratio = lexel.results["bpp"][0], lexel.results["psnr-rgb"][0]
     similarity = lexel.results["ms-ssim-rgb"][0]
-    table = Table("codec", "PSNR at Lexel's bits", "Lexel's bits by its own: same PSNR", "same MS-SSIM")
+    table = Table("codec", "PSNR at Lexel's bits", "Lexel's bits / its, same PSNR", "same MS-SSIM")
     for column in table.columns[1:]:
         column.justify = "right"
     for curve in others:

@@ -168,9 +168,9 @@ def _static_bits(model: VQVAE, indices: Tensor) -> dict[str, float]:
     """Return the bits of indices as they are, and of an ideal code for how often each occurs among them."""
     found = {"uniform": 0.0, "unigram": 0.0}
     for own, size, _ in model.quantizer.by_codebook(indices[None]):
-        counts = own.unique(return_counts=True)[1].double()
+        counts = np.unique(own.numpy(), return_counts=True)[1]
         found["uniform"] += own.numel() * math.log2(size)
-        found["unigram"] += float((counts * (counts.sum() / counts).log2()).sum())
+        found["unigram"] += float((counts * np.log2(own.numel() / counts)).sum())
     return found
 
 
