@@ -32,7 +32,7 @@ LIMIT = 30  # a memory forgets what lies further back than about so many decisio
 RATE = 10  # of the weights
 BLOCK = 256
 INVALID = "damaged: its indices are not as Lexel codes them"
-START = 12  # as how many decisions the usage of codes counts that is known before the first
+START = 2  # as how many decisions the usage of codes counts that is known before the first
 OUTSIDE = -1  # the index beyond the border
 
 # round(2^62 · e^(-1/256)): its powers, in integers, are the exponential function.
