@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lexel._core.files import WORKPLACE
+from lexel._core.pretrained import CONFIG as MODEL_CONFIG
+from lexel._core.pretrained import WEIGHTS
 from lexel.models import VQVAE
-from lexel.models.vqvae import CONFIG as MODEL_CONFIG
-from lexel.models.vqvae import WEIGHTS
 
 try:
     from filelock import FileLock, Timeout

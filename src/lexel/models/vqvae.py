@@ -2,7 +2,6 @@
 
 # No `from __future__ import annotations` here: the hub mixin reads the constructor's annotations as types.
 import inspect
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -11,24 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lexel._core.checksums import digest
 from lexel._core.config import from_config, to_config
 from lexel._core.modules import evaluating
 from lexel.quantizers.base import Quantized, Quantizer
 
 try:
     from huggingface_hub import ModelHubMixin, hf_hub_download
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import save_file
+
+    from lexel._core.pretrained import CONFIG, WEIGHTS, load_weights, save_model
 except ImportError as error:
     raise ImportError("lexel.models needs huggingface_hub and safetensors: pip install 'lexel[models]'") from error
 
 __all__ = ["VQVAE"]
-
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
-# The entry of the weights' metadata with checksums. One entry: the format does not keep the order of several, and the
-# same model shall make the same file.
-CHECKSUMS = "lexel.sha256"
 
 
 class ResidualLayer(nn.Module):
@@ -226,11 +219,7 @@ class VQVAE(
         }
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        weights = {name: value.contiguous() for name, value in self.state_dict().items()}
-        config = json.dumps(self.config, sort_keys=True, indent=2)
-        (save_directory / CONFIG).write_text(config)
-        checksums = {"weights": digest(weights), "config": _digest_of(self.config)}
-        save_file(weights, save_directory / WEIGHTS, {CHECKSUMS: json.dumps(checksums)})
+        save_model(save_directory, self, self.config)
 
     @classmethod
     def _from_pretrained(
@@ -248,25 +237,8 @@ class VQVAE(
                     token=token, local_files_only=local_files_only,
                 )
             )  # fmt: skip
-        try:
-            with safe_open(path, "pt", device=map_location) as file:
-                metadata = file.metadata() or {}
-                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            model.load_state_dict(weights)
-        except (SafetensorError, RuntimeError) as error:
-            raise ValueError(f"{path} does not hold the weights of this model: {error}") from error
-        if CHECKSUMS in metadata:  # files that something else wrote have none
-            checksums = json.loads(metadata[CHECKSUMS])
-            if checksums["weights"] != digest(weights):
-                raise ValueError(f"{path} is damaged: its checksum is not that of its weights")
-            config = path.with_name(CONFIG)
-            if config.is_file() and checksums["config"] != _digest_of(json.loads(config.read_text(encoding="utf-8"))):
-                raise ValueError(f"{config} is damaged or was changed: it is not the one that {path} was written with")
+        load_weights(path, model, map_location)
         return model.eval()
-
-
-def _digest_of(config: Any) -> str:
-    return digest({}, {"config": json.dumps(config, sort_keys=True)})
 
 
 def _transposed_convolution(channels: int, out_channels: int) -> nn.Module:
