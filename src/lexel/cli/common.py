@@ -14,7 +14,7 @@ from rich.table import Table
 from lexel._core.arguments import Parser
 from lexel._core.config import registry
 from lexel._core.console import results
-from lexel.data.images import listed
+from lexel.data.examples import listed
 from lexel.models import VQVAE
 from lexel.runs import load_model
 
