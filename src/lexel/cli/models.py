@@ -83,10 +83,16 @@ def report_parser() -> Parser:
 
 def report(settings: Namespace) -> int:
     """Write a page about a run."""
-    from lexel.report.page import write_report
+    from lexel.priors.painter import Painter
+    from lexel.report import write_prior_report, write_report
 
-    out = None if settings.out is None else Path(settings.out)
-    written = write_report(Path(settings.run), out, settings.data, overwrite=settings.overwrite)
+    run, out = Path(settings.run), None if settings.out is None else Path(settings.out)
+    if Painter.stands_in(run):
+        if settings.data is not None:
+            raise ValueError("data: the report of a prior shows its own samples, and no data")
+        written = write_prior_report(run, out, overwrite=settings.overwrite)
+    else:
+        written = write_report(run, out, settings.data, overwrite=settings.overwrite)
     results.print(f"report: {written}", soft_wrap=True)
     return 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,11 @@ class Painter:
             raise ValueError(f"a prior learns grids of one size, but the tokens have {len(shapes)}: {several}")
         prior = known[kind](tokens.levels(0), list(tokens.codebook_sizes), class_count(tokens), **sizes)
         return cls(prior, model, tuple(shapes[0]), tokens.extent(0), tokens.label_names)
+
+    @staticmethod
+    def stands_in(folder: Path) -> bool:
+        """Whether a folder is that of a prior, and not of a model."""
+        return any((each / FACTS).is_file() for each in (folder / MODEL, folder))
 
     @classmethod
     def load(cls, folder: Path) -> Painter:
@@ -199,11 +204,6 @@ class Painter:
             names = f" or one of {', '.join(self.label_names)}" if self.label_names else ""
             raise ValueError(f"labels: there is no class {word!r}; give a number from 0 to {count - 1}{names}")
         return int(word)
-
-    def growing(self, n: int, labels: Tensor | None = None, **how: Any) -> Iterator[Tensor]:
-        """Yield n examples as they are drawn; what is not drawn yet has the first code of each codebook."""
-        for indices in self.prior.sample_steps(n, labels, **how):
-            yield self.decoded(indices.clamp_min(0))
 
 
 def class_count(tokens: TokenSet) -> int | None:
