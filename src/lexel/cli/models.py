@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from pathlib import Path
@@ -44,7 +43,7 @@ def evaluate(settings: Namespace) -> int:
 
     evaluation = evaluate(loaded(settings), settings.data, strict=settings.strict, batch_size=settings.batch_size)
     if settings.json:
-        results.print_json(json.dumps(dataclasses.asdict(evaluation)))
+        results.print_json(json.dumps(evaluation.as_json()))
     else:
         print_evaluation(evaluation)
     return 0
