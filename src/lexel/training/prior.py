@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -150,8 +149,8 @@ class PriorTask(Task):
             indices = batch["indices"].reshape(-1, *self.model.shape).to(device)
             label = batch.get("label")
             bits += float(self.model.bits(indices, None if label is None else label.to(device)).double().sum())
-        unit = sum(math.prod(self.held_out.extent(number)) for number in range(len(self.held_out)))
-        measured = (bits / self.held_out.total, bits / unit)
+        units = torch.stack([torch.ones(len(self.held_out)).long(), *self.held_out.extents.values()]).prod(0).sum()
+        measured = (bits / self.held_out.total, bits / int(units))
         return dict(zip(self.validation_figures, (*measured, *self.codes.values()), strict=True))
 
     @override
