@@ -15,7 +15,7 @@ from lexel._core.arguments import Parser
 from lexel._core.config import registry
 from lexel._core.console import results
 from lexel.data.images import listed
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 from lexel.runs import load_model
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def add_plugin(parser: Parser) -> None:
     parser.add_argument("--plugin", metavar="FILE", type=str, help="Python file to import, with parts of your own")
 
 
-def loaded(settings: Namespace) -> VQVAE:
+def loaded(settings: Namespace) -> Autoencoder:
     """Load the model of a run, on the device that is asked for."""
     from lexel._core.devices import pick_device
 

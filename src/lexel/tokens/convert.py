@@ -16,7 +16,7 @@ from lexel._core.console import track
 from lexel._core.files import inside, written_beside
 from lexel.data.batches import batches
 from lexel.data.images import open_images, save_image, to_pixels
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 from lexel.tokens.file import TokenFile, fingerprint, smallest_dtype
 
 __all__ = ["decode_images", "encode_images", "png_names"]
@@ -25,7 +25,7 @@ LONGEST_NAME = 255  # bytes, of a file or folder, on nearly every file system
 
 
 def encode_images(
-    model: VQVAE, data: str | Path, *, strict: bool = False, batch_size: int = 1
+    model: Autoencoder, data: str | Path, *, strict: bool = False, batch_size: int = 1
 ) -> tuple[TokenFile, dict[str, str]]:
     """Turn a set of images into tokens.
 
@@ -45,7 +45,7 @@ def encode_images(
     """
     images = open_images(data, model.image_channels)
     device = next(model.parameters()).device
-    dtype = smallest_dtype(model.quantizer.num_embeddings)
+    dtype = smallest_dtype(model.num_embeddings)
     grids: dict[int, Tensor] = {}
     sizes: dict[int, tuple[int, int]] = {}
     readable = images.readable(track(range(len(images)), "encoding"), strict=strict)
@@ -59,7 +59,7 @@ def encode_images(
         TokenFile(
             indices,
             {images.names[number]: sizes[number] for number in order},
-            model.quantizer.num_embeddings,
+            model.num_embeddings,
             fingerprint(model),
         ),
         images.skipped,
@@ -67,7 +67,7 @@ def encode_images(
 
 
 @torch.no_grad()
-def decode_images(model: VQVAE, tokens: TokenFile, out: Path, *, batch_size: int = 1) -> None:
+def decode_images(model: Autoencoder, tokens: TokenFile, out: Path, *, batch_size: int = 1) -> None:
     """Write the image of every entry of a token file as PNG, in the tree that their names describe (`png_names`).
 
     An image replaces a file of the same name, whole or not at all; other files in `out` stay.
@@ -81,10 +81,10 @@ def decode_images(model: VQVAE, tokens: TokenFile, out: Path, *, batch_size: int
     Raises:
         ValueError: the tokens do not fit the model, or another model made them.
     """
-    if tokens.num_embeddings != model.quantizer.num_embeddings:
+    if tokens.num_embeddings != model.num_embeddings:
         raise ValueError(
             f"the tokens come from a quantizer with {tokens.num_embeddings} codes, "
-            f"this model has {model.quantizer.num_embeddings}"
+            f"this model has {model.num_embeddings}"
         )
     own = fingerprint(model)
     if tokens.model != own:

@@ -18,7 +18,7 @@ except ImportError as error:
 
 from lexel._core.checksums import digest
 from lexel._core.files import inside, written_beside
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 
 __all__ = ["TokenFile", "fingerprint", "read_tokens", "smallest_dtype", "write_tokens"]
 
@@ -44,7 +44,7 @@ class TokenFile:
     model: str
 
 
-def fingerprint(model: VQVAE) -> str:
+def fingerprint(model: Autoencoder) -> str:
     """Return a short digest of a model's weights, which shows whether tokens come from this model."""
     return digest(model.state_dict())[:16]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lexel._core.files import written_beside
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 
 __all__ = ["WholeCheckpoints", "read_checkpoint", "weights"]
 
@@ -57,7 +57,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         return content
 
 
-def read_checkpoint(path: Path, model: VQVAE) -> dict[str, Any]:
+def read_checkpoint(path: Path, model: Autoencoder) -> dict[str, Any]:
     """Read a checkpoint that belongs to a model. Nothing in it can run code.
 
     Raises:

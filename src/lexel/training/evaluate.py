@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from lexel._core.console import track
+from lexel._core.modules import evaluating
 from lexel.audit import Audit, audit
 from lexel.data.batches import batches
 from lexel.data.images import open_images, psnr, ssim, to_pixels
 from lexel.data.images.measure import SSIM_WINDOW
 from lexel.metrics import Usage
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 
 __all__ = ["Evaluation", "audit_model", "evaluate"]
 
@@ -51,7 +52,7 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: VQVAE, data: str | Path, *, strict: bool = False, batch_size: int = 1) -> Evaluation:
+def evaluate(model: Autoencoder, data: str | Path, *, strict: bool = False, batch_size: int = 1) -> Evaluation:
     """Evaluate a model on whole images.
 
     Args:
@@ -69,8 +70,8 @@ def evaluate(model: VQVAE, data: str | Path, *, strict: bool = False, batch_size
     ratios: dict[int, float] = {}
     similarities: dict[int, float] = {}
     l1: dict[int, float] = {}
-    usage = Usage(model.quantizer.num_embeddings)
-    pixels = positions = 0
+    usage = Usage(model.num_embeddings)
+    pixels, bits = 0, 0.0
     readable = images.readable(track(range(len(images)), "evaluating"), strict=strict)
     for numbers, batch in batches(readable, batch_size):
         height, width = batch.shape[2:]
@@ -84,7 +85,7 @@ def evaluate(model: VQVAE, data: str | Path, *, strict: bool = False, batch_size
             if min(height, width) >= SSIM_WINDOW:
                 similarities[number] = ssim(original[0], decoded[0])
             pixels += height * width
-            positions += -(-height // model.downsampling) * -(-width // model.downsampling)
+            bits += model.bits((height, width))
 
     codes = usage.compute()
     return Evaluation(
@@ -95,35 +96,40 @@ def evaluate(model: VQVAE, data: str | Path, *, strict: bool = False, batch_size
         perplexity=codes.perplexity,
         used=codes.used,
         num_embeddings=codes.num_embeddings,
-        bits_per_pixel=positions * model.quantizer.bits / pixels,
+        bits_per_pixel=bits / pixels,
         entropy_bits_per_pixel=codes.total * codes.bits_per_code / pixels,
         skipped=images.skipped,
     )
 
 
 @torch.no_grad()
-def audit_model(model: VQVAE, data: str | Path, *, strict: bool = False, positions: int = 1 << 14) -> Audit:
-    """Audit a model's quantizer with `lexel.audit` on the vectors that its encoder gives for images.
+def audit_model(model: Autoencoder, data: str | Path, *, strict: bool = False, positions: int = 1 << 14) -> list[Audit]:
+    """Audit each of a model's quantizers with `lexel.audit` on the vectors that its encoder gives for images.
 
     Args:
         model: in any mode.
         data: as `lexel.data.images.open_images` takes it.
         strict: refuse data with unreadable files instead of skipping them.
-        positions: how many positions to examine; images are read until they have as many.
+        positions: how many positions to examine of each; images are read until they have as many.
 
     Raises:
         FileNotFoundError: `data` does not exist.
         ValueError: there is no readable image in `data`.
     """
     images = open_images(data, model.image_channels)
-    latents: list[Tensor] = []
-    for _, image in images.readable(range(len(images)), strict=strict):
-        latents.append(model.latents(image[None].float() / 255))
-        if sum(each[0, 0].numel() for each in latents) >= positions:
-            break
-    if model.quantizer.positionwise:  # images may differ in size
-        latents = [each.movedim(1, -1).flatten(0, -2) for each in latents]
-    return audit(model.quantizer, torch.cat(latents))
+    latents: list[list[Tensor]] = []
+    with evaluating(model):
+        for _, image in images.readable(range(len(images)), strict=strict):
+            latents.append([level.latents for level in model.quantize(image[None].float() / 255)])
+            if sum(each[0][0, 0].numel() for each in latents) >= positions:
+                break
+    audits = []
+    for quantizer, own in zip(model.quantizers, zip(*latents, strict=True), strict=True):
+        rows = quantizer.positionwise  # images may differ in size
+        audits.append(
+            audit(quantizer, torch.cat([each.movedim(1, -1).flatten(0, -2) if rows else each for each in own]))
+        )
+    return audits
 
 
 def _mean(values: Mapping[int, float]) -> float:

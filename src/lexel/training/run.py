@@ -37,7 +37,7 @@ from lexel._core.files import WORKPLACE, written_beside
 from lexel._core.signals import Stop, stopped_softly
 from lexel.data.images import Images, listed, open_images, psnr, save_image, to_pixels
 from lexel.data.pictures import centre, columns
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 from lexel.runs import RunFolder
 from lexel.training.checkpoint import WholeCheckpoints, read_checkpoint
 from lexel.training.settings import Settings
@@ -74,7 +74,7 @@ class Outcome:
 
 
 def train(
-    model: VQVAE,
+    model: Autoencoder,
     data: str | Path,
     out: Path,
     settings: Settings,
@@ -332,7 +332,7 @@ def _reconstructed(task: TrainingTask, image: Tensor) -> Tensor:
     return task.model.decode(indices, (image.shape[1], image.shape[2]))[0].cpu()
 
 
-def _opened(data: str | Path, model: VQVAE, *, strict: bool) -> Images:
+def _opened(data: str | Path, model: Autoencoder, *, strict: bool) -> Images:
     images = open_images(data, model.image_channels)
     images.check(track(range(len(images)), "reading images"), strict=strict)
     if images.skipped and _first():
@@ -391,6 +391,8 @@ def _check_config(
     for name in sorted(before.keys() | now.keys()) if began_with and config else ():
         if name in FREE or (name == "steps" and more_steps) or before.get(name) == now.get(name):
             continue
+        if name == "model.class_path" and name not in before:
+            continue  # written when there was one class; the weights have told that it is still this one
         hint = "; give --steps to change it" if name == "steps" else ""
         raise ValueError(
             f"{run.config} says {name}: {now.get(name)}, but the run began with {before.get(name)}: it would come to "
@@ -399,13 +401,14 @@ def _check_config(
 
 
 def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Return all settings by their full names."""
+    """Return all settings by their names on the command line."""
     if not isinstance(config, Mapping):
         return {prefix.rstrip("."): config}
-    return {name: value for key, item in config.items() for name, value in _flat(item, f"{prefix}{key}.").items()}
+    inner = {key: prefix if key == "init_args" else f"{prefix}{key}." for key in config}
+    return {name: value for key, item in config.items() for name, value in _flat(item, inner[key]).items()}
 
 
-def _save_model(model: VQVAE, folder: Path) -> None:
+def _save_model(model: Autoencoder, folder: Path) -> None:
     """Replace the files of a model one by one, each whole."""
     new = folder.with_name(f"{WORKPLACE}{folder.name}")
     model.save_pretrained(new)

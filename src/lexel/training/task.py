@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -21,8 +21,8 @@ from lexel._core.collectives import gather_rows, rank, world_size
 from lexel._core.signals import ignore_signals
 from lexel.data.images import Images, constant_error
 from lexel.metrics import Usage
-from lexel.models import VQVAE
-from lexel.quantizers.base import Quantized, Quantizer
+from lexel.models import Autoencoder, Level
+from lexel.quantizers.base import Quantizer
 from lexel.training.crops import Batches, RandomCrops
 from lexel.training.settings import Settings
 
@@ -44,7 +44,7 @@ class TrainingTask(L.LightningModule):
         config: the text of config.yaml, which the checkpoint keeps.
     """
 
-    def __init__(self, model: VQVAE, images: Images, settings: Settings, config: str = "") -> None:
+    def __init__(self, model: Autoencoder, images: Images, settings: Settings, config: str = "") -> None:
         super().__init__()
         self.model = model
         self.images = images
@@ -57,7 +57,7 @@ class TrainingTask(L.LightningModule):
     @override
     def setup(self, stage: str) -> None:
         """Count codes on the device over which the ranks communicate."""
-        self.window = Window(self.model.quantizer, self.trainer.strategy.root_device)
+        self.window = Window(self.model.quantizers, self.trainer.strategy.root_device)
 
     @override
     def on_train_batch_start(self, batch: Tensor, index: int) -> None:
@@ -69,9 +69,8 @@ class TrainingTask(L.LightningModule):
     @override
     def training_step(self, images: Tensor, index: int) -> Tensor:
         """Return the loss of a batch of crops `(B, C, crop, crop)`."""
-        latents = self.model.latents(images)
-        output: Quantized = self.model.quantizer(latents)
-        reconstructions = self.model.images(output.quantized, images.shape[-2:])
+        reconstructions, levels = self.model.reconstruct(images)
+        output = self.model.joined(levels)
         squared_error = F.mse_loss(reconstructions, images)
         absolute_error = F.l1_loss(reconstructions, images)
         error = squared_error if self.settings.reconstruction_loss == "mse" else absolute_error
@@ -79,7 +78,7 @@ class TrainingTask(L.LightningModule):
         self.seen = {"loss": loss, "squared_error": squared_error, "l1": absolute_error}
         self.seen |= {f"quantizer_{name}": term for name, term in output.terms.items()}
         self.seen = {name: value.detach().float() for name, value in self.seen.items()}
-        self.window.count(output, latents)
+        self.window.count(levels)
         return loss
 
     def figures(self) -> dict[str, float]:
@@ -134,29 +133,32 @@ class Window:
     """How the codes were used since the last row of the metrics, over all ranks.
 
     Args:
-        quantizer: whose codes are counted.
+        quantizers: whose codes are counted.
         device: where they are counted; the ranks must be able to exchange tensors of this device.
     """
 
-    def __init__(self, quantizer: Quantizer, device: torch.device) -> None:
+    def __init__(self, quantizers: Sequence[Quantizer], device: torch.device) -> None:
         # MPS has no float64, in which the distortion is summed.
         self.device = torch.device("cpu") if device.type == "mps" else device
-        self.quantizer = quantizer
-        self.usages = [Usage(size, device=self.device) for size in quantizer.codebook_sizes]
-        self.waiting: list[Tensor] = []
+        self.quantizers = quantizers
+        self.usages = [Usage(size, device=self.device) for each in quantizers for size in each.codebook_sizes]
+        self.waiting: list[list[Tensor]] = []  # of each step the indices of each codebook
         self._forget_error()
 
     @torch.no_grad()
-    def count(self, output: Quantized, latents: Tensor) -> None:
+    def count(self, levels: Sequence[Level]) -> None:
         """Count the codes of a step, and its distortion."""
         # The codes of many steps are counted at once: for a small model, counting would take as long as a layer.
-        self.waiting.append(output.indices.reshape(-1, len(self.usages)))
-        if sum(map(len, self.waiting)) > MOST_WAITING:
+        pairs = list(zip(self.quantizers, levels, strict=True))
+        codes = [level.output.indices.reshape(-1, len(quantizer.codebook_sizes)) for quantizer, level in pairs]
+        self.waiting.append([own for each in codes for own in each.unbind(1)])
+        if sum(map(len, codes)) * len(self.waiting) > MOST_WAITING:
             self._count_waiting()
-        difference = output.quantized.detach() - self.quantizer.unquantized(latents)
-        squares = difference.square_().sum(dtype=torch.float64 if self.device == difference.device else None)
-        self.error += squares.to(self.device)
-        self.elements += difference.numel()
+        for quantizer, (latents, output) in pairs:
+            difference = output.quantized.detach() - quantizer.unquantized(latents)
+            squares = difference.square_().sum(dtype=torch.float64 if self.device == difference.device else None)
+            self.error += squares.to(self.device)
+            self.elements += difference.numel()
 
     def figures(self) -> dict[str, float]:
         """Return the figures, and start counting anew. Every rank must call it.
@@ -202,8 +204,8 @@ class Window:
 
     def _count_waiting(self) -> None:
         if self.waiting:
-            for usage, indices in zip(self.usages, torch.cat(self.waiting).unbind(1), strict=True):
-                usage.update(indices)
+            for usage, indices in zip(self.usages, zip(*self.waiting, strict=True), strict=True):
+                usage.update(torch.cat(indices))
         self.waiting = []
 
     def _forget_error(self) -> None:
