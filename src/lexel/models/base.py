@@ -210,7 +210,16 @@ class Autoencoder(nn.Module, ModelHubMixin, ABC, library_name="lexel", tags=["ve
         return [(height // factor, width // factor) for factor in self.factors]
 
     def levels(self, size: tuple[int, int]) -> list[tuple[int, int]]:
-        """Return the grids (h, w) of which the indices of an image of a `size` (H, W) consist, coarse to fine."""
+        """Return the grids (h, w) of which the indices of an image of a `size` (H, W) consist, coarse to fine.
+
+        One for most models. If there are more, indices are `(B, L)`: the positions of one grid after those of the
+        other, each row by row.
+
+        Example:
+            >>> import lexel
+            >>> lexel.models.VQVAE(lexel.VectorQuantizer(512, 64), downsampling=8).levels((50, 70))
+            [(7, 9)]
+        """
         maps = zip(self.quantizers, self.maps(size), strict=True)
         return [grid for quantizer, own in maps for grid in quantizer.grids(own)]
 

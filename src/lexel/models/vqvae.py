@@ -23,6 +23,7 @@ class VQVAE(Autoencoder, paper_url="https://arxiv.org/abs/1711.00937"):
     [0, 1]. Sizes that f does not divide are padded by their edge and cropped back.
 
     Attributes:
+        kind: the kind of data that it takes, `"images"`.
         encoder: images `(B, C, H, W)` to latents `(B, D, H/f, W/f)`.
         quantizer: latents to codes.
         decoder: quantized latents to images.
@@ -50,6 +51,8 @@ class VQVAE(Autoencoder, paper_url="https://arxiv.org/abs/1711.00937"):
         >>> model.decode(indices, size=(50, 70)).shape
         torch.Size([1, 3, 50, 70])
     """
+
+    kind = "images"
 
     def __init__(
         self,
@@ -112,6 +115,20 @@ class VQVAE(Autoencoder, paper_url="https://arxiv.org/abs/1711.00937"):
     @override
     def synthesize(self, quantized: Sequence[Tensor], size: tuple[int, int] | None = None) -> Tensor:
         return self.images(quantized[0], size)
+
+    def levels(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Return the grids of which the indices of an image of `size` (H, W) consist, coarse to fine.
+
+        One, `(⌈H/f⌉, ⌈W/f⌉)`, for most quantizers. If there are more, indices are `(B, L)`: the positions of one grid
+        after those of the other, each row by row.
+
+        Example:
+            >>> import lexel
+            >>> VQVAE(lexel.VectorQuantizer(512, 64), downsampling=8).levels((50, 70))
+            [(7, 9)]
+        """
+        height, width = size
+        return self.quantizer.grids((-(-height // self.downsampling), -(-width // self.downsampling)))
 
     def latents(self, images: Tensor) -> Tensor:
         """Encode images `(B, C, H, W)` into the inputs of the quantizer, `(B, D, ⌈H/f⌉, ⌈W/f⌉)`.

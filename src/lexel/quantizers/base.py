@@ -309,7 +309,7 @@ class Quantizer(nn.Module, Configurable):
         return None
 
     def grids(self, size: tuple[int, int]) -> list[tuple[int, int]]:
-        """Return the grids (h, w) of which the indices of a map of a `size` (H, W) consist, coarse to fine."""
+        """Return the (rows, columns) of each grid that the indices of a map of `size` consist of, coarse to fine."""
         return [size]
 
     @abstractmethod
