@@ -12,7 +12,7 @@ import torch
 from lexel._core.files import refuse_existing
 from lexel.data.images import open_images, save_image, to_pixels
 from lexel.data.pictures import centre, columns, token_colours, token_picture
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 from lexel.report.page import write_report
 from lexel.runs import RunFolder
 from lexel.training.evaluate import Evaluation, evaluate
@@ -52,7 +52,7 @@ class Demo:
 
 
 def run_demo(
-    model: VQVAE,
+    model: Autoencoder,
     out: Path,
     settings: ReconstructionSettings,
     *,
@@ -118,12 +118,12 @@ def copy_photographs(folder: Path) -> tuple[Path, Path]:
     return folders
 
 
-def _token_page(model: VQVAE, image: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    """Draw an image beside its tokens: each is a square, and each code has its own colour."""
-    vectors = model.quantizer.lookup(grid)[0].movedim(0, -1)
+def _token_page(model: Autoencoder, image: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """Draw an image beside its tokens, of the finest level: each is a square, and each code has its own colour."""
+    vectors = model.lookup(grid, (image.shape[1], image.shape[2]))[-1][0].movedim(0, -1)
     height, width, dim = vectors.shape
     codes, which = torch.unique(vectors.reshape(-1, dim), dim=0, return_inverse=True)
     colours = token_colours(codes)[which].reshape(height, width, 3)
     zoom = 2
     enlarged = image.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
-    return columns([[enlarged], [token_picture(colours, model.downsampling * zoom)]])
+    return columns([[enlarged], [token_picture(colours, model.factors[-1] * zoom)]])

@@ -13,7 +13,7 @@ from typing import Any
 from lexel._core.files import WORKPLACE
 from lexel._core.pretrained import CONFIG as MODEL_CONFIG
 from lexel._core.pretrained import WEIGHTS
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 
 try:
     from filelock import FileLock, Timeout
@@ -198,7 +198,7 @@ def is_report(path: Path) -> bool:
         return REPORT_MARK.encode() in page.read(1000)
 
 
-def load_model(folder: Path) -> VQVAE:
+def load_model(folder: Path) -> Autoencoder:
     """Load the model of a run's folder, or of a folder that `save_pretrained` wrote, in eval mode.
 
     Raises:
@@ -209,6 +209,6 @@ def load_model(folder: Path) -> VQVAE:
     if not (found / MODEL_CONFIG).is_file():
         raise FileNotFoundError(f"{folder} holds no model and no run that is finished")
     try:
-        return VQVAE.from_pretrained(found)
+        return Autoencoder.from_pretrained(found)
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{found / MODEL_CONFIG} does not describe a Lexel model: {error}") from error

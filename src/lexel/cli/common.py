@@ -16,7 +16,7 @@ from lexel._core.config import registry
 from lexel._core.console import results
 from lexel.data.examples import listed
 from lexel.data.kind import kind_of
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 from lexel.runs import load_model
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def add_plugin(parser: Parser) -> None:
     parser.add_argument("--plugin", metavar="FILE", type=str, help="Python file to import, with parts of your own")
 
 
-def loaded(settings: Namespace) -> VQVAE:
+def loaded(settings: Namespace) -> Autoencoder:
     """Load the model of a run, on the device that is asked for."""
     from lexel._core.devices import pick_device
 

@@ -171,7 +171,10 @@ def _add_device(parser: Parser) -> None:
 
 
 def _loaded(settings: Namespace) -> VQVAE:
-    return load_model(Path(settings.run)).to(pick_device(settings.device))
+    model = load_model(Path(settings.run))
+    if not isinstance(model, VQVAE):  # what reads and writes the file takes one quantizer
+        raise ValueError(f"{settings.run} holds a {type(model).__name__}; files are made by a VQVAE alone")
+    return model.to(pick_device(settings.device))
 
 
 COMMANDS = {

@@ -64,9 +64,12 @@ def audit(settings: Namespace) -> int:
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # otherwise torch.profiler writes to standard error when it starts
     from lexel.training.evaluate import audit_model
 
-    found = audit_model(load_model(Path(settings.run)), settings.data, strict=settings.strict)
-    results.print(str(found), soft_wrap=True)
-    return 0 if found.ok else 1
+    audits = audit_model(load_model(Path(settings.run)), settings.data, strict=settings.strict)
+    for number, found in enumerate(audits):
+        if len(audits) > 1:
+            results.print(f"Level {number + 1} of {len(audits)}, coarse to fine:")
+        results.print(str(found), soft_wrap=True)
+    return 0 if all(found.ok for found in audits) else 1
 
 
 def report_parser() -> Parser:

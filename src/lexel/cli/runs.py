@@ -25,7 +25,7 @@ from lexel.cli.common import (
     command_parser,
     print_evaluation,
 )
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 from lexel.runs import RunFolder
 from lexel.training.settings import ReconstructionSettings, Settings
 
@@ -42,8 +42,7 @@ DEMO = {
     "steps": 1500,
     "batch_size": 16,
     "learning_rate": 2e-3,
-    "model.hidden_channels": 64,
-    "model.upsampling": "resize",
+    "model": {"class_path": "lexel.models.VQVAE", "init_args": {"hidden_channels": 64, "upsampling": "resize"}},
 }
 # The figures that a run shows at its end, and how it writes them.
 SHOWN = {
@@ -161,7 +160,15 @@ def add_run(parser: Parser, **sizes: int) -> None:
     """Add the settings of a training run; `sizes` are those of its quantizer that differ from the preset's."""
     parser.add_argument("--out", type=str, help="folder to write the run into")
     parser.add_class_arguments(ReconstructionSettings)
-    parser.add_class_arguments(VQVAE, "model", skip={"quantizer"}, instantiate=False)
+    parser.add_subclass_arguments(
+        Autoencoder,
+        "model",
+        skip={"quantizer", "quantizers"},
+        fail_untyped=False,
+        default={"class_path": "lexel.models.VQVAE"},
+        help="the model, lexel.models.VQVAE or lexel.models.VQVAE2, each level of which gets its own quantizer; its "
+        "settings follow it, as in --model.hidden-channels 64, and --model.help lists them",
+    )
     defaults = inspect.signature(lexel.presets.default).parameters
     shown = {name: sizes.get(name, defaults[name].default) for name in ("num_embeddings", "embedding_dim")}
     parser.add_subclass_arguments(
@@ -173,11 +180,13 @@ def add_run(parser: Parser, **sizes: int) -> None:
     )
 
 
-def _model(settings: Namespace) -> VQVAE:
+def _model(settings: Namespace) -> Autoencoder:
     import torch
 
     torch.manual_seed(settings.seed)
-    return VQVAE(lexel.from_config(settings.quantizer.as_dict()), **settings.model.as_dict())
+    model = settings.model.as_dict()
+    make = Autoencoder.named(model["class_path"]).around
+    return make(lambda: lexel.from_config(settings.quantizer.as_dict()), **model["init_args"])
 
 
 def begin(settings: Namespace, command: Command, paths: Iterable[str]) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lexel.priors.base import FREE, Prior, Sampling
+from lexel.priors.network import Places, llama_config
 
 __all__ = ["CausalPrior"]
 
@@ -62,42 +63,23 @@ class CausalPrior(Prior):
         class_dropout: float = 0.1,
     ) -> None:
         super().__init__(levels, codebook_sizes, num_classes, layers, width, heads, class_dropout)
-        try:
-            from transformers import LlamaConfig, LlamaForCausalLM
-        except ImportError as error:
-            raise ImportError("CausalPrior needs transformers: pip install 'lexel[priors]'") from error
-        if width // heads % 2:  # rotary embeddings turn channels in pairs
-            raise ValueError(f"CausalPrior: width / heads must be even, got {width} / {heads}")
         self.steps = self.positions + len(self.codebook_sizes) - 1
-        self.transformer = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=sum(self.codebook_sizes),
-                hidden_size=width,
-                intermediate_size=4 * width,
-                num_hidden_layers=layers,
-                num_attention_heads=heads,
-                max_position_embeddings=self.steps,
-                bos_token_id=None,
-                eos_token_id=None,
-            )
+        config = llama_config(
+            "CausalPrior",
+            layers=layers,
+            width=width,
+            heads=heads,
+            length=self.steps,
+            vocabulary=sum(self.codebook_sizes),
         )
-        self.classes = nn.Embedding(self.no_class + 1, width)
-        self.rows = nn.Embedding(max(height for height, _ in self.levels), width)
-        self.columns = nn.Embedding(max(columns for _, columns in self.levels), width)
-        self.grids = nn.Embedding(len(self.levels), width)
-        for embedding in (self.classes, self.rows, self.columns, self.grids):
-            nn.init.normal_(embedding.weight, std=0.02)  # as the tokens' own
+        from transformers import LlamaForCausalLM
 
-        places = [
-            (row, column, level)
-            for level, (height, columns) in enumerate(self.levels)
-            for row in range(height)
-            for column in range(columns)
-        ]
-        self.register_buffer("places", torch.tensor(places).T.contiguous(), persistent=False)  # (3, L)
+        self.transformer = LlamaForCausalLM(config)
+        self.classes = nn.Embedding(self.no_class + 1, width)
+        nn.init.normal_(self.classes.weight, std=0.02)  # as the tokens' own
+        self.places = Places(self.levels, width)
         starts = [sum(self.codebook_sizes[:book]) for book in range(len(self.codebook_sizes))]
         self.register_buffer("starts", torch.tensor(starts), persistent=False)
-        self.places: Tensor
         self.starts: Tensor
 
     @override
@@ -151,6 +133,4 @@ class CausalPrior(Prior):
 
     def _placed(self) -> Tensor:
         """Return what says where the token of each step lies, `(L + Q − 1, width)`; zeros where codebook 0 is done."""
-        rows, columns, grids = self.places
-        placed = self.rows(rows) + self.columns(columns) + self.grids(grids)
-        return F.pad(placed, (0, 0, 0, self.steps - self.positions))
+        return F.pad(self.places(), (0, 0, 0, self.steps - self.positions))

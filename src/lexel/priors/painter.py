@@ -14,7 +14,7 @@ from torch import Tensor
 from lexel._core.files import written_beside
 from lexel._core.pretrained import CONFIG
 from lexel.data.kind import Kind, kind_of
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 from lexel.priors.base import FREE, Prior, kinds
 from lexel.runs import MODEL, TOKENIZER, load_model
 from lexel.tokens import TokenSet, fingerprint
@@ -40,13 +40,13 @@ class Painter:
     """
 
     prior: Prior
-    model: VQVAE
+    model: Autoencoder
     shape: tuple[int, ...]
     size: Any
     label_names: tuple[str, ...] | None = None
 
     @classmethod
-    def of_tokens(cls, kind: str, model: VQVAE, tokens: TokenSet, **sizes: int) -> Painter:
+    def of_tokens(cls, kind: str, model: Autoencoder, tokens: TokenSet, **sizes: int) -> Painter:
         """Return one with a new prior for a set of tokens.
 
         Args:
@@ -102,7 +102,7 @@ class Painter:
             raise ValueError(f"{found / TOKENIZER} is another model than the one whose tokens the prior knows")
         if (torch.Size(shape).numel(), tuple(prior.codebook_sizes)) != (
             torch.Size(prior.shape).numel(),
-            tuple(model.quantizer.codebook_sizes),
+            tuple(model.codebook_sizes),
         ):
             raise ValueError(f"{found / FACTS} does not belong to this prior: it has indices of shape {shape}")
         return cls(prior, model, shape, size, names)

@@ -99,7 +99,7 @@ def write_prior_report(run: Path, out: Path | None = None, *, overwrite: bool = 
         report,
         run=read,
         painter=painter,
-        quantizer=painter.model.quantizer,
+        model=painter.model,
         codes=codes,
         verdict=report.verdict,
     )

@@ -17,7 +17,7 @@ import torch
 
 import lexel
 from lexel.data.images import Images, open_images
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 from lexel.runs import CONFIG, ENVIRONMENT, METRICS, MODEL, load_model
 
 try:
@@ -42,7 +42,7 @@ class Run:
     """
 
     folder: Path
-    model: VQVAE
+    model: Autoencoder
     config_text: str
     config: dict[str, Any]
     metrics: list[dict[str, float | None]]
@@ -79,7 +79,7 @@ class Source:
         return "training images" if self.is_training_data else f"images from “{self.path.name}”"
 
 
-def read_run(folder: Path, model: VQVAE | None = None) -> Run:
+def read_run(folder: Path, model: Autoencoder | None = None) -> Run:
     """Read the folder of a run, or of a saved model.
 
     Args:

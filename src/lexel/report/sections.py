@@ -61,22 +61,22 @@ class Section:
 
 
 def _training(report: Report) -> dict[str, Any]:
-    rows, quantizer = report.run.metrics, report.run.model.quantizer
+    rows, model = report.run.metrics, report.run.model
     every = max(1, -(-len(rows) // MOST_ROWS))
     some = rows[(len(rows) - 1) % every :: every]  # always includes the last one
     return {
         "every": every,
-        "limit": quantizer.codebook_sizes[0] if quantizer.positionwise else None,  # of the perplexity
+        "limit": model.codebook_sizes[0] if model.positionwise else None,  # of the perplexity
         "metrics": {name: [row.get(name) for row in some] for name in (rows[0] if rows else ())},
     }
 
 
 def _codebooks(report: Report) -> list[dict[str, Any]]:
     model, measurement = report.run.model, report.measurement
-    if not model.quantizer.positionwise:
+    if not model.positionwise:
         return []
     grids = [example.indices for example in measurement.examples]
-    others = typical_indices(model, grids) if model.quantizer.index_shape else None
+    others = typical_indices(model, grids) if model.quantizers[0].index_shape else None
     number = min(len(measurement.usages), MOST_CODEBOOKS)
     board = place_board(model, grids[0], changes=number * (SIMILAR + FREQUENT))
     return [_codebook(report, board, others, book, number) for book in range(number)]

@@ -14,7 +14,7 @@ import torch
 from lexel._core.console import track
 from lexel._core.files import inside, written_beside
 from lexel.data.kind import kind_of
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 from lexel.tokens.facts import fingerprint
 from lexel.tokens.token_set import TokenSet
 
@@ -25,7 +25,7 @@ LONGEST_NAME = 255  # bytes, of a file or folder, on nearly every file system
 
 @torch.no_grad()
 def decode(
-    model: VQVAE, tokens: TokenSet, out: Path, *, batch_size: int = 1, names: Sequence[str] | None = None
+    model: Autoencoder, tokens: TokenSet, out: Path, *, batch_size: int = 1, names: Sequence[str] | None = None
 ) -> int:
     """Write the example of every entry of a token set as a file, in the tree that their names describe (`file_names`).
 
@@ -65,7 +65,7 @@ def decode(
     return len(by_size)
 
 
-def check_model(tokens: TokenSet, model: VQVAE) -> None:
+def check_model(tokens: TokenSet, model: Autoencoder) -> None:
     """Refuse tokens that another model has made.
 
     Raises:
@@ -73,10 +73,10 @@ def check_model(tokens: TokenSet, model: VQVAE) -> None:
     """
     if tokens.kind != model.kind:
         raise ValueError(f"the tokens are those of {tokens.kind}, this model takes {model.kind}")
-    if tokens.num_embeddings != model.quantizer.num_embeddings:
+    if tokens.num_embeddings != model.num_embeddings:
         raise ValueError(
             f"the tokens come from a quantizer with {tokens.num_embeddings} codes, "
-            f"this model has {model.quantizer.num_embeddings}"
+            f"this model has {model.num_embeddings}"
         )
     own = fingerprint(model)
     if tokens.model != own:

@@ -27,7 +27,7 @@ from lexel.data.batches import batches
 from lexel.data.examples import Examples
 from lexel.data.kind import kind_of
 from lexel.data.labels import Labels, folder_labels
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 from lexel.tokens.facts import Grids, facts_of, levels_as_json, levels_from_json, smallest_dtype
 from lexel.tokens.file import write_file
 from lexel.tokens.formats import FORMATS
@@ -109,7 +109,7 @@ class Work:
         strict: refuse unreadable examples instead of skipping them.
     """
 
-    model: VQVAE
+    model: Autoencoder
     examples: Examples
     labels: Tensor | None
     table: Table
@@ -181,16 +181,16 @@ def here(work: Work, numbers: Sequence[int], advance: Callable[[int], None]) -> 
 
 
 @torch.no_grad()
-def encode_examples(model: VQVAE, examples: Tensor) -> list[tuple[dict[str, int], np.ndarray[Any, Any]]]:
+def encode_examples(model: Autoencoder, examples: Tensor) -> list[tuple[dict[str, int], np.ndarray[Any, Any]]]:
     """Encode a batch of examples of one size: the extent and the tokens of each, in the smallest type that holds K."""
     kind, device = kind_of(model), next(model.parameters()).device
     grids = model.encode(kind.inputs(examples.to(device))).cpu().numpy()
-    grids = grids.astype(smallest_dtype(model.quantizer.codebook_sizes))
+    grids = grids.astype(smallest_dtype(model.codebook_sizes))
     return [(kind.extent(example), grid) for example, grid in zip(examples, grids, strict=True)]
 
 
 def encode(
-    model: VQVAE,
+    model: Autoencoder,
     data: str | Path,
     out: str | Path,
     *,

@@ -11,7 +11,7 @@ import numpy as np
 
 from lexel._core.checksums import digest
 from lexel._core.config import to_config
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 
 __all__ = [
     "Facts",
@@ -36,7 +36,8 @@ class Facts:
         num_embeddings: K of the quantizer.
         codebook_sizes: how many values each index of a position takes, in their order.
         model: fingerprint of the model that made the tokens.
-        quantizer: its quantizer's configuration; None where the file does not say it.
+        quantizer: its quantizer's configuration, or `{"quantizers": [...]}` with those of its levels, coarse to fine;
+            None where the file does not say it.
         label_names: the name of each class, in the order of the labels; None where they have no names.
     """
 
@@ -82,20 +83,20 @@ class Facts:
         return facts
 
 
-def facts_of(model: VQVAE, label_names: Sequence[str] | None = None) -> Facts:
+def facts_of(model: Autoencoder, label_names: Sequence[str] | None = None) -> Facts:
     """Return the facts of the tokens that a model makes."""
-    quantizer = model.quantizer
+    quantizers = [to_config(quantizer) for quantizer in model.quantizers]
     return Facts(
         model.kind,
-        quantizer.num_embeddings,
-        tuple(quantizer.codebook_sizes),
+        model.num_embeddings,
+        model.codebook_sizes,
         fingerprint(model),
-        to_config(quantizer),
+        quantizers[0] if len(quantizers) == 1 else {"quantizers": quantizers},
         None if label_names is None else tuple(label_names),
     )
 
 
-def fingerprint(model: VQVAE) -> str:
+def fingerprint(model: Autoencoder) -> str:
     """Return a short digest of a model's weights, which shows whether tokens come from this model."""
     return digest(model.state_dict())[:16]
 

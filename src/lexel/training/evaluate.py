@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from lexel._core.console import track
+from lexel._core.modules import evaluating
 from lexel.audit import Audit, audit
 from lexel.data.batches import batches
 from lexel.data.kind import kind_of
 from lexel.metrics import Usage
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 
 __all__ = ["Evaluation", "audit_model", "evaluate"]
 
@@ -64,7 +65,7 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: VQVAE, data: str | Path, *, strict: bool = False, batch_size: int = 1) -> Evaluation:
+def evaluate(model: Autoencoder, data: str | Path, *, strict: bool = False, batch_size: int = 1) -> Evaluation:
     """Evaluate a model on whole examples.
 
     Args:
@@ -80,7 +81,7 @@ def evaluate(model: VQVAE, data: str | Path, *, strict: bool = False, batch_size
     kind, device = kind_of(model), next(model.parameters()).device
     examples = kind.open(data, model)
     figures: dict[str, dict[int, float]] = {name: {} for name in kind.figures}
-    usage = Usage(model.quantizer.num_embeddings)
+    usage = Usage(model.num_embeddings)
     read = units = 0
     bits = 0.0
     readable = examples.readable(track(range(len(examples)), "evaluating"), strict=strict)
@@ -111,14 +112,14 @@ def evaluate(model: VQVAE, data: str | Path, *, strict: bool = False, batch_size
 
 
 @torch.no_grad()
-def audit_model(model: VQVAE, data: str | Path, *, strict: bool = False, positions: int = 1 << 14) -> Audit:
-    """Audit a model's quantizer with `lexel.audit` on the vectors that its encoder gives for examples.
+def audit_model(model: Autoencoder, data: str | Path, *, strict: bool = False, positions: int = 1 << 14) -> list[Audit]:
+    """Audit each of a model's quantizers with `lexel.audit` on the vectors that its encoder gives for examples.
 
     Args:
         model: in any mode.
         data: what the model's kind of data opens.
         strict: refuse data with unreadable files instead of skipping them.
-        positions: how many positions to examine; examples are read until they have as many.
+        positions: how many positions to examine of each; examples are read until they have as many.
 
     Raises:
         FileNotFoundError: `data` does not exist.
@@ -126,14 +127,19 @@ def audit_model(model: VQVAE, data: str | Path, *, strict: bool = False, positio
     """
     kind = kind_of(model)
     examples = kind.open(data, model)
-    latents: list[Tensor] = []
-    for _, example in examples.readable(range(len(examples)), strict=strict):
-        latents.append(model.latents(kind.inputs(example[None])))
-        if sum(each[0, 0].numel() for each in latents) >= positions:
-            break
-    if model.quantizer.positionwise:  # examples may differ in size
-        latents = [each.movedim(1, -1).flatten(0, -2) for each in latents]
-    return audit(model.quantizer, torch.cat(latents))
+    latents: list[list[Tensor]] = []
+    with evaluating(model):
+        for _, example in examples.readable(range(len(examples)), strict=strict):
+            latents.append([level.latents for level in model.quantize(kind.inputs(example[None]))])
+            if sum(each[0][0, 0].numel() for each in latents) >= positions:
+                break
+    audits = []
+    for quantizer, own in zip(model.quantizers, zip(*latents, strict=True), strict=True):
+        rows = quantizer.positionwise  # examples may differ in size
+        audits.append(
+            audit(quantizer, torch.cat([each.movedim(1, -1).flatten(0, -2) if rows else each for each in own]))
+        )
+    return audits
 
 
 def _mean(values: Mapping[int, float]) -> float:

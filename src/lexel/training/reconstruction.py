@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from lexel._core.console import messages, track
 from lexel.data.images import Images, constant_error, listed, open_images, psnr, to_pixels
 from lexel.data.pictures import centre, columns
 from lexel.metrics import Usage
-from lexel.models import VQVAE
-from lexel.quantizers.base import Quantized, Quantizer
+from lexel.models import Autoencoder, Level
+from lexel.quantizers.base import Quantizer
 from lexel.training.crops import RandomCrops
 from lexel.training.processes import is_first_process
 from lexel.training.settings import ReconstructionSettings
@@ -41,11 +41,11 @@ class ReconstructionTask(Task):
 
     command = "train"
     picture_title = "originals above reconstructions"
-    model: VQVAE
+    model: Autoencoder
     settings: ReconstructionSettings
     window: CodeWindow
 
-    def __init__(self, model: VQVAE, data: str | Path, settings: ReconstructionSettings) -> None:
+    def __init__(self, model: Autoencoder, data: str | Path, settings: ReconstructionSettings) -> None:
         super().__init__(model, settings)
         self.data = data
         self.validation_figures = ("validation_psnr", "validation_l1") if settings.validation else ()
@@ -62,7 +62,7 @@ class ReconstructionTask(Task):
     @override
     def setup(self, stage: str) -> None:
         """Count codes on the device over which the ranks communicate."""
-        self.window = CodeWindow(self.model.quantizer, self.trainer.strategy.root_device)
+        self.window = CodeWindow(self.model.quantizers, self.trainer.strategy.root_device)
 
     @override
     def examples(self, length: int) -> RandomCrops:
@@ -72,9 +72,8 @@ class ReconstructionTask(Task):
     @override
     def training_step(self, images: Tensor, index: int) -> Tensor:
         """Return the loss of a batch of crops `(B, C, crop, crop)`."""
-        latents = self.model.latents(images)
-        output: Quantized = self.model.quantizer(latents)
-        reconstructions = self.model.images(output.quantized, images.shape[-2:])
+        reconstructions, levels = self.model.reconstruct(images)
+        output = self.model.joined(levels)
         squared_error = F.mse_loss(reconstructions, images)
         absolute_error = F.l1_loss(reconstructions, images)
         error = squared_error if self.settings.reconstruction_loss == "mse" else absolute_error
@@ -82,7 +81,7 @@ class ReconstructionTask(Task):
         self.seen = {"loss": loss, "squared_error": squared_error, "l1": absolute_error}
         self.seen |= {f"quantizer_{name}": term for name, term in output.terms.items()}
         self.seen = {name: value.detach().float() for name, value in self.seen.items()}
-        self.window.count(output, latents)
+        self.window.count(levels)
         return loss
 
     @override
@@ -155,26 +154,30 @@ class CodeWindow:
     """How the codes were used since the last row of the metrics, over all ranks.
 
     Args:
-        quantizer: whose codes are counted.
+        quantizers: whose codes are counted.
         device: where they are counted; the ranks must be able to exchange tensors of this device.
     """
 
-    def __init__(self, quantizer: Quantizer, device: torch.device) -> None:
-        self.quantizer = quantizer
+    def __init__(self, quantizers: Sequence[Quantizer], device: torch.device) -> None:
+        self.quantizers = quantizers
         self.distortion = Average(device)
-        self.usages = [Usage(size, device=self.distortion.device) for size in quantizer.codebook_sizes]
-        self.waiting: list[Tensor] = []
+        sizes = [size for quantizer in quantizers for size in quantizer.codebook_sizes]
+        self.usages = [Usage(size, device=self.distortion.device) for size in sizes]
+        self.waiting: list[list[Tensor]] = []  # of each step the indices of each codebook
 
     @torch.no_grad()
-    def count(self, output: Quantized, latents: Tensor) -> None:
+    def count(self, levels: Sequence[Level]) -> None:
         """Count the codes of a step, and its distortion."""
         # The codes of many steps are counted at once: for a small model, counting would take as long as a layer.
-        self.waiting.append(output.indices.reshape(-1, len(self.usages)))
-        if sum(map(len, self.waiting)) > MOST_WAITING:
+        pairs = list(zip(self.quantizers, levels, strict=True))
+        codes = [level.output.indices.reshape(-1, len(quantizer.codebook_sizes)) for quantizer, level in pairs]
+        self.waiting.append([own for each in codes for own in each.unbind(1)])
+        if sum(map(len, codes)) * len(self.waiting) > MOST_WAITING:
             self._count_waiting()
-        difference = output.quantized.detach() - self.quantizer.unquantized(latents)
-        wide = torch.float64 if self.distortion.device == difference.device else None
-        self.distortion.add(difference.square_().sum(dtype=wide), difference.numel())
+        for quantizer, (latents, output) in pairs:
+            difference = output.quantized.detach() - quantizer.unquantized(latents)
+            wide = torch.float64 if self.distortion.device == difference.device else None
+            self.distortion.add(difference.square_().sum(dtype=wide), difference.numel())
 
     def figures(self) -> dict[str, float]:
         """Return the figures, and start counting anew. Every rank must call it.
@@ -215,6 +218,6 @@ class CodeWindow:
 
     def _count_waiting(self) -> None:
         if self.waiting:
-            for usage, indices in zip(self.usages, torch.cat(self.waiting).unbind(1), strict=True):
-                usage.update(indices)
+            for usage, indices in zip(self.usages, zip(*self.waiting, strict=True), strict=True):
+                usage.update(torch.cat(indices))
         self.waiting = []
