@@ -31,7 +31,9 @@ def test_the_page(prior: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
         bits = [float(row.split()[1]) for row in rows]
         assert bits[0] < bits[2]
         assert page.locator("#curves .chart").count() == 2
-        assert {"uniform", "unigram"} <= set(page.locator("#curves .chart >> nth=0").locator("text").all_inner_texts())
+        assert {"uniform", "unigram"} <= set(
+            page.locator("#curves .chart >> nth=0").locator("text").all_text_contents()
+        )
 
         frame, step = page.locator("#frame"), page.locator("#step")
         done = frame.get_attribute("src")
