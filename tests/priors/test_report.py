@@ -46,7 +46,7 @@ def test_the_page(prior: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
             seen.add(frame.get_attribute("src"))
         assert len(seen) == 7
         page.locator("#play").click()
-        page.wait_for_function("document.getElementById('play').textContent === 'Play'")
+        page.locator("#play", has_text="Play").wait_for()  # it says Pause until the end
         assert frame.get_attribute("src") == done
         assert noise == []
         browser.close()
