@@ -92,7 +92,7 @@ def write_prior_report(run: Path, out: Path | None = None, *, overwrite: bool = 
     painter = Painter.load(run)
     read = read_run(run, painter.model)
     codes = compared(read, painter)
-    report = PriorReport(read, painter, codes, judged(read, codes), frames(painter))
+    report = PriorReport(read, painter, codes, judged(read, codes, exact=painter.prior.exact), frames(painter))
     html = joined(
         "prior.html",
         SECTIONS,
@@ -125,8 +125,8 @@ def compared(run: Run, painter: Painter) -> list[Code]:
     ]
 
 
-def judged(run: Run, codes: list[Code]) -> Verdict:
-    """Say what the bits mean."""
+def judged(run: Run, codes: list[Code], *, exact: bool) -> Verdict:
+    """Say what the bits mean; where they are exact, the training loss is the same figure of other tokens."""
     if not codes:
         return Verdict("fair", "Not measured", "Give tokens that are not trained on with --validation.")
     prior, best = codes[0], min(codes[1:], key=lambda code: code.per_token, default=codes[0])
@@ -139,7 +139,7 @@ def judged(run: Run, codes: list[Code]) -> Verdict:
         f"{best.name} code."
     )
     trained = (run.metrics[-1].get("loss") or math.inf) / math.log(2)
-    if trained < BY_HEART * prior.per_token:
+    if exact and trained < BY_HEART * prior.per_token:
         reason += f" Those that it was trained on take {trained:.2f}: it begins to learn them by heart."
         return Verdict("fair", "Learns by heart", reason)
     return Verdict("good", "Healthy", reason)
