@@ -260,7 +260,7 @@ def test_bits_come_near_the_entropy_of_the_source(kind: str) -> None:
         optimizer.step()
     entropy = math.log2(3) + 2 * (0.8 * math.log2(5 / 4) + 0.2 * math.log2(5))  # 3.03 of 4.75 bits
     bits = float(prior.bits(draw(4000)).mean())
-    assert entropy - 0.1 < bits < entropy + (0.1 if prior.exact else 0.4)
+    assert entropy - 0.1 < bits < entropy + (0.1 if prior.exact else 0.6)
     samples = prior.sample(4000, generator=torch.Generator().manual_seed(0))
     assert float((samples[:, 1:] == samples[:, :1]).float().mean()) == pytest.approx(0.8, abs=0.06)
     shares = F.one_hot(samples[:, 0], 3).float().mean(0)
