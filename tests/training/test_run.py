@@ -141,7 +141,7 @@ class TestWhatARunTells:
         assert list(rows) == [1, 2, 3, 5, 6]
         assert [step for step, value in rows.items() if value] == [2, 5, 6]
         last = evaluate(load_model(out), photographs)
-        assert float(rows[6]) == pytest.approx(last.psnr, rel=1e-5)
+        assert float(rows[6]) == pytest.approx(last.figures["psnr"], rel=1e-5)
         events = EventAccumulator(str(out / "tensorboard")).Reload()
         assert "validation_psnr" in events.Tags()["scalars"]
         assert events.Tags()["images"] == ["originals above reconstructions"]

@@ -15,6 +15,7 @@ from lexel._core.arguments import Parser
 from lexel._core.config import registry
 from lexel._core.console import results
 from lexel.data.examples import listed
+from lexel.data.kind import kind_of
 from lexel.models import Autoencoder
 from lexel.runs import load_model
 
@@ -97,15 +98,15 @@ def print_evaluation(evaluation: Evaluation) -> None:
     table = Table(show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
-    table.add_row("images", f"{evaluation.images}")
-    table.add_row("PSNR", f"{evaluation.psnr:.2f} dB")
-    table.add_row("SSIM", f"{evaluation.ssim:.4f}")
-    table.add_row("L1", f"{evaluation.l1:.4f}")
+    kind = kind_of(evaluation)
+    table.add_row(kind.name, f"{evaluation.examples}")
+    for name, figure in kind.figures.items():
+        table.add_row(figure.title, figure.form.format(evaluation.figures[name]))
     table.add_row("perplexity", f"{evaluation.perplexity:.1f}")
     share = evaluation.used / evaluation.num_embeddings
     table.add_row("codes in use", f"{evaluation.used:,} of {evaluation.num_embeddings:,} ({share:.1%})")
-    table.add_row("bits per pixel", f"{evaluation.bits_per_pixel:.4f}")
-    table.add_row("bits per pixel, entropy-coded", f"{evaluation.entropy_bits_per_pixel:.4f}")
+    table.add_row(f"bits per {kind.unit}", f"{evaluation.rate:.4f}")
+    table.add_row(f"bits per {kind.unit}, entropy-coded", f"{evaluation.entropy_rate:.4f}")
     if evaluation.skipped:
         table.add_row("skipped", listed(evaluation.skipped))
     results.print(table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from pathlib import Path
@@ -44,7 +43,7 @@ def evaluate(settings: Namespace) -> int:
 
     evaluation = evaluate(loaded(settings), settings.data, strict=settings.strict, batch_size=settings.batch_size)
     if settings.json:
-        results.print_json(json.dumps(dataclasses.asdict(evaluation)))
+        results.print_json(json.dumps(evaluation.as_json()))
     else:
         print_evaluation(evaluation)
     return 0
@@ -86,10 +85,16 @@ def report_parser() -> Parser:
 
 def report(settings: Namespace) -> int:
     """Write a page about a run."""
-    from lexel.report.page import write_report
+    from lexel.priors.painter import Painter
+    from lexel.report import write_prior_report, write_report
 
-    out = None if settings.out is None else Path(settings.out)
-    written = write_report(Path(settings.run), out, settings.data, overwrite=settings.overwrite)
+    run, out = Path(settings.run), None if settings.out is None else Path(settings.out)
+    if Painter.stands_in(run):
+        if settings.data is not None:
+            raise ValueError("data: the report of a prior shows its own samples, and no data")
+        written = write_prior_report(run, out, overwrite=settings.overwrite)
+    else:
+        written = write_report(run, out, settings.data, overwrite=settings.overwrite)
     results.print(f"report: {written}", soft_wrap=True)
     return 0
 

@@ -16,11 +16,11 @@ from lexel._core.arguments import Parser
 from lexel._core.console import complain
 from lexel._core.plugins import import_plugin
 from lexel._core.signals import ended_by_signals
-from lexel.cli import models, runs, tokens
+from lexel.cli import files, models, priors, runs, tokens
 from lexel.cli.common import hints
 
 # What takes long to import is left to the commands that need it.
-COMMANDS = {**runs.COMMANDS, **models.COMMANDS, **tokens.COMMANDS}
+COMMANDS = {**runs.COMMANDS, **models.COMMANDS, **tokens.COMMANDS, **priors.COMMANDS, **files.COMMANDS}
 
 # A configuration file can name Lexel's own classes; it cannot import anything else.
 set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["lexel"])

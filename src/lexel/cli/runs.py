@@ -207,7 +207,7 @@ def begin(settings: Namespace, command: Command, paths: Iterable[str]) -> int:
         command.task(settings),
         out,
         config=config_text(settings, command.parser()),
-        strict=settings.strict,
+        strict=settings.get("strict", False),
         overwrite=settings.overwrite,
     )
     return report_end(out, outcome)

@@ -130,6 +130,17 @@ class VQVAE(Autoencoder, paper_url="https://arxiv.org/abs/1711.00937"):
         height, width = size
         return self.quantizer.grids((-(-height // self.downsampling), -(-width // self.downsampling)))
 
+    def bits(self, size: tuple[int, int]) -> float:
+        """Return the bits that the indices of an image of `size` (H, W) carry at most.
+
+        Example:
+            >>> import lexel
+            >>> VQVAE(lexel.VectorQuantizer(512, 64), downsampling=8).bits((50, 70))
+            567.0
+        """
+        rows, columns = self.levels(size)[-1]
+        return rows * columns * self.quantizer.bits
+
     def latents(self, images: Tensor) -> Tensor:
         """Encode images `(B, C, H, W)` into the inputs of the quantizer, `(B, D, ⌈H/f⌉, ⌈W/f⌉)`.
 

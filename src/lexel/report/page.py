@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from lexel.report.findings import judge
 from lexel.report.measuring import measure
 from lexel.report.pictures import data_uri
 from lexel.report.reading import open_source, read_run
-from lexel.report.sections import SECTIONS, Report
+from lexel.report.sections import SECTIONS, Report, Section
 from lexel.report.wording import amount, counted, percent
 from lexel.runs import REPORT, REPORT_MARK, is_report
 
@@ -26,7 +28,7 @@ try:
 except ImportError as error:
     raise ImportError("lexel.report needs jinja2: pip install 'lexel[train]'") from error
 
-__all__ = ["paint", "write_report"]
+__all__ = ["joined", "paint", "write_report"]
 
 WEB = Path(__file__).parent / "web"
 SHARED_SCRIPTS = ("page", "theme", "keyboard", "chart")
@@ -67,28 +69,45 @@ def write_report(
 
 
 def paint(report: Report) -> str:
-    """Return the page: templates, style and scripts of `web/`, joined into one text."""
-    # Everything that a template inserts is escaped unless it is `Markup`, which only the page's own files are.
-    environment = Environment(
-        loader=FileSystemLoader(WEB), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
-    )
-    environment.filters.update(amount=amount, counted=counted, percent=percent, picture=_picture, heat=_heat)
-    names = [*SHARED_SCRIPTS, *(name for section in SECTIONS for name in section.scripts)]
-    script = "\n".join((WEB / f"{name}.js").read_text(encoding="utf-8") for name in names)
-    return environment.get_template("page.html").render(
-        mark=Markup(REPORT_MARK),
-        style=Markup((WEB / "page.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        # The page's own security policy lets the browser run this script and no other.
-        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        sections=[section.name for section in SECTIONS],
-        data={section.name: section.data(report) for section in SECTIONS if section.data},
+    """Return the page about a run."""
+    return joined(
+        "page.html",
+        SECTIONS,
+        report,
         run=report.run,
         model=report.run.model,
         quantizer=report.run.model.quantizers[0],
         source=report.source,
         measurement=report.measurement,
         findings=report.findings,
+    )
+
+
+def joined(template: str, sections: Sequence[Section], report: Any, **names: Any) -> str:
+    """Return a page: templates, style and scripts of `web/`, joined into one text.
+
+    Args:
+        template: the frame of the page.
+        sections: what it shows, from top to bottom.
+        report: what the sections take their data from.
+        names: what the templates can use.
+    """
+    # Everything that a template inserts is escaped unless it is `Markup`, which only the page's own files are.
+    environment = Environment(
+        loader=FileSystemLoader(WEB), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    environment.filters.update(amount=amount, counted=counted, percent=percent, picture=_picture, heat=_heat)
+    scripts = [*SHARED_SCRIPTS, *(name for section in sections for name in section.scripts)]
+    script = "\n".join((WEB / f"{name}.js").read_text(encoding="utf-8") for name in scripts)
+    return environment.get_template(template).render(
+        mark=Markup(REPORT_MARK),
+        style=Markup((WEB / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        # The page's own security policy lets the browser run this script and no other.
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        sections=[section.name for section in sections],
+        data={section.name: section.data(report) for section in sections if section.data},
+        **names,
     )
 
 

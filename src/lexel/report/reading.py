@@ -79,14 +79,18 @@ class Source:
         return "training images" if self.is_training_data else f"images from “{self.path.name}”"
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, model: Autoencoder | None = None) -> Run:
     """Read the folder of a run, or of a saved model.
+
+    Args:
+        folder: of the run.
+        model: what it trained, if it is loaded already.
 
     Raises:
         FileNotFoundError: there is no model.
         ValueError: a file is malformed.
     """
-    model = load_model(folder)
+    model = load_model(folder) if model is None else model
     text, config = _read_config(folder / CONFIG)
     return Run(folder, model, text, config, _read_metrics(folder / METRICS), _read_environment(folder))
 

@@ -18,7 +18,7 @@ from lexel.report.measuring import Measurement
 from lexel.report.pictures import data_uri, tiled
 from lexel.report.reading import Run, Source
 
-__all__ = ["MOST_CODES", "SECTIONS", "Report", "Section"]
+__all__ = ["MOST_CODES", "MOST_ROWS", "SECTIONS", "Report", "Section"]
 
 MOST_CODEBOOKS = 8
 MOST_CODES, UNUSED_CODES = 16384, 48  # of all codebooks together, and of each
@@ -57,7 +57,7 @@ class Section:
 
     name: str
     scripts: tuple[str, ...] = ()
-    data: Callable[[Report], Any] | None = None
+    data: Callable[[Any], Any] | None = None
 
 
 def _training(report: Report) -> dict[str, Any]:

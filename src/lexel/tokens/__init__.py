@@ -1,5 +1,6 @@
 """Tokens of many examples: data sets of them, and the ways from examples to tokens and back. Needs `lexel[train]`."""
 
+from lexel.tokens.compressed import compress, context_bits, decompress
 from lexel.tokens.decode import decode
 from lexel.tokens.encode import Encoded, encode
 from lexel.tokens.facts import Facts, facts_of, fingerprint
@@ -8,4 +9,18 @@ from lexel.tokens.rows import Row
 from lexel.tokens.shards import write_set
 from lexel.tokens.token_set import TokenSet
 
-__all__ = ["Encoded", "Facts", "Row", "TokenSet", "decode", "encode", "facts_of", "fingerprint", "open", "write_set"]
+__all__ = [
+    "Encoded",
+    "Facts",
+    "Row",
+    "TokenSet",
+    "compress",
+    "context_bits",
+    "decode",
+    "decompress",
+    "encode",
+    "facts_of",
+    "fingerprint",
+    "open",
+    "write_set",
+]
