@@ -25,7 +25,7 @@ from lexel.cli.common import (
     command_parser,
 )
 from lexel.data.images import listed, open_images, save_image
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 from lexel.runs import load_model
 
 if TYPE_CHECKING:
@@ -170,11 +170,8 @@ def _add_device(parser: Parser) -> None:
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda or mps; auto takes an accelerator")
 
 
-def _loaded(settings: Namespace) -> VQVAE:
-    model = load_model(Path(settings.run))
-    if not isinstance(model, VQVAE):  # what reads and writes the file takes one quantizer
-        raise ValueError(f"{settings.run} holds a {type(model).__name__}; files are made by a VQVAE alone")
-    return model.to(pick_device(settings.device))
+def _loaded(settings: Namespace) -> Autoencoder:
+    return load_model(Path(settings.run)).to(pick_device(settings.device))
 
 
 COMMANDS = {

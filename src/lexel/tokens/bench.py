@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lexel._core.console import track
 from lexel.data.images import open_images, psnr
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 from lexel.tokens.compressed import CRC_BYTES, HEADER_BYTES, compress, decompress
 
 __all__ = ["Bench", "Curve", "bench", "draw"]
@@ -76,7 +76,7 @@ class Bench:
     skipped: dict[str, str]
 
 
-def bench(model: VQVAE, data: str | Path, *, qualities: Sequence[int] = QUALITIES, strict: bool = False) -> Bench:
+def bench(model: Autoencoder, data: str | Path, *, qualities: Sequence[int] = QUALITIES, strict: bool = False) -> Bench:
     """Compress images with a model and with the codecs of Pillow, and measure the files and what comes out of them.
 
     Args:
@@ -114,9 +114,7 @@ def bench(model: VQVAE, data: str | Path, *, qualities: Sequence[int] = QUALITIE
         }
         if name != "Lexel":
             results["quality"] = list(map(float, qualities))
-        description = (
-            f"Lexel, {model.quantizer.num_embeddings} codes" if name == "Lexel" else f"{name}. Pillow {PIL.__version__}"
-        )
+        description = f"Lexel, {model.num_embeddings} codes" if name == "Lexel" else f"{name}. Pillow {PIL.__version__}"
         curves.append(Curve(name, description, results))
     weights = sum(value.nbytes for value in model.state_dict().values())
     return Bench(curves, len(rows["Lexel"]), weights, images.skipped)

@@ -27,7 +27,8 @@ from torch import Tensor
 
 from lexel.data.images import to_pixels
 from lexel.data.images.decode import most_pixels
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
+from lexel.quantizers.base import Quantizer
 from lexel.tokens._contexts import (
     Codebook,
     CodeOrder,
@@ -54,7 +55,7 @@ LARGEST_ORDERED = 1 << 18  # codes; to order more takes seconds
 
 
 @torch.no_grad()
-def compress(model: VQVAE, image: Tensor) -> bytes:
+def compress(model: Autoencoder, image: Tensor) -> bytes:
     """Turn an image into the content of a small file.
 
     Args:
@@ -71,7 +72,7 @@ def compress(model: VQVAE, image: Tensor) -> bytes:
 
     Example:
         >>> import lexel
-        >>> model = VQVAE(lexel.VectorQuantizer(512, 64)).eval()
+        >>> model = lexel.models.VQVAE(lexel.VectorQuantizer(512, 64)).eval()
         >>> data = compress(model, torch.zeros(3, 64, 48, dtype=torch.uint8))
         >>> len(data) < 50, decompress(model, data).shape
         (True, torch.Size([3, 64, 48]))
@@ -85,7 +86,7 @@ def compress(model: VQVAE, image: Tensor) -> bytes:
     return compress_indices(model, indices, (image.shape[1], image.shape[2]))
 
 
-def compress_indices(model: VQVAE, indices: Tensor, size: tuple[int, int]) -> bytes:
+def compress_indices(model: Autoencoder, indices: Tensor, size: tuple[int, int]) -> bytes:
     """Turn the indices of one image of `size` (H, W) into the content of a file.
 
     Raises:
@@ -104,7 +105,7 @@ def compress_indices(model: VQVAE, indices: Tensor, size: tuple[int, int]) -> by
 
 
 @torch.no_grad()
-def decompress(model: VQVAE, data: bytes) -> Tensor:
+def decompress(model: Autoencoder, data: bytes) -> Tensor:
     """Turn the content of a file that `compress` wrote into the image.
 
     Args:
@@ -122,7 +123,7 @@ def decompress(model: VQVAE, data: bytes) -> Tensor:
     return to_pixels(model.decode(indices[None].to(device), size)[0]).cpu()
 
 
-def decompress_indices(model: VQVAE, data: bytes) -> tuple[Tensor, tuple[int, int]]:
+def decompress_indices(model: Autoencoder, data: bytes) -> tuple[Tensor, tuple[int, int]]:
     """Return the indices in a file that `compress` wrote, int64, and the image's size (H, W).
 
     Raises:
@@ -150,7 +151,7 @@ def decompress_indices(model: VQVAE, data: bytes) -> tuple[Tensor, tuple[int, in
     # Checked before anything as large as the image is made: a few bytes cannot hold many decisions.
     positions = model.levels(size)
     decisions = sum(rows * columns for rows, columns in positions) * sum(
-        (k - 1).bit_length() for k in model.quantizer.codebook_sizes
+        (k - 1).bit_length() for k in model.codebook_sizes
     )
     if decisions > (8 * len(content) + SLACK_BITS) * DECISIONS_PER_BIT:
         raise ValueError(f"its {len(content)} bytes cannot hold an image of {height} × {width} pixels")
@@ -198,24 +199,22 @@ def context_bits(grids: Iterable[ArrayLike], codebook_sizes: Sequence[int], *, t
     return bits
 
 
-def _grids(model: VQVAE, size: tuple[int, int]) -> tuple[list[Grid], tuple[int, ...]]:
+def _grids(model: Autoencoder, size: tuple[int, int]) -> tuple[list[Grid], tuple[int, ...]]:
     """Return the grids of an image's indices, with fresh codebooks, and the shape of the indices."""
-    quantizer = model.quantizer
-    books = [Codebook(k, order) for k, order in zip(quantizer.codebook_sizes, _orders(model), strict=True)]
-    levels = model.levels(size)
-    grids = [Grid(rows, columns, books) for rows, columns in levels]
-    if quantizer.positionwise:
-        return grids, (*levels[0], *quantizer.index_shape)
-    return grids, (sum(rows * columns for rows, columns in levels),)
+    grids: list[Grid] = []
+    for quantizer, own in zip(model.quantizers, model.maps(size), strict=True):
+        books = [Codebook(k, order) for k, order in zip(quantizer.codebook_sizes, _orders(quantizer), strict=True)]
+        grids += [Grid(rows, columns, books) for rows, columns in quantizer.grids(own)]
+    positions = model.levels(size)[0] if model.positionwise else (sum(grid.rows * grid.columns for grid in grids),)
+    return grids, (*positions, *model.quantizers[0].index_shape)
 
 
-def _orders(model: VQVAE) -> list[CodeOrder | None]:
+def _orders(quantizer: Quantizer) -> list[CodeOrder | None]:
     """Return an order of the codes of each codebook, from tables that the model's file holds as they are.
 
     What is computed in floating point may differ in its last bit between machines, and is of no use here. So codes that
     are no table, and codebooks that a network computes, keep the order of their indices.
     """
-    quantizer = model.quantizer
     state = quantizer.state_dict()
     sizes = quantizer.codebook_sizes
     names = [name for name in state if name.endswith("codebook.weight")]
