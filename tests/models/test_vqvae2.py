@@ -203,6 +203,10 @@ def test_from_the_command_line_to_a_page(photographs: Path, tmp_path: Path, caps
         pixels += width * height
         positions += 5 * (-(-width // 8) * -(-height // 8))
     assert figures["bits_per_pixel"] == pytest.approx(4 * positions / pixels)
+    packed, unpacked = (str(tmp_path / name) for name in ("coffee.lxl", "unpacked.png"))
+    assert main(["compress", run, str(photographs / "coffee.webp"), "--out", packed]) == 0
+    assert main(["decompress", run, packed, "--out", unpacked]) == 0
+    assert Path(unpacked).read_bytes() == (tmp_path / "decoded/coffee.png").read_bytes()
     assert main(["audit", run, str(photographs)]) in (0, 1)
     assert "Level 2 of 2" in capsys.readouterr().out
     assert main(["report", run]) == 0

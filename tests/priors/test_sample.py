@@ -11,12 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
+import lexel
 from lexel.cli import main
 from lexel.data.images import save_image
 from lexel.priors import FREE
 from lexel.priors.painter import Painter
 from lexel.priors.write import SHEET
+from lexel.runs import load_model
+from tests.commands import TINY as TINY_MODEL
 from tests.commands import refused
+from tests.priors.conftest import TINY
 
 
 def sample(prior: Path, out: Path, *options: object) -> dict[str, bytes]:
@@ -103,3 +107,54 @@ def test_files_that_do_not_belong_together(prior: Path, tmp_path: Path, capsys: 
     for text in ("[]", "null", "no json"):
         (tmp_path / "saved/config.json").write_text(text)
         refused(["sample", tmp_path / "saved", "--out", tmp_path / "out"], capsys)
+
+
+@pytest.mark.parametrize("kind", ["masked", "next-scale"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        ["--model", "lexel.models.VQVAE2", "--model.downsampling", "[8, 4]"],
+        [
+            "--quantizer",
+            json.dumps(
+                lexel.MultiScaleResidualQuantizer(lexel.VectorQuantizer(16, 4), [1, 2, 4], convolutions=1).config
+            ),
+        ],
+    ],
+    ids=["hierarchy", "scales"],
+)
+def test_codes_of_several_resolutions_from_images_to_new_images(
+    kind: str, how: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A square that a class of images has at the left, and another at the right."""
+    images = torch.zeros(8, 16, 16, 1, dtype=torch.uint8)
+    images[::2, 4:12, :8], images[1::2, 4:12, 8:] = 255, 255
+    for number, image in enumerate(images):
+        path = tmp_path / "data" / ("left", "right")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0].numpy()).save(path)
+    data, run, found, prior, out = (str(tmp_path / name) for name in ("data", "run", "tokens", "prior", "out"))
+    sizes = ["--model.image-channels", "1", "--model.hidden-channels", "8", "--crop", "16", "--steps", "4"]
+    small = how if "--quantizer" in how else [*how, *TINY_MODEL[-4:]]
+    assert main(["train", data, "--out", run, *small, *sizes, "--batch-size", "4"]) == 0
+    assert main(["encode", run, data, "--out", found, "--labels", "folder"]) == 0
+    words = ["train-prior", run, found, "--out", prior, "--kind", kind, *TINY]
+    assert main([*words, "--steps", "4"]) == 0
+    assert main(["resume", prior, "--steps", "6"]) == 0
+    painter = Painter.load(Path(prior))
+    assert (painter.prior.name, painter.prior.num_classes) == (kind, 2)
+    assert painter.prior.levels == load_model(Path(run)).levels((16, 16))
+    assert main(["sample", prior, "--out", out, "--num", "3", "--labels", "right"]) == 0
+    with Image.open(tmp_path / "out/0.png") as picture:
+        assert picture.size == (16, 16)
+    completed = ["--complete", str(tmp_path / "data/left/0.png"), "--keep", "left", "--num", "2"]
+    assert main(["sample", prior, "--out", str(tmp_path / "completed"), *completed]) == 0
+    assert main(["report", prior]) == 0
+    capsys.readouterr()
+
+
+def test_a_kind_that_there_is_not(
+    model: Path, learnt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train-prior", model, learnt, "--out", tmp_path / "out", "--kind", "random"]
+    assert "'random'; known: causal, masked, next-scale" in refused(words, capsys).replace(", uniform", "")
