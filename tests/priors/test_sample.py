@@ -109,6 +109,9 @@ def test_files_that_do_not_belong_together(prior: Path, tmp_path: Path, capsys: 
         refused(["sample", tmp_path / "saved", "--out", tmp_path / "out"], capsys)
 
 
+SCALES = lexel.MultiScaleResidualQuantizer(lexel.VectorQuantizer(16, 4), [1, 2, 4], convolutions=1)
+
+
 @pytest.mark.parametrize("kind", ["masked", "next-scale"])
 @pytest.mark.parametrize(
     "how",
