@@ -31,7 +31,9 @@ def test_the_page(prior: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
         bits = [float(row.split()[1]) for row in rows]
         assert bits[0] < bits[2]
         assert page.locator("#curves .chart").count() == 2
-        assert {"uniform", "unigram"} <= set(page.locator("#curves .chart >> nth=0").locator("text").all_inner_texts())
+        assert {"uniform", "unigram"} <= set(
+            page.locator("#curves .chart >> nth=0").locator("text").all_text_contents()
+        )
 
         frame, step = page.locator("#frame"), page.locator("#step")
         done = frame.get_attribute("src")
@@ -44,7 +46,7 @@ def test_the_page(prior: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
             seen.add(frame.get_attribute("src"))
         assert len(seen) == 7
         page.locator("#play").click()
-        page.wait_for_function("document.getElementById('play').textContent === 'Play'")
+        page.locator("#play", has_text="Play").wait_for()  # it says Pause until the end
         assert frame.get_attribute("src") == done
         assert noise == []
         browser.close()

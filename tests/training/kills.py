@@ -31,7 +31,7 @@ QUANTIZERS = {
     "dropout": lexel.ResidualQuantizer([STAGE, lexel.VectorQuantizer(16, 4, learning=lexel.EMA())], dropout=0.5),
     "default": lexel.presets.default(16, 4),
 }
-PRIORS = ("causal",)
+PRIORS = ("causal", "masked")
 LEXEL = [sys.executable, "-m", "lexel"]
 SECONDS = 300
 

@@ -86,8 +86,9 @@ def sample(settings: Namespace) -> int:
             raise ValueError(f"{name} must be at least 1, got {settings[name]}")
     out = Path(settings.out)
     refuse_existing(out, overwrite=settings.overwrite)
+    painter = Painter.load(Path(settings.prior)).to(pick_device(settings.device))
     sheet = write_samples(
-        Painter.load(Path(settings.prior)).to(pick_device(settings.device)),
+        painter,
         out,
         settings.num,
         labels=settings.labels,
@@ -97,7 +98,7 @@ def sample(settings: Namespace) -> int:
         batch_size=settings.batch_size,
         **{name: settings[name] for name in ("temperature", "top_k", "top_p", "guidance")},
     )
-    results.print(f"{settings.num:,} in {out}; all of them: {sheet}", soft_wrap=True)
+    results.print(f"{settings.num:,} {painter.kind.name} in {out}, and all on {sheet}", soft_wrap=True)
     return 0
 
 
