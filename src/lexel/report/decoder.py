@@ -15,7 +15,7 @@ def reach(model: Autoencoder) -> int:
 
     Example:
         >>> import lexel
-        >>> reach(VQVAE(lexel.VectorQuantizer(8, 4), residual_layers=0, downsampling=1))
+        >>> reach(lexel.models.VQVAE(lexel.VectorQuantizer(8, 4), residual_layers=0, downsampling=1))
         2
     """
     for radius in (8, 16, 32):
