@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from lexel._core.errors import blamed_on
 from lexel._core.files import WORKPLACE
 from lexel.models import VQVAE
 from lexel.models.vqvae import CONFIG as MODEL_CONFIG
@@ -192,7 +193,5 @@ def load_model(folder: Path) -> VQVAE:
     found = folder / MODEL if (folder / MODEL).is_dir() else folder
     if not (found / MODEL_CONFIG).is_file():
         raise FileNotFoundError(f"{folder} holds no model and no run that is finished")
-    try:
+    with blamed_on(found, "holds no sound Lexel model"):
         return VQVAE.from_pretrained(found)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{found / MODEL_CONFIG} does not describe a Lexel model: {error}") from error

@@ -19,6 +19,7 @@ from lexel._core.console import complain
 __all__ = ["Parser"]
 
 OPTION = re.compile(r"--[\w.-]+")
+MOST_VALUES = 100_000  # in a file of settings
 # Lines of jsonargparse's messages that say nothing to a user.
 NOISE = re.compile(r"Expected a path but .*|Given value.*|Does not validate against .*|Subtypes: .*|Errors:")
 
@@ -51,11 +52,22 @@ class Parser(ArgumentParser):
                 self._check_readable(Path(word.partition("=")[2] or following))
         return super().parse_args([_underscored(word) for word in words], *rest, **settings)
 
+    @override
+    def parse_path(self, cfg_path: Any, *rest: Any, **settings: Any) -> Namespace:
+        """Parse a file of settings."""
+        self._check_readable(Path(cfg_path))
+        parsed: Namespace = super().parse_path(cfg_path, *rest, **settings)
+        return parsed
+
     def _check_readable(self, path: Path) -> None:
         """Name a file of settings that cannot be read: jsonargparse speaks of its content alone."""
         try:
-            yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError("it has no settings")
+            if _is_vast(content):
+                raise ValueError(f"it has more than {MOST_VALUES:,} values")
+        except (ValueError, yaml.YAMLError, RecursionError) as error:
             self.error(f"{path} is not a file of settings: {error}")
         except OSError as error:
             self.error(f"{path}: {error.strerror}")
@@ -77,6 +89,18 @@ class Parser(ArgumentParser):
         subject = f"{self.subject}: " if self.subject else ""
         complain(f"{subject}{_one_line(message)}{_hint(message, [*parser.options, *self.hints])}")
         sys.exit(2)
+
+
+def _is_vast(content: Any) -> bool:
+    """Whether settings have more values than any that are meant: a short file can repeat itself without end."""
+    waiting, count = [content], 0
+    while waiting and count <= MOST_VALUES:
+        value, count = waiting.pop(), count + 1
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return count > MOST_VALUES
 
 
 def _underscored(word: str) -> str:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lexel._core.errors import reason_of
+
 __all__ = ["Configurable", "Part", "from_config", "register", "registry", "to_config"]
 
 _REGISTRY: dict[str, Callable[..., Configurable]] = {}
@@ -152,16 +154,23 @@ def from_config(config: Any) -> Any:
     imported.
 
     Raises:
-        ValueError: `config` names an unknown class, or arguments that its constructor does not take.
+        ValueError: `config` names an unknown class, or arguments with which it cannot be built.
 
     Example:
         >>> import lexel
         >>> lexel.from_config({"class_path": "lexel.EMA", "init_args": {"decay": 0.9}})
         EMA(decay=0.9, epsilon=1e-05, warmup=0.0)
     """
+    try:
+        return _built(config)
+    except RecursionError as error:
+        raise ValueError("a configuration is nested too deeply") from error
+
+
+def _built(config: Any) -> Any:
     if isinstance(config, Mapping):
         if "class_path" not in config:
-            return {key: from_config(item) for key, item in config.items()}
+            return {key: _built(item) for key, item in config.items()}
         make = registry().get(str(config["class_path"]))
         if make is None:
             path = config["class_path"]
@@ -172,9 +181,11 @@ def from_config(config: Any) -> Any:
                 )
             raise ValueError(f"unknown class_path {path!r}; known: {', '.join(sorted(registry()))}")
         try:
-            return make(**{key: from_config(item) for key, item in config.get("init_args", {}).items()})
-        except TypeError as error:
-            raise ValueError(f"cannot build {config['class_path']}: {error}") from error
+            return make(**{key: _built(item) for key, item in config.get("init_args", {}).items()})
+        except (ValueError, RecursionError):
+            raise
+        except Exception as error:  # of arguments of a wrong type, or sizes beyond all memory
+            raise ValueError(f"cannot build {config['class_path']}: {reason_of(error)}") from error
     if isinstance(config, list):
-        return [from_config(item) for item in config]
+        return [_built(item) for item in config]
     return config

@@ -15,6 +15,7 @@ import lexel
 from lexel._core.arguments import Parser
 from lexel._core.config import registry
 from lexel._core.console import results
+from lexel._core.errors import blamed_on
 from lexel.cli.common import (
     DATA,
     Command,
@@ -103,11 +104,13 @@ def resume(settings: Namespace) -> int:
     changes = {name: settings[name] for name in ("steps", "devices") if settings[name] is not None}
     for name, value in changes.items():
         config[name] = value
+    with blamed_on(run.config, "cannot be gone on with"):
+        model, how = _model(config), _settings(config)
     outcome = train(
-        _model(config),
+        model,
         data,
         run.path,
-        _settings(config),
+        how,
         config=_config(config, parser),
         strict=settings.strict,
         resume=True,

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from lexel._core.console import messages
+from lexel._core.errors import printable, reason_of
 
-__all__ = ["Examples", "listed", "printable", "reason_of"]
+__all__ = ["Examples", "listed"]
 
 # Size of the cache in each process: a small set is decoded once, and a large one does not fill the memory. Nothing
 # leaves the cache again: when examples are drawn at random, any share of the set serves as well as another.
@@ -33,9 +34,11 @@ class Examples:
         names: names of the examples.
         skipped: the examples that could not be read so far, by name, with the reason.
         noun: the word for an example of this kind.
+        origin: the path of the set, which errors name where the set as a whole is to blame.
     """
 
     noun = "example"
+    origin = ""
 
     def __init__(
         self,
@@ -177,7 +180,8 @@ class Examples:
 
     def _none_readable(self) -> ValueError:
         why = f": {_with_reasons(self.skipped)}" if self.skipped else ""
-        return ValueError(f"no readable {self.noun} among {_files(len(self))}{why}")
+        where = f"{self.origin}: " if self.origin else ""
+        return ValueError(f"{where}no readable {self.noun} among {_files(len(self))}{why}")
 
 
 def listed(skipped: Mapping[str, str]) -> str:
@@ -188,30 +192,6 @@ def listed(skipped: Mapping[str, str]) -> str:
         '2 unreadable files: a.png (truncated), b.txt (not an image)'
     """
     return f"{_files(len(skipped), 'unreadable ')}: {_with_reasons(skipped)}"
-
-
-def printable(name: str) -> str:
-    r"""Return a name as a terminal can show it: unprintable characters become escapes.
-
-    Example:
-        >>> print(printable("a\x1b[31m\n.png"))
-        a\x1b[31m\n.png
-    """
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in name)
-
-
-def reason_of(error: BaseException) -> str:
-    """Say in a line why something could not be read.
-
-    Example:
-        >>> reason_of(EOFError()), reason_of(ValueError("truncated")), reason_of(KeyError(7))
-        ('EOFError', 'truncated', 'KeyError: 7')
-    """
-    text = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
-    text = printable(text.strip().partition("\n")[0])[:200]
-    if isinstance(error, (OSError, ValueError, SyntaxError)) and text:
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _warn(line: str) -> None:

@@ -10,15 +10,17 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from lexel._core.checksums import digest
 from lexel._core.config import from_config, to_config
+from lexel._core.errors import blamed_on
 from lexel._core.modules import evaluating
 from lexel.quantizers.base import Quantized, Quantizer
 
 try:
     from huggingface_hub import ModelHubMixin, hf_hub_download
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
     from safetensors.torch import save_file
 except ImportError as error:
     raise ImportError("lexel.models needs huggingface_hub and safetensors: pip install 'lexel[models]'") from error
@@ -233,6 +235,24 @@ class VQVAE(
         save_file(weights, save_directory / WEIGHTS, {CHECKSUMS: json.dumps(checksums)})
 
     @classmethod
+    @override
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **settings: Any) -> "VQVAE":
+        """Load what `save_pretrained` wrote, from a folder or from the hub, in eval mode. No file can run code.
+
+        Args:
+            pretrained_model_name_or_path: the folder, or the name on the hub.
+            **settings: as for `huggingface_hub.ModelHubMixin.from_pretrained`.
+
+        Raises:
+            ValueError: a file is malformed or damaged, or they do not belong together.
+        """
+        folder = Path(pretrained_model_name_or_path)
+        if (folder / CONFIG).is_file():
+            _check_config(folder)
+        model: VQVAE = super().from_pretrained(pretrained_model_name_or_path, **settings)
+        return model
+
+    @classmethod
     def _from_pretrained(
         cls, *, model_id: str, map_location: str = "cpu", force_download: bool = False, token: Any = None,
         cache_dir: Any = None, local_files_only: bool = False, revision: str | None = None, **model_kwargs: Any,
@@ -248,21 +268,34 @@ class VQVAE(
                     token=token, local_files_only=local_files_only,
                 )
             )  # fmt: skip
-        try:
+        with blamed_on(path, "does not hold the weights of this model"):
             with safe_open(path, "pt", device=map_location) as file:
-                metadata = file.metadata() or {}
+                checksums = _checksums(file.metadata())
                 weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            model.load_state_dict(weights)
-        except (SafetensorError, RuntimeError) as error:
-            raise ValueError(f"{path} does not hold the weights of this model: {error}") from error
-        if CHECKSUMS in metadata:  # files that something else wrote have none
-            checksums = json.loads(metadata[CHECKSUMS])
-            if checksums["weights"] != digest(weights):
-                raise ValueError(f"{path} is damaged: its checksum is not that of its weights")
-            config = path.with_name(CONFIG)
-            if config.is_file() and checksums["config"] != _digest_of(json.loads(config.read_text(encoding="utf-8"))):
-                raise ValueError(f"{config} is damaged or was changed: it is not the one that {path} was written with")
+            if checksums.get("weights") not in (None, digest(weights)):
+                raise ValueError("it is damaged, its checksum is not that of its weights")
+            try:
+                model.load_state_dict(weights)
+            except RuntimeError as error:  # of many lines, the first of which says nothing
+                raise ValueError(" ".join(str(error).split())) from error
         return model.eval()
+
+
+def _check_config(folder: Path) -> None:
+    """Check the settings of a model before anything is built from them."""
+    config, weights = folder / CONFIG, folder / WEIGHTS
+    with blamed_on(config, "cannot be read"):
+        own = _digest_of(json.loads(config.read_text(encoding="utf-8")))
+    with blamed_on(weights, "does not hold the weights of this model"), safe_open(weights, "pt") as file:
+        checksum = _checksums(file.metadata()).get("config")
+    if checksum not in (None, own):
+        raise ValueError(f"{config} is damaged or was changed: it is not the one that {weights} was written with")
+
+
+def _checksums(metadata: dict[str, str] | None) -> dict[str, str]:
+    """Return the checksums among the metadata of weights; files that something else wrote have none."""
+    found = json.loads((metadata or {}).get(CHECKSUMS, "{}"))
+    return {str(name): str(value) for name, value in found.items()}
 
 
 def _digest_of(config: Any) -> str:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 try:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
     from safetensors.torch import save_file
 except ImportError as error:
     raise ImportError("token files need safetensors: pip install 'lexel[train]'") from error
 
 from lexel._core.checksums import digest
+from lexel._core.errors import blamed_on
 from lexel._core.files import inside, written_beside
 from lexel.models import VQVAE
 
@@ -91,7 +92,7 @@ def read_tokens(path: Path) -> TokenFile:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
-    try:
+    with blamed_on(path, "is not a valid token file"):
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {}).get(METADATA, "{}"))
             if facts.get("format") != FORMAT:
@@ -110,8 +111,6 @@ def read_tokens(path: Path) -> TokenFile:
                 raise ValueError(f"the indices of {name!r} are {grid.dtype} of shape {tuple(grid.shape)}")
             if grid.numel() and not 0 <= int(grid.min()) <= int(grid.max()) < num_embeddings:
                 raise ValueError(f"the indices of {name!r} are not all in [0, {num_embeddings})")
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is not a valid token file: {error}") from error
     # In the order in which they were encoded, which the format does not keep.
     return TokenFile({name: indices[name] for name in sizes}, sizes, num_embeddings, model)
 

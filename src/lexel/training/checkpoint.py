@@ -12,6 +12,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 from typing_extensions import override
 
+from lexel._core.errors import blamed_on
 from lexel._core.files import written_beside
 from lexel.models import VQVAE
 
@@ -41,7 +42,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         Raises:
             ValueError: the file is damaged or is not a checkpoint.
         """
-        try:
+        with blamed_on(path, "is not a checkpoint of a run, or is damaged"):
             # torch.load does not look at the checksums that torch.save writes.
             with zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()
@@ -51,9 +52,6 @@ class WholeCheckpoints(TorchCheckpointIO):
             missing = {"state_dict", "global_step", "config", "window", "loops", "optimizer_states"} - content.keys()
             if missing:
                 raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-        except Exception as error:  # a damaged file fails in many ways
-            reason = str(error).partition("\n")[0]
-            raise ValueError(f"{path} is not a checkpoint of a run, or is damaged: {reason}") from error
         return content
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lexel.data.examples import reason_of
+from lexel._core.errors import reason_of
 from lexel.data.images.write import to_pixels
 
 __all__ = ["ImageArray", "open_array"]
@@ -73,6 +73,7 @@ def open_array(path: Path, channels: int | None, layout: str | None) -> ImageArr
     """
     array = _load(path)
     shape, dtype = array.shape, array.dtype
+    del array  # one of an archive fills the memory, and `ImageArray` loads it again
     if dtype not in (np.uint8, np.bool_) and not np.issubdtype(dtype, np.floating):
         raise ValueError(
             f"{path} holds {dtype}, expected uint8, bool or floating in [0, 1]; divide it by its white value"

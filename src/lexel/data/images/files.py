@@ -10,7 +10,7 @@ from stat import S_ISDIR, S_ISREG
 
 from torch import Tensor
 
-from lexel.data.examples import reason_of
+from lexel._core.errors import reason_of
 from lexel.data.images.decode import decode, glance
 
 __all__ = ["Found", "ImageFiles", "walk"]

@@ -70,6 +70,12 @@ def open_images(data: str | os.PathLike[str], channels: int | None = None, *, la
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
     most_pixels()  # raises for a malformed limit, before an image is blamed for it
+    images = _open(path, channels, layout)
+    images.origin = str(path)
+    return images
+
+
+def _open(path: Path, channels: int | None, layout: str | None) -> Images:
     if path.is_dir():
         return _open_folder(path, channels)
     if not path.is_file():

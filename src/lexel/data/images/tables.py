@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from torch import Tensor
 
-from lexel.data.examples import reason_of
+from lexel._core.errors import reason_of
 from lexel.data.images.decode import decode, glance
 
 __all__ = ["TABLES", "ImageColumn", "open_table"]
