@@ -1,7 +1,8 @@
-"""Writing files so that a result appears whole or not at all, and never outside its folder."""
+"""Files: what must be true before one is opened or written; a result appears whole or not at all, inside its folder."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-__all__ = ["WORKPLACE", "inside", "refuse_existing", "written_beside"]
+__all__ = ["WORKPLACE", "inside", "refuse_existing", "require_file", "written_beside"]
 
 WORKPLACE = ".lexel."  # how the name of a folder begins in which a file is being written
 
@@ -17,10 +18,55 @@ WORKPLACE = ".lexel."  # how the name of a folder begins in which a file is bein
 RESERVED = {ord(character): f"%{ord(character):02X}" for character in '\\:*?"<>|'}
 
 
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise `FileExistsError` when `path` exists, unless it may be overwritten."""
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; give --overwrite to replace it")
+def refuse_existing(path: Path, *, overwrite: bool, folder: bool | None = None) -> None:
+    """Check that a result may be written at `path`, before the work that it takes.
+
+    Args:
+        path: of the result.
+        overwrite: whether it may replace what stands there.
+        folder: whether it is a folder, or a file; either when None.
+
+    Raises:
+        FileExistsError: something stands there and must not be replaced, or cannot be by a result of this kind.
+        OSError: nothing can be written there.
+    """
+    if path.exists() or path.is_symlink():
+        if not overwrite:
+            raise FileExistsError(f"{path} exists; give --overwrite to replace it")
+        if folder is not True and not path.is_dir() and path.exists() and not path.is_file():
+            raise FileExistsError(f"{path} is a pipe or a device, and not replaced by a file")
+        if folder is not None and path.exists() and path.is_dir() != folder:
+            raise FileExistsError(
+                f"{path} is a file, and not replaced by a folder" if folder else f"{path} is a folder: give a file"
+            )
+    above = path.absolute() if folder and path.is_dir() else path.absolute().parent
+    while not os.path.lexists(above):
+        above = above.parent
+    if not above.is_dir():
+        raise NotADirectoryError(
+            errno.ENOTDIR, f"nothing can be written below it: {os.strerror(errno.ENOTDIR)}", str(above)
+        )
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "nothing can be written in this folder", str(above))
+
+
+def require_file(path: Path) -> None:
+    """Check that a file stands at `path` before it is opened: to open a pipe is to wait for somebody who writes.
+
+    Raises:
+        FileNotFoundError: nothing stands there.
+        ValueError: something else does.
+
+    Example:
+        >>> require_file(Path("/"))
+        Traceback (most recent call last):
+        ValueError: / is a folder, expected a file
+    """
+    if path.is_file():
+        return
+    if not path.exists():
+        raise FileNotFoundError(f"no such file: {path}")
+    raise ValueError(f"{path} is a {'folder' if path.is_dir() else 'pipe or a device'}, expected a file")
 
 
 @contextmanager
@@ -29,6 +75,9 @@ def written_beside(path: Path) -> Iterator[Path]:
 
     Until then an older file at `path` stays whole; after an error nothing has changed.
 
+    Raises:
+        OSError: it cannot be written; `filename` is `path`.
+
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with written_beside(Path(folder) / "answer.txt") as temporary:
@@ -36,20 +85,35 @@ def written_beside(path: Path) -> Iterator[Path]:
         ...     (Path(folder) / "answer.txt").read_text()
         '42'
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Its name does not contain the file's, which may be as long as a name can be.
-    folder = Path(tempfile.mkdtemp(prefix=WORKPLACE, dir=path.parent))
+    with _named_in_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=WORKPLACE, dir=path.parent))
+        try:
+            temporary = folder / path.name
+            temporary.touch()
+            mode = (
+                temporary.stat().st_mode
+            )  # as of any new file here; some writers make files that only the owner may read
+            yield temporary
+            temporary.chmod(mode)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())  # otherwise a crash could leave the new name without its content
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _named_in_errors(path: Path) -> Iterator[None]:
+    """Let an error of writing name the file that was to be written, and not its temporary path, or nothing."""
     try:
-        temporary = folder / path.name
-        temporary.touch()
-        mode = temporary.stat().st_mode  # as of any new file here; some writers make files that only the owner may read
-        yield temporary
-        temporary.chmod(mode)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # otherwise a crash could leave the new name without its content
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        yield
+    except OSError as error:
+        # Of a full disk there is no name.
+        if error.errno is not None and (error.filename is None or WORKPLACE in str(error.filename)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def inside(folder: Path, name: str) -> Path:

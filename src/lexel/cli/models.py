@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from pathlib import Path
 
@@ -31,7 +32,9 @@ def evaluate_parser() -> Parser:
     parser = command_parser("Measure reconstructions and code usage over a whole set of images.")
     add_model(parser)
     parser.add_argument("data", type=str, help=DATA)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON instead of a table; null stands for a figure that there is not"
+    )
     add_strict(parser)
     add_computing(parser)
     add_plugin(parser)
@@ -44,7 +47,11 @@ def evaluate(settings: Namespace) -> int:
 
     evaluation = evaluate(loaded(settings), settings.data, strict=settings.strict, batch_size=settings.batch_size)
     if settings.json:
-        results.print_json(json.dumps(dataclasses.asdict(evaluation)))
+        figures = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value  # JSON has no NaN
+            for name, value in dataclasses.asdict(evaluation).items()
+        }
+        results.print_json(json.dumps(figures, allow_nan=False))
     else:
         print_evaluation(evaluation)
     return 0

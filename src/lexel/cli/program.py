@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,9 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit code: 0; 1 when an audit finds a fault; 2 for bad input; 130 after Ctrl-C and 143 after SIGTERM.
+        The exit code: 0; 1 when an audit finds a fault; 2 for bad input; 128 and the number of the signal that
+        ended it, as 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # Packages that Lexel uses import it. Where no home can be written, its warnings would precede every result.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     debug = "--debug" in words
     ended = 0
     try:

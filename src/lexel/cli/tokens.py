@@ -40,7 +40,7 @@ def encode_parser() -> Parser:
 def encode(settings: Namespace) -> int:
     """Turn images into codes."""
     out = Path(settings.out)
-    refuse_existing(out, overwrite=settings.overwrite)
+    refuse_existing(out, overwrite=settings.overwrite, folder=False)
     tokens, skipped = encode_images(
         loaded(settings), settings.data, strict=settings.strict, batch_size=settings.batch_size
     )
@@ -67,7 +67,7 @@ def decode_parser() -> Parser:
 def decode(settings: Namespace) -> int:
     """Turn codes into images."""
     out = Path(settings.out)
-    refuse_existing(out, overwrite=settings.overwrite)
+    refuse_existing(out, overwrite=settings.overwrite, folder=True)
     tokens = read_tokens(Path(settings.codes))
     decode_images(loaded(settings), tokens, out, batch_size=settings.batch_size)
     results.print(f"{len(tokens.indices)} images in {out}", soft_wrap=True)

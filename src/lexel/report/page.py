@@ -50,13 +50,13 @@ def write_report(
 
     Raises:
         FileNotFoundError: there is no model in `run`, or nothing at the path of the images.
-        FileExistsError: `out` exists, is no report, and `overwrite` is not set.
+        FileExistsError: `out` exists, is no report, and `overwrite` is not set; or it is a folder.
+        OSError: nothing can be written there.
         ValueError: no image is readable, the run does not name its images and there is no `data`, or a file of the run
             is malformed.
     """
     out = run / REPORT if out is None else out
-    if not is_report(out):
-        refuse_existing(out, overwrite=overwrite)
+    refuse_existing(out, overwrite=overwrite or is_report(out), folder=False)
     read = read_run(run)
     source = open_source(read, data)
     measurement = measure(read.model, source.images)
@@ -72,6 +72,7 @@ def paint(report: Report) -> str:
     environment = Environment(
         loader=FileSystemLoader(WEB), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}  # JSON has no NaN
     environment.filters.update(amount=amount, counted=counted, percent=percent, picture=_picture, heat=_heat)
     names = [*SHARED_SCRIPTS, *(name for section in SECTIONS for name in section.scripts)]
     script = "\n".join((WEB / f"{name}.js").read_text(encoding="utf-8") for name in names)

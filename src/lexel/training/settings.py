@@ -47,6 +47,8 @@ class Settings:
         for name in ("steps", "batch_size", "crop", "learning_rate", "log_every", "save_every"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
+        if not -(1 << 63) <= self.seed < 1 << 64:  # what torch takes
+            raise ValueError(f"seed must be an integer of 64 bits, got {self.seed}")
         if self.workers < 0:
             raise ValueError(f"workers must be at least 0, got {self.workers}")
         if self.devices != "auto" and (self.devices < 1 or self.batch_size % self.devices):
