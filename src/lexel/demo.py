@@ -16,8 +16,9 @@ from lexel.models import VQVAE
 from lexel.report.page import write_report
 from lexel.runs import RunFolder
 from lexel.training.evaluate import Evaluation, evaluate
+from lexel.training.reconstruction import ReconstructionTask
 from lexel.training.run import Outcome, train
-from lexel.training.settings import Settings
+from lexel.training.settings import ReconstructionSettings
 
 __all__ = ["Demo", "copy_photographs", "run_demo"]
 
@@ -53,7 +54,7 @@ class Demo:
 def run_demo(
     model: VQVAE,
     out: Path,
-    settings: Settings,
+    settings: ReconstructionSettings,
     *,
     config: str = "",
     overwrite: bool = False,
@@ -74,7 +75,7 @@ def run_demo(
     refuse_existing(out, overwrite=overwrite)
     trained_on, held_out = copy_photographs(out / "photographs")
     try:
-        outcome = train(model, trained_on, out, settings, config=config, overwrite=True)
+        outcome = train(ReconstructionTask(model, trained_on, settings), out, config=config, overwrite=True)
     except BaseException:
         if not RunFolder(out).is_run:  # a start that failed must not stand in the way of the next one
             shutil.rmtree(out / "photographs")

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lexel._core.errors import blamed_on
 from lexel._core.files import WORKPLACE
+from lexel._core.pretrained import CONFIG as MODEL_CONFIG
+from lexel._core.pretrained import WEIGHTS
 from lexel.models import VQVAE
-from lexel.models.vqvae import CONFIG as MODEL_CONFIG
-from lexel.models.vqvae import WEIGHTS
 
 try:
     from filelock import FileLock, Timeout
@@ -22,6 +23,7 @@ except ImportError as error:
 
 __all__ = [
     "CHECKPOINT",
+    "COMMAND",
     "CONFIG",
     "ENVIRONMENT",
     "METRICS",
@@ -30,6 +32,7 @@ __all__ = [
     "REPORT_MARK",
     "SAMPLES",
     "TENSORBOARD",
+    "TOKENIZER",
     "RunFolder",
     "is_report",
     "load_model",
@@ -37,7 +40,9 @@ __all__ = [
 
 CONFIG, ENVIRONMENT, METRICS, REPORT = "config.yaml", "environment.json", "metrics.csv", "report.html"
 CHECKPOINT, MODEL, SAMPLES, TENSORBOARD = "last.ckpt", "model", "samples", "tensorboard"
+TOKENIZER = "tokenizer"  # within the model of a prior: the folder of the model whose tokens it knows
 LOCK = ".lock"
+COMMAND = "command"  # the entry of environment.json with the command that the run belongs to
 REPORT_MARK = '<meta name="generator" content="Lexel">'  # a file that begins with it is a report, and may be replaced
 # All that training writes, as patterns within the folder.
 # The environment comes last when they are removed, since it tells that the folder is a run's.
@@ -48,6 +53,8 @@ WRITTEN = (
         f"{MODEL}/{MODEL_CONFIG}",
         f"{MODEL}/{WEIGHTS}",
         f"{MODEL}/README.md",
+        f"{MODEL}/tokens.json",
+        *(f"{MODEL}/{TOKENIZER}/{name}" for name in (MODEL_CONFIG, WEIGHTS, "README.md")),
         f"{SAMPLES}/step-*.png",
     ),
     *(f"{TENSORBOARD}/events.out.tfevents.*", CONFIG, ENVIRONMENT),
@@ -71,7 +78,7 @@ class RunFolder:
 
     @property
     def environment(self) -> Path:
-        """The versions that the run was started with; only the folder of a run has this file."""
+        """The command and the versions that the run was started with; only the folder of a run has this file."""
         return self.path / ENVIRONMENT
 
     @property
@@ -106,10 +113,19 @@ class RunFolder:
     @property
     def is_run(self) -> bool:
         """Whether training wrote this folder."""
+        return "Lexel" in self._started_with()
+
+    @property
+    def command(self) -> str:
+        """The command that started this run: `train`, unless the folder says another."""
+        return str(self._started_with().get(COMMAND, "train"))
+
+    def _started_with(self) -> dict[str, Any]:
         try:
-            return "Lexel" in json.loads(self.environment.read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError):
-            return False
+            content = json.loads(self.environment.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
 
     def check_free(self, *, overwrite: bool = False) -> None:
         """Check that a new run may be written here.
@@ -140,14 +156,14 @@ class RunFolder:
             file.unlink()
         if is_report(self.report):
             self.report.unlink()
-        for name in (MODEL, SAMPLES, TENSORBOARD):
+        for name in (f"{MODEL}/{TOKENIZER}", MODEL, SAMPLES, TENSORBOARD):
             folder = self.path / name
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
 
     def tidy(self) -> None:
         """Remove what a process had half written when it was killed."""
-        for folder in (self.path, *(self.path / name for name in (MODEL, SAMPLES))):
+        for folder in (self.path, *(self.path / name for name in (MODEL, f"{MODEL}/{TOKENIZER}", SAMPLES))):
             for half in folder.glob(f"{WORKPLACE}*/"):
                 shutil.rmtree(half, ignore_errors=True)
 

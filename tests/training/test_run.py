@@ -26,7 +26,7 @@ from lexel.models import VQVAE
 from lexel.runs import RunFolder, load_model
 from lexel.training.checkpoint import read_checkpoint, weights
 from lexel.training.evaluate import evaluate
-from lexel.training.task import TrainingTask
+from lexel.training.reconstruction import ReconstructionTask
 from tests.commands import TINY, refused, train
 from tests.training.kills import QUANTIZERS, differences, killed, resumed, words
 
@@ -98,16 +98,16 @@ class TestARun:
 
 def stopped(run: Path, data: Path, steps: int, step: int, *options: str) -> None:
     """Train with Ctrl-C in the middle of a step."""
-    training_step, calls = TrainingTask.training_step, []
+    training_step, calls = ReconstructionTask.training_step, []
 
-    def interrupted(task: TrainingTask, images: torch.Tensor, index: int) -> torch.Tensor:
+    def interrupted(task: ReconstructionTask, images: torch.Tensor, index: int) -> torch.Tensor:
         calls.append(1)
         if len(calls) == step:
             os.kill(os.getpid(), signal.SIGINT)
         return training_step(task, images, index)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainingTask, "training_step", interrupted)
+        patch.setattr(ReconstructionTask, "training_step", interrupted)
         code = main(["resume", str(run)]) if run.exists() else train(data, run, *options, steps=steps)
     assert code == 128 + signal.SIGINT
 

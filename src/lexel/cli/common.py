@@ -14,21 +14,26 @@ from rich.table import Table
 from lexel._core.arguments import Parser
 from lexel._core.config import registry
 from lexel._core.console import results
-from lexel.data.images import listed
+from lexel.data.examples import listed
 from lexel.models import VQVAE
 from lexel.runs import load_model
 
 if TYPE_CHECKING:
     from lexel.training.evaluate import Evaluation
+    from lexel.training.task import Task
 
 DATA = "folder of images at any depth, one image, a .npy or .npz array, or local files that datasets.load_dataset opens"
 
 
 class Command(NamedTuple):
-    """A command: its parser, and the function that runs it with the parsed settings."""
+    """A command: its parser, and the function that runs it with the parsed settings.
+
+    A command that trains also says how to make its task from the settings in config.yaml, for `lexel resume`.
+    """
 
     parser: Callable[[], Parser]
     run: Callable[[Namespace], int]
+    task: Callable[[Namespace], Task] | None = None
 
 
 @cache

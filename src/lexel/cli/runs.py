@@ -6,8 +6,9 @@ import dataclasses
 import inspect
 import os
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from jsonargparse import SUPPRESS, Namespace
 
@@ -27,10 +28,13 @@ from lexel.cli.common import (
 )
 from lexel.models import VQVAE
 from lexel.runs import RunFolder
-from lexel.training.settings import Settings
+from lexel.training.settings import ReconstructionSettings, Settings
 
 if TYPE_CHECKING:
     from lexel.training.run import Outcome
+    from lexel.training.task import Task
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
 
 PRESETS = [name for name in registry() if name.startswith("lexel.presets.")]
 # Chosen for what two CPU cores can learn in two minutes.
@@ -41,6 +45,16 @@ DEMO = {
     "learning_rate": 2e-3,
     "model.hidden_channels": 64,
     "model.upsampling": "resize",
+}
+# The figures that a run shows at its end, and how it writes them.
+SHOWN = {
+    "loss": ".4f",
+    "psnr": ".2f",
+    "usage": ".1%",
+    "perplexity": ".1f",
+    "validation_psnr": ".2f",
+    "bits_per_token": ".3f",
+    "validation_bits_per_token": ".3f",
 }
 # Settings of how a command runs, not of what is trained: config.yaml leaves them out.
 NOT_CONFIGURED = ("config", "overwrite", "strict", "plugin", "debug")
@@ -59,24 +73,18 @@ def train_parser() -> Parser:
     return parser
 
 
+def train_task(settings: Namespace) -> Task:
+    """Return what `lexel train` trains."""
+    from lexel.training.reconstruction import ReconstructionTask
+
+    return ReconstructionTask(
+        _model(settings), required(settings, "data", "DATA"), settings_of(settings, ReconstructionSettings)
+    )
+
+
 def train(settings: Namespace) -> int:
     """Train."""
-    from lexel.training.run import train
-
-    out = Path(_required(settings, "out", "--out"))
-    settings.data = _required(settings, "data", "DATA")
-    for name in ("data", "validation"):  # so that the run can be resumed from any folder
-        settings[name] = settings[name] and str(Path(settings[name]).absolute())
-    outcome = train(
-        _model(settings),
-        settings.data,
-        out,
-        _settings(settings),
-        config=_config(settings, train_parser()),
-        strict=settings.strict,
-        overwrite=settings.overwrite,
-    )
-    return _report_end(out, outcome)
+    return begin(settings, COMMANDS["train"], ("data", "validation"))
 
 
 def resume_parser() -> Parser:
@@ -92,31 +100,32 @@ def resume_parser() -> Parser:
 
 def resume(settings: Namespace) -> int:
     """Go on with a run."""
+    from lexel.cli.program import COMMANDS as ALL
     from lexel.training.run import train
 
     run = RunFolder(Path(settings.run))
     if not run.config.is_file():
         raise FileNotFoundError(f"{run.path} is not a run: it has no {run.config.name}")
-    parser = train_parser()
+    command = ALL.get(run.command)
+    if command is None or command.task is None:
+        raise ValueError(f"{run.environment} names {run.command!r}, which is no command that trains")
+    parser = command.parser()
     parser.subject = str(run.config)
     config = parser.parse_path(run.config)
-    data = _required(config, "data", f"data in {run.config}")
     changes = {name: settings[name] for name in ("steps", "devices") if settings[name] is not None}
     for name, value in changes.items():
         config[name] = value
     with blamed_on(run.config, "cannot be gone on with"):
-        model, how = _model(config), _settings(config)
+        task = command.task(config)
     outcome = train(
-        model,
-        data,
+        task,
         run.path,
-        how,
-        config=_config(config, parser),
+        config=config_text(config, parser),
         strict=settings.strict,
         resume=True,
         more_steps="steps" in changes,
     )
-    return _report_end(run.path, outcome)
+    return report_end(run.path, outcome)
 
 
 def demo_parser() -> Parser:
@@ -136,12 +145,11 @@ def demo(settings: Namespace) -> int:
     """Train on a few photographs and draw the results."""
     from lexel.demo import run_demo
 
-    config = _config(settings, demo_parser())
     demo = run_demo(
         _model(settings),
         Path(settings.out),
-        _settings(settings),
-        config=config,
+        settings_of(settings, ReconstructionSettings),
+        config=config_text(settings, demo_parser()),
         overwrite=settings.overwrite,
     )
     results.print("Two photographs that were not trained on:")
@@ -155,7 +163,7 @@ def demo(settings: Namespace) -> int:
 def add_run(parser: Parser, **sizes: int) -> None:
     """Add the settings of a training run; `sizes` are those of its quantizer that differ from the preset's."""
     parser.add_argument("--out", type=str, help="folder to write the run into")
-    parser.add_class_arguments(Settings)
+    parser.add_class_arguments(ReconstructionSettings)
     parser.add_class_arguments(VQVAE, "model", skip={"quantizer"}, instantiate=False)
     defaults = inspect.signature(lexel.presets.default).parameters
     shown = {name: sizes.get(name, defaults[name].default) for name in ("num_embeddings", "embedding_dim")}
@@ -175,11 +183,36 @@ def _model(settings: Namespace) -> VQVAE:
     return VQVAE(lexel.from_config(settings.quantizer.as_dict()), **settings.model.as_dict())
 
 
-def _settings(settings: Namespace) -> Settings:
-    return Settings(**{field.name: settings[field.name] for field in dataclasses.fields(Settings)})
+def begin(settings: Namespace, command: Command, paths: Iterable[str]) -> int:
+    """Begin a run.
+
+    Args:
+        settings: of the command.
+        command: one that trains.
+        paths: which settings are paths; they become absolute, so that the run can be resumed from any folder.
+    """
+    from lexel.training.run import train
+
+    assert command.task is not None
+    out = Path(required(settings, "out", "--out"))
+    for path in paths:
+        settings[path] = settings.get(path) and str(Path(settings[path]).absolute())
+    outcome = train(
+        command.task(settings),
+        out,
+        config=config_text(settings, command.parser()),
+        strict=settings.strict,
+        overwrite=settings.overwrite,
+    )
+    return report_end(out, outcome)
 
 
-def _config(settings: Namespace, parser: Parser) -> str:
+def settings_of(settings: Namespace, cls: type[AnySettings]) -> AnySettings:
+    """Return the settings of training among all settings of a command."""
+    return cls(**{field.name: settings[field.name] for field in dataclasses.fields(cls)})
+
+
+def config_text(settings: Namespace, parser: Parser) -> str:
     """Return the text of config.yaml for a run."""
     config = settings.clone()
     for name in NOT_CONFIGURED:
@@ -187,14 +220,18 @@ def _config(settings: Namespace, parser: Parser) -> str:
     return str(parser.dump(config))
 
 
-def _required(settings: Namespace, name: str, shown: str) -> str:
-    """Return a setting that has no default, or say that it is missing."""
+def required(settings: Namespace, name: str, shown: str) -> str:
+    """Return a setting that has no default.
+
+    Raises:
+        ValueError: it is missing.
+    """
     if settings.get(name) is None:
-        raise ValueError(f"{shown} is missing; see lexel train --help")
+        raise ValueError(f"{shown} is missing, and there is no {name} in a file of settings; see --help")
     return str(settings[name])
 
 
-def _report_end(run: Path, outcome: Outcome) -> int:
+def report_end(run: Path, outcome: Outcome) -> int:
     """Say how a run ended, unless another process does, and return the exit code."""
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return 0
@@ -204,15 +241,14 @@ def _report_end(run: Path, outcome: Outcome) -> int:
         )
         return 128 + outcome.signal
     results.print(f"trained: {run}", soft_wrap=True)
-    if outcome.figures:
-        shown = {"loss": ".4f", "psnr": ".2f", "usage": ".1%", "perplexity": ".1f", "validation_psnr": ".2f"}
-        figures = [f"{name} {outcome.figures[name]:{form}}" for name, form in shown.items() if name in outcome.figures]
+    figures = [f"{name} {outcome.figures[name]:{form}}" for name, form in SHOWN.items() if name in outcome.figures]
+    if figures:
         results.print(f"last row: {', '.join(figures)}", soft_wrap=True)
     return 0
 
 
 COMMANDS = {
-    "train": Command(train_parser, train),
+    "train": Command(train_parser, train, train_task),
     "resume": Command(resume_parser, resume),
     "demo": Command(demo_parser, demo),
 }

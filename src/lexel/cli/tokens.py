@@ -1,11 +1,13 @@
-"""Commands that turn examples into codes and back: `lexel encode` and `lexel decode`."""
+"""Commands that turn examples into tokens and back: `lexel encode` and `lexel decode`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse import Namespace
 
+from lexel import tokens
 from lexel._core.arguments import Parser
 from lexel._core.console import messages, results
 from lexel._core.files import refuse_existing
@@ -20,16 +22,27 @@ from lexel.cli.common import (
     command_parser,
     loaded,
 )
-from lexel.data.images import listed
-from lexel.tokens import decode_images, encode_images, read_tokens, write_tokens
+from lexel.data.examples import listed
+from lexel.tokens.formats import FORMATS
+from lexel.tokens.shards import SHARD_SIZE
 
 
 def encode_parser() -> Parser:
     """Parse `lexel encode`."""
-    parser = command_parser("Turn images into a file of codes.")
+    parser = command_parser("Turn examples into a data set of tokens; after a kill, the same command goes on.")
     add_model(parser)
     parser.add_argument("data", type=str, help=DATA)
-    parser.add_argument("--out", type=str, required=True, help="file to write, .safetensors")
+    parser.add_argument("--out", type=str, required=True, help="folder to write, or one file that ends in .safetensors")
+    parser.add_argument("--format", type=Literal[tuple(FORMATS)], default="parquet", help="of the files in the folder")
+    parser.add_argument(
+        "--labels",
+        type=Literal["auto", "folder", "none"],
+        default="auto",
+        help="auto: the column label of a table; folder: the first folder's name is the class",
+    )
+    parser.add_argument(
+        "--shard_size", type=int, default=SHARD_SIZE, help="how many examples a file of the folder holds"
+    )
     add_strict(parser)
     add_overwrite(parser)
     add_computing(parser)
@@ -38,26 +51,32 @@ def encode_parser() -> Parser:
 
 
 def encode(settings: Namespace) -> int:
-    """Turn images into codes."""
-    out = Path(settings.out)
-    refuse_existing(out, overwrite=settings.overwrite, folder=False)
-    tokens, skipped = encode_images(
-        loaded(settings), settings.data, strict=settings.strict, batch_size=settings.batch_size
+    """Turn examples into tokens."""
+    model, out = loaded(settings), Path(settings.out)
+    found = tokens.encode(
+        model,
+        settings.data,
+        out,
+        form=settings.format,
+        labels=settings.labels,
+        shard_size=settings.shard_size,
+        batch_size=settings.batch_size,
+        strict=settings.strict,
+        overwrite=settings.overwrite,
     )
-    write_tokens(out, tokens)
-    if skipped:
-        messages.print(f"skipped {listed(skipped)}", style="yellow", soft_wrap=True)
-    count = sum(grid.numel() for grid in tokens.indices.values())
-    results.print(f"{len(tokens.indices)} images as {count:,} tokens in {out}", soft_wrap=True)
+    if found.skipped:
+        messages.print(f"skipped {listed(found.skipped)}", style="yellow", soft_wrap=True)
+    results.print(f"{found.examples:,} {model.kind} as {found.tokens:,} tokens in {out}", soft_wrap=True)
     return 0
 
 
 def decode_parser() -> Parser:
     """Parse `lexel decode`."""
-    parser = command_parser("Turn a file of codes back into images.")
+    parser = command_parser("Turn tokens back into the examples that they came from.")
     add_model(parser)
-    parser.add_argument("codes", type=str, help="file that lexel encode wrote")
-    parser.add_argument("--out", type=str, required=True, help="folder to write the images into")
+    parser.add_argument("tokens", type=str, help="folder or file that lexel encode wrote")
+    parser.add_argument("--out", type=str, required=True, help="folder to write into")
+    parser.add_argument("--names", type=str, nargs="+", help="which examples to decode; all by default")
     add_overwrite(parser)
     add_computing(parser)
     add_plugin(parser)
@@ -65,12 +84,12 @@ def decode_parser() -> Parser:
 
 
 def decode(settings: Namespace) -> int:
-    """Turn codes into images."""
+    """Turn tokens into examples."""
     out = Path(settings.out)
     refuse_existing(out, overwrite=settings.overwrite, folder=True)
-    tokens = read_tokens(Path(settings.codes))
-    decode_images(loaded(settings), tokens, out, batch_size=settings.batch_size)
-    results.print(f"{len(tokens.indices)} images in {out}", soft_wrap=True)
+    found = tokens.open(settings.tokens)
+    count = tokens.decode(loaded(settings), found, out, batch_size=settings.batch_size, names=settings.names)
+    results.print(f"{count:,} {found.kind} in {out}", soft_wrap=True)
     return 0
 
 

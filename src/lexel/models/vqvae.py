@@ -2,7 +2,6 @@
 
 # No `from __future__ import annotations` here: the hub mixin reads the constructor's annotations as types.
 import inspect
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -12,25 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lexel._core.checksums import digest
 from lexel._core.config import from_config, to_config
-from lexel._core.errors import blamed_on
 from lexel._core.modules import evaluating
 from lexel.quantizers.base import Quantized, Quantizer
 
 try:
     from huggingface_hub import ModelHubMixin, hf_hub_download
-    from safetensors import safe_open
-    from safetensors.torch import save_file
+
+    from lexel._core.pretrained import CONFIG, WEIGHTS, check_config, load_weights, save_model
 except ImportError as error:
     raise ImportError("lexel.models needs huggingface_hub and safetensors: pip install 'lexel[models]'") from error
 
 __all__ = ["VQVAE"]
-
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
-# The entry of the weights' metadata with checksums. One entry: the format does not keep the order of several, and the
-# same model shall make the same file.
-CHECKSUMS = "lexel.sha256"
 
 
 class ResidualLayer(nn.Module):
@@ -62,6 +54,7 @@ class VQVAE(
     [0, 1]. Sizes that f does not divide are padded by their edge and cropped back.
 
     Attributes:
+        kind: the kind of data that it takes, `"images"`.
         encoder: images `(B, C, H, W)` to latents `(B, D, H/f, W/f)`.
         quantizer: latents to codes.
         decoder: quantized latents to images.
@@ -89,6 +82,8 @@ class VQVAE(
         >>> model.decode(indices, size=(50, 70)).shape
         torch.Size([1, 3, 50, 70])
     """
+
+    kind = "images"
 
     def __init__(
         self,
@@ -194,6 +189,20 @@ class VQVAE(
                 raise ValueError(f"VQVAE.decode: an image of size {size} has {expected} positions, the indices {grid}")
         return self.images(quantized, size).clamp(0, 1)
 
+    def levels(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Return the grids of which the indices of an image of `size` (H, W) consist, coarse to fine.
+
+        One, `(⌈H/f⌉, ⌈W/f⌉)`, for most quantizers. If there are more, indices are `(B, L)`: the positions of one grid
+        after those of the other, each row by row.
+
+        Example:
+            >>> import lexel
+            >>> VQVAE(lexel.VectorQuantizer(512, 64), downsampling=8).levels((50, 70))
+            [(7, 9)]
+        """
+        height, width = size
+        return self.quantizer.grids((-(-height // self.downsampling), -(-width // self.downsampling)))
+
     def latents(self, images: Tensor) -> Tensor:
         """Encode images `(B, C, H, W)` into the inputs of the quantizer, `(B, D, ⌈H/f⌉, ⌈W/f⌉)`.
 
@@ -228,11 +237,7 @@ class VQVAE(
         }
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        weights = {name: value.contiguous() for name, value in self.state_dict().items()}
-        config = json.dumps(self.config, sort_keys=True, indent=2)
-        (save_directory / CONFIG).write_text(config)
-        checksums = {"weights": digest(weights), "config": _digest_of(self.config)}
-        save_file(weights, save_directory / WEIGHTS, {CHECKSUMS: json.dumps(checksums)})
+        save_model(save_directory, self, self.config)
 
     @classmethod
     @override
@@ -248,7 +253,7 @@ class VQVAE(
         """
         folder = Path(pretrained_model_name_or_path)
         if (folder / CONFIG).is_file():
-            _check_config(folder)
+            check_config(folder)
         model: VQVAE = super().from_pretrained(pretrained_model_name_or_path, **settings)
         return model
 
@@ -268,38 +273,8 @@ class VQVAE(
                     token=token, local_files_only=local_files_only,
                 )
             )  # fmt: skip
-        with blamed_on(path, "does not hold the weights of this model"):
-            with safe_open(path, "pt", device=map_location) as file:
-                checksums = _checksums(file.metadata())
-                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if checksums.get("weights") not in (None, digest(weights)):
-                raise ValueError("it is damaged, its checksum is not that of its weights")
-            try:
-                model.load_state_dict(weights)
-            except RuntimeError as error:  # of many lines, the first of which says nothing
-                raise ValueError(" ".join(str(error).split())) from error
+        load_weights(path, model, map_location)
         return model.eval()
-
-
-def _check_config(folder: Path) -> None:
-    """Check the settings of a model before anything is built from them."""
-    config, weights = folder / CONFIG, folder / WEIGHTS
-    with blamed_on(config, "cannot be read"):
-        own = _digest_of(json.loads(config.read_text(encoding="utf-8")))
-    with blamed_on(weights, "does not hold the weights of this model"), safe_open(weights, "pt") as file:
-        checksum = _checksums(file.metadata()).get("config")
-    if checksum not in (None, own):
-        raise ValueError(f"{config} is damaged or was changed: it is not the one that {weights} was written with")
-
-
-def _checksums(metadata: dict[str, str] | None) -> dict[str, str]:
-    """Return the checksums among the metadata of weights; files that something else wrote have none."""
-    found = json.loads((metadata or {}).get(CHECKSUMS, "{}"))
-    return {str(name): str(value) for name, value in found.items()}
-
-
-def _digest_of(config: Any) -> str:
-    return digest({}, {"config": json.dumps(config, sort_keys=True)})
 
 
 def _transposed_convolution(channels: int, out_channels: int) -> nn.Module:

@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from lexel._core.errors import blamed_on
 from lexel._core.files import written_beside
-from lexel.models import VQVAE
 
 __all__ = ["WholeCheckpoints", "read_checkpoint", "weights"]
 
@@ -55,7 +54,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         return content
 
 
-def read_checkpoint(path: Path, model: VQVAE) -> dict[str, Any]:
+def read_checkpoint(path: Path, model: nn.Module) -> dict[str, Any]:
     """Read a checkpoint that belongs to a model. Nothing in it can run code.
 
     Raises:

@@ -86,9 +86,9 @@ class TensorBoard:
             name = "log2(1 + uses) of a code" + f", codebook {number}" * (len(counts) > 1)
             self.writer.add_histogram(name, values, step)
 
-    def picture(self, pixels: Tensor, step: int) -> None:
-        """Show samples above their reconstructions, uint8 `(3, H, W)`."""
-        self.writer.add_image("originals above reconstructions", pixels, step)
+    def picture(self, title: str, pixels: Tensor, step: int) -> None:
+        """Show a picture, uint8 `(3, H, W)`."""
+        self.writer.add_image(title, pixels, step)
 
     def flush(self) -> None:
         """Let what was shown so far be on disk."""
@@ -124,9 +124,9 @@ class Ticker:
         if self.bar_shown:
             self.bar.update(self.task, completed=step, note=self.note)
 
-    def tell(self, figures: Mapping[str, float], step: int) -> None:
-        """Show figures of a row."""
-        self.note = f"PSNR {figures['psnr']:.1f} dB · {figures['usage']:.0%} of the codes"
+    def tell(self, note: str, step: int) -> None:
+        """Say how well it goes."""
+        self.note = note
         now = time.monotonic()
         if self.shown and not messages.is_terminal and (now > self.told + QUIET_SECONDS or step == self.steps):
             rate = (step - self.start) / max(now - self.begun, 1e-9)

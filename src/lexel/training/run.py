@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import os
 import platform
-import threading
-import time
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from typing_extensions import override
 
 try:
@@ -31,24 +26,21 @@ try:
 except ImportError as error:
     raise ImportError(f"training needs further packages: pip install 'lexel[train]' ({error})") from error
 
-from lexel._core.console import messages, track
+from lexel._core.console import messages
 from lexel._core.devices import pick_device
 from lexel._core.files import WORKPLACE, written_beside
 from lexel._core.signals import Stop, stopped_softly
-from lexel.data.images import Images, listed, open_images, psnr, save_image, to_pixels
-from lexel.data.pictures import centre, columns
-from lexel.models import VQVAE
-from lexel.runs import RunFolder
+from lexel.data.images import save_image
+from lexel.runs import COMMAND, RunFolder
 from lexel.training.checkpoint import WholeCheckpoints, read_checkpoint
+from lexel.training.processes import end_with_parent, is_first_process, named_to_children
 from lexel.training.settings import Settings
-from lexel.training.task import TrainingTask
+from lexel.training.task import Task
 
 __all__ = ["Outcome", "train"]
 
 # Settings of where and how fast a run computes, not of what: a run may go on with other values.
-FREE = {"data", "out", "validation", "device", "devices", "workers", "log_every", "save_every"}
-
-STARTED_BY = "LEXEL_PARENT"  # the variable in which a process finds the one that started it
+FREE = {"data", "run", "tokens", "out", "validation", "device", "devices", "workers", "log_every", "save_every"}
 
 
 @dataclass(frozen=True)
@@ -74,10 +66,8 @@ class Outcome:
 
 
 def train(
-    model: VQVAE,
-    data: str | Path,
+    task: Task,
     out: Path,
-    settings: Settings,
     *,
     config: str = "",
     strict: bool = False,
@@ -85,7 +75,7 @@ def train(
     resume: bool = False,
     more_steps: bool = False,
 ) -> Outcome:
-    """Train a model on random crops of images.
+    """Train what a task says.
 
     Writes into `out`: config.yaml, environment.json, metrics.csv, tensorboard/, samples/, last.ckpt and at the end
     model/. Nothing is written, and nothing old removed, before the first step has succeeded. The first Ctrl-C or
@@ -93,10 +83,8 @@ def train(
     the same end as a run that was never stopped, to the bit on the same machine.
 
     Args:
-        model: what to train, in place.
-        data: as `lexel.data.images.open_images` takes it.
+        task: what to train, in place, on what, and how.
         out: the run's folder.
-        settings: how to train.
         config: the text of config.yaml.
         strict: refuse data with unreadable files instead of skipping them.
         overwrite: start anew where a run exists.
@@ -106,13 +94,14 @@ def train(
     Raises:
         FileExistsError: `out` exists, and neither `overwrite` nor `resume` is set, or it holds what no run wrote.
         BlockingIOError: another process trains in `out`.
-        FileNotFoundError: `data` does not exist, or there is no run to resume.
-        ValueError: there is no readable image in `data`, a setting is out of range, or the checkpoint is damaged or
-            belongs to another model or other settings.
+        FileNotFoundError: the task's data does not exist, or there is no run to resume.
+        ValueError: nothing in the data is readable, a setting is out of range, or the checkpoint is damaged or belongs
+            to another model or other settings.
     """
+    settings, task.config = task.settings, config
     run = RunFolder(out)
     with ExitStack() as stack:
-        if _first():
+        if is_first_process():
             if not resume:
                 run.check_free(overwrite=overwrite)
             elif not run.is_run and not run.checkpoint.is_file():
@@ -121,20 +110,18 @@ def train(
             if not resume:
                 run.check_free(overwrite=overwrite)  # another process may have been here in between
         else:
-            _end_with_parent()
+            end_with_parent()
         start = 0
         checkpoint = run.checkpoint if resume and run.checkpoint.is_file() else None  # none: the run starts again
         if checkpoint is not None:
-            content = read_checkpoint(checkpoint, model)
+            content = read_checkpoint(checkpoint, task.model)
             start = int(content["global_step"])
             _check_config(start, str(content["config"]), config, run, settings, more_steps=more_steps)
-        images = _opened(data, model, strict=strict)
-        validation = _opened(settings.validation, model, strict=strict) if settings.validation else None
-        writer = RunWriter(run, images, validation, settings, config, start, fresh=not resume)
+        task.open(strict=strict)
+        writer = RunWriter(run, task, start, fresh=not resume)
         trainer = _trainer(settings, writer)
-        task = TrainingTask(model, images, settings, config)
         try:
-            with _interrupts_unchanged(), _named_to_children():
+            with _interrupts_unchanged(), named_to_children():
                 trainer.fit(task, ckpt_path=checkpoint, weights_only=True)
         except BaseException:
             writer.remove_failed_start()
@@ -142,8 +129,8 @@ def train(
         if trainer.is_global_zero:
             # Also where all steps were done before: a kill may have come between the checkpoint and the model.
             if not run.sample(trainer.global_step).exists():
-                writer.write_sample(task)
-            _save_model(model, run.model)
+                writer.write_sample(trainer.global_step)
+            _save_model(task, run.model)
         return Outcome(trainer.global_step, settings.steps, writer.signal, writer.figures)
 
 
@@ -186,29 +173,14 @@ class RunWriter(L.Callback):
 
     Args:
         run: where to write.
-        images: what is trained on.
-        validation: images to measure the model on at each checkpoint.
-        settings: how to train.
-        config: the text of config.yaml.
+        task: what is trained.
         start: how many steps were done before.
         fresh: whether the run starts anew, and replaces what was there.
     """
 
-    def __init__(
-        self,
-        run: RunFolder,
-        images: Images,
-        validation: Images | None,
-        settings: Settings,
-        config: str,
-        start: int,
-        *,
-        fresh: bool,
-    ) -> None:
-        self.run, self.validation, self.settings, self.config = run, validation, settings, config
+    def __init__(self, run: RunFolder, task: Task, start: int, *, fresh: bool) -> None:
+        self.run, self.task, self.settings = run, task, task.settings
         self.start, self.fresh, self.begun = start, fresh, False
-        few = islice(images.readable(range(len(images))), 4)
-        self.samples = [centre(pixels, 256, 256).float() / 255 for _, pixels in few]
         self.figures: dict[str, float] = {}
         self.signal = 0
         self.stop = Stop()
@@ -223,16 +195,16 @@ class RunWriter(L.Callback):
         self.opened.callback(self.ticker.close)
 
     @override
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: TrainingTask, *_: Any) -> None:  # type: ignore[override]
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Write what is due after a step."""
         step = trainer.global_step
         if trainer.is_global_zero and not self.begun:
             self._begin()
         # Not where a run is stopped: one that was never stopped has no row there.
-        validated = self.validation is not None and self._due(step, self.settings.save_every)
+        validated = bool(self.task.validation_figures) and self._due(step, self.settings.save_every)
         if validated or step % min(self.settings.log_every, self.settings.steps) == 0:
-            self._write_row(trainer, pl_module, step)
-            self.ticker.tell(self.figures, step)
+            self._write_row(trainer, step, validated=validated)
+            self.ticker.tell(self.task.note(self.figures), step)
         self.ticker.advance(step)
         self.signal = self._agreed_signal(trainer)
         if self.signal:
@@ -240,12 +212,12 @@ class RunWriter(L.Callback):
             if trainer.is_global_zero:
                 messages.print("stopping after this step; press Ctrl-C again to stop at once")
         elif step % self.settings.save_every == 0 and step < self.settings.steps:
-            self._save(trainer, pl_module)
+            self._save(trainer)
 
     @override
-    def on_train_end(self, trainer: L.Trainer, pl_module: TrainingTask) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Write the checkpoint."""
-        self._save(trainer, pl_module)
+        self._save(trainer)
         self.opened.close()
 
     @override
@@ -258,27 +230,25 @@ class RunWriter(L.Callback):
         if self.begun and self.fresh and not (self.run.checkpoint.exists() or self.run.metrics.exists()):
             self.run.clear()
 
-    @torch.no_grad()
-    def write_sample(self, task: TrainingTask) -> None:
-        """Write a picture of samples above their reconstructions."""
-        picture = to_pixels(columns([[sample, _reconstructed(task, sample)] for sample in self.samples]))
-        step = task.global_step
+    def write_sample(self, step: int) -> None:
+        """Write the picture that shows how far the task is."""
+        picture = self.task.picture()
         with written_beside(self.run.sample(step)) as temporary:
             save_image(picture, temporary)
         if self.begun:
-            self.board.picture(picture, step - 1)
+            self.board.picture(self.task.picture_title, picture, step - 1)
             self.board.flush()
 
     def _begin(self) -> None:
         """Take over the folder, once a step has succeeded."""
         if self.fresh:
             with written_beside(self.run.environment) as temporary:  # first, since it tells that this is a run
-                temporary.write_text(json.dumps(_environment()), encoding="utf-8")
+                temporary.write_text(json.dumps(_environment(self.task.command)), encoding="utf-8")
             self.run.clear(but=self.run.environment)
         self.run.tidy()
-        if self.config:
+        if self.task.config:
             with written_beside(self.run.config) as temporary:
-                temporary.write_text(self.config, encoding="utf-8")
+                temporary.write_text(self.task.config, encoding="utf-8")
         self.metrics = MetricsFile(self.run.metrics, from_step=self.start)
         self.board = TensorBoard(self.run.tensorboard, from_step=self.start)
         self.opened.callback(self.board.close)
@@ -294,80 +264,19 @@ class RunWriter(L.Callback):
         number = torch.tensor(self.stop.number, device=trainer.strategy.root_device)
         return int(trainer.strategy.reduce(number, reduce_op="max"))
 
-    def _write_row(self, trainer: L.Trainer, task: TrainingTask, step: int) -> None:
-        counts = task.window.counts()
-        row = task.figures()
-        if self.validation is not None:
-            due = self._due(step, self.settings.save_every)
-            measured = _validate(task, self.validation) if due else (math.nan, math.nan)
-            row |= dict(zip(("validation_psnr", "validation_l1"), measured, strict=True))
-        self.figures = row
+    def _write_row(self, trainer: L.Trainer, step: int, *, validated: bool) -> None:
+        counts = self.task.usage()  # first, since the figures start the window anew
+        known = self.task.figures() | (self.task.validate() if validated else {})
+        self.figures = known
         if trainer.is_global_zero:
-            known = {name: value for name, value in row.items() if not (name.startswith("valid") and math.isnan(value))}
-            self.metrics.write(known, step - 1, columns=list(row))
+            self.metrics.write(known, step - 1, columns=[*dict.fromkeys([*known, *self.task.validation_figures])])
             self.board.curves(known, step - 1)
             self.board.usage(counts, step - 1)
 
-    def _save(self, trainer: L.Trainer, task: TrainingTask) -> None:
+    def _save(self, trainer: L.Trainer) -> None:
         trainer.save_checkpoint(self.run.checkpoint)
         if trainer.is_global_zero:
-            self.write_sample(task)
-
-
-@torch.no_grad()
-def _validate(task: TrainingTask, images: Images) -> tuple[float, float]:
-    """Return PSNR and mean absolute error of whole images that are not trained on."""
-    ratios, errors = [], []
-    for _, pixels in images.readable(range(len(images))):
-        original = pixels.float() / 255
-        decoded = to_pixels(_reconstructed(task, original)).float() / 255
-        ratios.append(psnr(original, decoded))
-        errors.append(float((decoded - original).abs().mean()))
-    return sum(ratios) / len(ratios), sum(errors) / len(errors)
-
-
-def _reconstructed(task: TrainingTask, image: Tensor) -> Tensor:
-    """Return the reconstruction of one image `(C, H, W)`."""
-    indices = task.model.encode(image[None].to(task.device))
-    return task.model.decode(indices, (image.shape[1], image.shape[2]))[0].cpu()
-
-
-def _opened(data: str | Path, model: VQVAE, *, strict: bool) -> Images:
-    images = open_images(data, model.image_channels)
-    images.check(track(range(len(images)), "reading images"), strict=strict)
-    if images.skipped and _first():
-        messages.print(f"skipped {listed(images.skipped)}", style="yellow", soft_wrap=True)
-    return images
-
-
-def _first() -> bool:
-    """Whether this process was not started by another one, to train with it on a further device."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it has been killed: nobody is left to train with."""
-    parent = int(os.environ.get(STARTED_BY, os.getppid()))  # who may be gone by now
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-@contextmanager
-def _named_to_children() -> Iterator[None]:
-    """Tell the processes that Lightning starts which one started them."""
-    if not _first():
-        yield
-        return
-    os.environ[STARTED_BY] = str(os.getpid())
-    try:
-        yield
-    finally:
-        del os.environ[STARTED_BY]
+            self.write_sample(trainer.global_step)
 
 
 @contextmanager
@@ -405,18 +314,19 @@ def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
     return {name: value for key, item in config.items() for name, value in _flat(item, f"{prefix}{key}.").items()}
 
 
-def _save_model(model: VQVAE, folder: Path) -> None:
+def _save_model(task: Task, folder: Path) -> None:
     """Replace the files of a model one by one, each whole."""
     new = folder.with_name(f"{WORKPLACE}{folder.name}")
-    model.save_pretrained(new)
-    for file in sorted(new.iterdir()):
-        with written_beside(folder / file.name) as temporary:
+    task.save(new)
+    for file in sorted(path for path in new.rglob("*") if path.is_file()):
+        with written_beside(folder / file.relative_to(new)) as temporary:
             file.replace(temporary)
-    new.rmdir()
+    shutil.rmtree(new)
 
 
-def _environment() -> dict[str, str]:
+def _environment(command: str) -> dict[str, str]:
     return {
+        COMMAND: command,
         "Lexel": version("lexel"),
         "PyTorch": torch.__version__,
         "Lightning": L.__version__,

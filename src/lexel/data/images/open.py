@@ -15,6 +15,7 @@ from lexel.data.images.arrays import open_array
 from lexel.data.images.decode import is_image, most_pixels
 from lexel.data.images.files import ImageFiles, walk
 from lexel.data.images.tables import TABLES, open_table
+from lexel.data.labels import Labels
 
 __all__ = ["Images", "open_images"]
 
@@ -29,6 +30,7 @@ class Images(Examples):
         glance: as for `Examples`.
         skipped: as for `Examples`.
         remarks: as for `Examples`.
+        labels: as for `Examples`.
     """
 
     noun = "image"
@@ -41,8 +43,9 @@ class Images(Examples):
         glance: Callable[[int], str | None] | None = None,
         skipped: Mapping[str, str] | None = None,
         remarks: Mapping[str, str] | None = None,
+        labels: Callable[[], Labels] | None = None,
     ) -> None:
-        super().__init__(names, source, glance, skipped, remarks)
+        super().__init__(names, source, glance, skipped, remarks, labels)
         self.channels = channels
 
 
@@ -117,4 +120,4 @@ def _open_table(path: Path, files: list[str], channels: int | None) -> Images:
     rows = open_table(path, files, channels or 3)
     digits = len(str(max(len(rows) - 1, 0)))
     names = [f"{index:0{digits}d}.png" for index in range(len(rows))]
-    return Images(names, rows.channels, rows, rows.glance)
+    return Images(names, rows.channels, rows, rows.glance, labels=None if rows.labels is None else rows.read_labels)
