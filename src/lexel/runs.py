@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lexel._core.errors import blamed_on
-from lexel._core.files import WORKPLACE
+from lexel._core.files import ENVIRONMENT, WORKPLACE, environment_of, require_file
 from lexel._core.pretrained import CONFIG as MODEL_CONFIG
 from lexel._core.pretrained import WEIGHTS
 from lexel.models import VQVAE
@@ -38,9 +36,10 @@ __all__ = [
     "load_model",
 ]
 
-CONFIG, ENVIRONMENT, METRICS, REPORT = "config.yaml", "environment.json", "metrics.csv", "report.html"
+CONFIG, METRICS, REPORT = "config.yaml", "metrics.csv", "report.html"
 CHECKPOINT, MODEL, SAMPLES, TENSORBOARD = "last.ckpt", "model", "samples", "tensorboard"
 TOKENIZER = "tokenizer"  # within the model of a prior: the folder of the model whose tokens it knows
+DAMAGED_METRICS = "metrics.damaged-*.csv"  # what a run that goes on found in place of its curves
 LOCK = ".lock"
 COMMAND = "command"  # the entry of environment.json with the command that the run belongs to
 REPORT_MARK = '<meta name="generator" content="Lexel">'  # a file that begins with it is a report, and may be replaced
@@ -50,6 +49,7 @@ WRITTEN = (
     *(
         CHECKPOINT,
         METRICS,
+        DAMAGED_METRICS,
         f"{MODEL}/{MODEL_CONFIG}",
         f"{MODEL}/{WEIGHTS}",
         f"{MODEL}/README.md",
@@ -113,25 +113,30 @@ class RunFolder:
     @property
     def is_run(self) -> bool:
         """Whether training wrote this folder."""
-        return "Lexel" in self._started_with()
+        return bool(environment_of(self.path))
 
     @property
     def command(self) -> str:
         """The command that started this run: `train`, unless the folder says another."""
-        return str(self._started_with().get(COMMAND, "train"))
+        return str(environment_of(self.path).get(COMMAND, "train"))
 
-    def _started_with(self) -> dict[str, Any]:
-        try:
-            content = json.loads(self.environment.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return content if isinstance(content, dict) else {}
+    def check_files(self) -> None:
+        """Check that where a run has a file there is a file, or nothing.
+
+        Raises:
+            FileNotFoundError: there is a link that leads nowhere.
+            ValueError: there is a folder, or what cannot be read like a file.
+        """
+        for file in (self.config, self.environment, self.metrics, self.checkpoint):
+            if file.exists() or file.is_symlink():
+                require_file(file)
 
     def check_free(self, *, overwrite: bool = False) -> None:
         """Check that a new run may be written here.
 
         Raises:
             FileExistsError: something stands here and `overwrite` is not set, or no run wrote it.
+            ValueError: where a run has a file, there is something else.
         """
         if not self.path.exists():
             return
@@ -144,6 +149,7 @@ class RunFolder:
         mine = names & {CONFIG, ENVIRONMENT, METRICS, CHECKPOINT, MODEL, SAMPLES, TENSORBOARD}
         if mine and not self.is_run:
             raise FileExistsError(f"{self.path} holds {', '.join(sorted(mine))}, which no run wrote: choose another")
+        self.check_files()
 
     def clear(self, *, but: Path | None = None) -> None:
         """Remove what an earlier run wrote, and nothing else.

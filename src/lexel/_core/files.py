@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-__all__ = ["WORKPLACE", "inside", "refuse_existing", "require_file", "written_beside"]
+__all__ = ["ENVIRONMENT", "WORKPLACE", "environment_of", "inside", "refuse_existing", "require_file", "written_beside"]
 
+ENVIRONMENT = "environment.json"  # of a run's folder
+LONGEST_ENVIRONMENT = 1 << 16  # bytes
 WORKPLACE = ".lexel."  # how the name of a folder begins in which a file is being written
 
 # Characters that Windows reserves, and how they are written; "/" alone separates folders in a name.
 RESERVED = {ord(character): f"%{ord(character):02X}" for character in '\\:*?"<>|'}
+
+
+def environment_of(folder: Path) -> dict[str, Any]:
+    """Return what a run wrote about itself into its folder; empty for any other folder."""
+    path = folder / ENVIRONMENT
+    try:
+        if not path.is_file() or path.stat().st_size > LONGEST_ENVIRONMENT:
+            return {}
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) and "Lexel" in content else {}
 
 
 def refuse_existing(path: Path, *, overwrite: bool, folder: bool | None = None) -> None:
