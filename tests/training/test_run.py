@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -22,11 +26,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import lexel
 from lexel.cli import main
+from lexel.data import examples
 from lexel.models import VQVAE
 from lexel.runs import RunFolder, load_model
 from lexel.training.checkpoint import read_checkpoint, weights
 from lexel.training.evaluate import evaluate
 from lexel.training.reconstruction import ReconstructionTask
+from lexel.training.settings import Settings
 from tests.commands import TINY, refused, train
 from tests.training.kills import QUANTIZERS, differences, killed, resumed, words
 
@@ -324,6 +330,7 @@ class TestCheckpoint:
         )
         ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
         assert ran.returncode == 2
+        assert f"lexel: {copy / 'last.ckpt'}: {os.strerror(errno.EFBIG)}" in ran.stderr
         assert "Traceback" not in ran.stderr
         assert (copy / "last.ckpt").read_bytes() == before
         assert load_model(copy)
@@ -355,3 +362,183 @@ class _Harmful:
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.mkdir, (str(self.path),)
+
+
+class TestData:
+    def test_a_run_in_its_data_comes_to_the_same_end(
+        self, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ends = []
+        for name in ("whole", "stopped"):
+            shutil.copytree(photographs, tmp_path / name)
+            monkeypatch.chdir(tmp_path / name)
+            ends.append(RunFolder(tmp_path / name / "run"))
+            options = ["--save-every", "2"]
+            if name == "whole":
+                assert train(Path(), Path("run"), *options, steps=7) == 0
+            else:
+                stopped(Path("run"), Path(), 7, 3, *options)
+                assert main(["resume", "run"]) == 0
+        assert differences(*ends) == []
+
+    def test_a_run_cannot_be_its_own_data(
+        self, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        shutil.copytree(photographs, tmp_path / "data")
+        command = ["train", tmp_path / "data", "--out", tmp_path / "data", *TINY, "--overwrite"]
+        assert "is the folder of data" in refused(command, capsys)
+
+    def test_resume_notices_other_data(
+        self, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        data, run = tmp_path / "data", RunFolder(tmp_path / "run")
+        shutil.copytree(photographs, data)
+        assert train(data, run.path, steps=2) == 0
+        before = run.checkpoint.read_bytes()
+        (data / "coffee.webp").rename(data / "tea.webp")
+        assert "had 4 examples, now 4 of other names" in refused(["resume", run.path, "--steps", 3], capsys)
+        shutil.copy(data / "tea.webp", data / "coffee.webp")
+        assert "had 4 examples, now 5" in refused(["resume", run.path, "--steps", 3], capsys)
+        assert run.checkpoint.read_bytes() == before
+        content = torch.load(run.checkpoint, weights_only=True)
+        del content["data"]  # as earlier versions wrote it
+        torch.save(content, run.checkpoint)
+        assert main(["resume", str(run.path), "--steps", "3"]) == 0
+
+    def test_validation_that_is_gone_does_not_end_the_run(
+        self, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        held_out, run = tmp_path / "held-out", RunFolder(tmp_path / "run")
+        shutil.copytree(photographs, held_out)
+        monkeypatch.setattr(examples, "CACHE_BYTES", 0)
+        training_step = ReconstructionTask.training_step
+
+        def vanishing(task: ReconstructionTask, images: torch.Tensor, index: int) -> torch.Tensor:
+            if task.global_step == 3:
+                shutil.rmtree(held_out)
+            return training_step(task, images, index)
+
+        monkeypatch.setattr(ReconstructionTask, "training_step", vanishing)
+        assert train(photographs, run.path, "--validation", str(held_out), "--save-every", "2", steps=6) == 0
+        with run.metrics.open() as file:
+            known = {int(row["step"]): bool(row["validation_psnr"]) for row in csv.DictReader(file)}
+        assert known == {1: True, 3: False, 5: False}
+        assert f"--validation {held_out}: no readable image" in capsys.readouterr().err.replace("\n", "")
+        assert torch.load(run.checkpoint, weights_only=True)["global_step"] == 6
+
+
+@pytest.mark.parametrize("precision", get_args(get_type_hints(Settings)["precision"]))
+def test_every_precision_trains_or_says_what_it_needs(
+    precision: str, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--precision", precision, "--device", "cpu"]
+    if precision == "16-mixed":
+        command = ["train", photographs, "--out", tmp_path / "run", *TINY, *options]
+        assert "needs an accelerator" in refused(command, capsys)
+    else:
+        assert train(photographs, tmp_path / "run", *options, steps=2) == 0
+        assert load_model(tmp_path / "run").encode(torch.rand(1, 3, 16, 16)).shape == (1, 4, 4)
+
+
+def test_training_that_diverges_says_so(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", photographs, "--out", tmp_path / "run", "--steps", 5, *TINY, "--learning-rate", "1e30"]
+    assert re.search(r"diverged at step \d: .* lower --learning-rate, which is 1e\+30", refused(command, capsys))
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_terminal_that_closes_or_a_scheduler_stops_a_run_with_everything_written(
+    number: int, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training_step = ReconstructionTask.training_step
+
+    def interrupted(task: ReconstructionTask, images: torch.Tensor, index: int) -> torch.Tensor:
+        os.kill(os.getpid(), number)
+        return training_step(task, images, index)
+
+    monkeypatch.setattr(ReconstructionTask, "training_step", interrupted)
+    assert train(photographs, tmp_path / "run", steps=3) == 128 + number
+    assert torch.load(tmp_path / "run/last.ckpt", weights_only=True)["global_step"] == 1
+    monkeypatch.undo()
+    assert main(["resume", str(tmp_path / "run")]) == 0
+
+
+def test_nohup_is_meant(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        training_step = ReconstructionTask.training_step
+
+        def hung_up(task: ReconstructionTask, images: torch.Tensor, index: int) -> torch.Tensor:
+            os.kill(os.getpid(), signal.SIGHUP)
+            return training_step(task, images, index)
+
+        monkeypatch.setattr(ReconstructionTask, "training_step", hung_up)
+        assert train(photographs, tmp_path / "run", steps=2) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+class TestWhatIsMissingOrDamaged:
+    @pytest.fixture
+    def copy(self, run: Path, tmp_path: Path) -> RunFolder:
+        shutil.copytree(run, tmp_path / "copy")
+        return RunFolder(tmp_path / "copy")
+
+    def test_a_checkpoint_that_is_missing_does_not_cost_the_model(
+        self, copy: RunFolder, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        copy.checkpoint.unlink()
+        before = {path: path.read_bytes() for path in copy.path.rglob("*") if path.is_file()}
+        assert f"{copy.checkpoint} is missing" in refused(["resume", copy.path], capsys)
+        shutil.rmtree(copy.model)
+        config = copy.config.read_text().replace("save_every: 1000", "save_every: 2")
+        copy.config.write_text(config)
+        assert f"{copy.checkpoint} is missing" in refused(["resume", copy.path], capsys)
+        after = {path: path.read_bytes() for path in copy.path.rglob("*") if path.is_file()}
+        assert after == {path: before[path] for path in after} | {copy.config: config.encode()}
+
+    @pytest.mark.parametrize("name", ["last.ckpt", "metrics.csv", "config.yaml"])
+    @pytest.mark.parametrize("kind", ["folder", "pipe", "link"])
+    def test_where_a_file_should_be_there_is_something_else(
+        self, name: str, kind: str, copy: RunFolder, photographs: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        place = copy.path / name
+        place.unlink()
+        {"folder": place.mkdir, "pipe": lambda: os.mkfifo(place), "link": lambda: place.symlink_to("nowhere")}[kind]()
+        commands = (["resume", copy.path], ["train", photographs, "--out", copy.path, *TINY, "--overwrite"])
+        for command in commands if name != "config.yaml" else commands[1:]:
+            assert str(place) in refused(command, capsys)
+        assert load_model(copy.path)
+
+    def test_bytes_before_a_checkpoint(self, copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+        copy.checkpoint.write_bytes(b"x" * 10 + copy.checkpoint.read_bytes())
+        said = refused(["resume", copy.path], capsys)
+        assert "damaged" in said
+        assert "weights_only" not in said
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda text: text.replace("step,", "stop,", 1),
+            lambda text: text.replace("\n3,", "\nx,", 1),
+            lambda text: text.replace("\n3,", "\n" + "3" * 140_000 + ",", 1),
+            lambda text: "\x00\x01" * 100,
+        ],
+        ids=["no step", "a row", "a cell beyond all measure", "no text"],
+    )
+    def test_damaged_curves_are_kept_aside_with_a_word(
+        self, damage: Callable[[str], str], copy: RunFolder, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        damaged = damage(copy.metrics.read_text())
+        copy.metrics.write_text(damaged)
+        assert main(["resume", str(copy.path), "--steps", "8"]) == 0
+        assert "metrics.csv is damaged" in capsys.readouterr().err.replace("\n", "")
+        assert (copy.path / "metrics.damaged-1.csv").read_text() == damaged
+        with copy.metrics.open() as file:
+            assert int([*csv.DictReader(file)][-1]["step"]) == 7
+
+    def test_a_spreadsheet_s_mark_is_no_damage(self, copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+        copy.metrics.write_bytes(b"\xef\xbb\xbf" + copy.metrics.read_bytes())
+        assert main(["resume", str(copy.path), "--steps", "8"]) == 0
+        assert "damaged" not in capsys.readouterr().err
+        with copy.metrics.open() as file:
+            assert [int(row["step"]) for row in csv.DictReader(file)] == [1, 3, 5, 7]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import time
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lexel._core.console import messages, progress_bar
 from lexel._core.files import written_beside
+from lexel.runs import DAMAGED_METRICS
 
 __all__ = ["MetricsFile", "TensorBoard", "Ticker"]
 
@@ -43,21 +46,46 @@ class MetricsFile:
 
     def _start(self, columns: Sequence[str]) -> None:
         self.columns = list(columns)
-        before = read_rows(self.path, self.from_step) if self.from_step else []
+        before, whole = read_rows(self.path) if self.from_step else ([], True)
+        before = [row for row in before if int(row["step"]) < self.from_step]
+        if not whole:
+            aside = self._aside()
+            messages.print(
+                f"{self.path} is damaged: {len(before)} of its rows can be read; the file as it was is kept as {aside}",
+                style="yellow",
+                soft_wrap=True,
+            )
         with written_beside(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(before)
 
+    def _aside(self) -> Path:
+        """Copy a damaged file, and return where to."""
+        places = (self.path.with_name(DAMAGED_METRICS.replace("*", str(number))) for number in count(1))
+        aside = next(place for place in places if not place.exists())
+        with written_beside(aside) as temporary:
+            shutil.copyfile(self.path, temporary)
+        return aside
 
-def read_rows(path: Path, stop: int) -> list[dict[str, str]]:
-    """Return the rows of steps before `stop`; a row that was cut off by a kill is none."""
+
+def read_rows(path: Path) -> tuple[list[dict[str, str]], bool]:
+    """Return the rows of a file of metrics, and whether these are all: a last row that a kill cut off is none."""
     if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        rows = list(csv.DictReader(file))
-    whole = [row for row in rows if None not in row and None not in row.values() and row["step"].isdecimal()]
-    return [row for row in whole if int(row["step"]) < stop]
+        return [], True
+    rows: list[dict[str, str]] = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:  # a spreadsheet may write a mark
+            reader = csv.DictReader(file)
+            rows.extend(reader)
+    except csv.Error:
+        return [row for row in rows if _is_whole(row)], False
+    whole = all(_is_whole(row) for row in rows[:-1]) and "step" in (reader.fieldnames or ())
+    return [row for row in rows if _is_whole(row)], whole
+
+
+def _is_whole(row: dict[str, str]) -> bool:
+    return None not in row and None not in row.values() and row.get("step", "").isdecimal()
 
 
 class TensorBoard:

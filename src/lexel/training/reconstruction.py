@@ -23,7 +23,7 @@ from lexel.quantizers.base import Quantized, Quantizer
 from lexel.training.crops import RandomCrops
 from lexel.training.processes import is_first_process
 from lexel.training.settings import ReconstructionSettings
-from lexel.training.task import Average, Task
+from lexel.training.task import Average, Task, facts_of
 
 __all__ = ["CodeWindow", "ReconstructionTask"]
 
@@ -54,6 +54,7 @@ class ReconstructionTask(Task):
     def open(self, *, strict: bool) -> None:
         """Open the images, and find out which error a constant image has."""
         self.images = self._opened(self.data, strict=strict)
+        self.data_facts = facts_of(self.images.names)
         self.held_out = self._opened(self.settings.validation, strict=strict) if self.settings.validation else None
         error = constant_error(self._first(64), self.settings.reconstruction_loss)
         self.constant_error = max(error, 1e-4)  # it is zero for images of a single colour
@@ -73,7 +74,7 @@ class ReconstructionTask(Task):
     def training_step(self, images: Tensor, index: int) -> Tensor:
         """Return the loss of a batch of crops `(B, C, crop, crop)`."""
         latents = self.model.latents(images)
-        output: Quantized = self.model.quantizer(latents)
+        output = self._quantized(latents)
         reconstructions = self.model.images(output.quantized, images.shape[-2:])
         squared_error = F.mse_loss(reconstructions, images)
         absolute_error = F.l1_loss(reconstructions, images)
@@ -84,6 +85,18 @@ class ReconstructionTask(Task):
         self.seen = {name: value.detach().float() for name, value in self.seen.items()}
         self.window.count(output, latents)
         return loss
+
+    def _quantized(self, latents: Tensor) -> Quantized:
+        try:
+            output: Quantized = self.model.quantizer(latents)
+        except ValueError as error:
+            if latents.isfinite().all():
+                raise
+            raise ValueError(
+                f"training diverged at step {self.global_step + 1}: the encoder returns NaN or Inf; lower "
+                f"--learning-rate, which is {self.settings.learning_rate:g}"
+            ) from error
+        return output
 
     @override
     def figures(self) -> dict[str, float]:

@@ -22,12 +22,13 @@ try:
     import lightning as L
     import yaml
 
-    from lexel.training.logs import MetricsFile, TensorBoard, Ticker
+    from lexel.training.logs import MetricsFile, TensorBoard, Ticker, read_rows
 except ImportError as error:
     raise ImportError(f"training needs further packages: pip install 'lexel[train]' ({error})") from error
 
 from lexel._core.console import messages
 from lexel._core.devices import pick_device
+from lexel._core.errors import reason_of
 from lexel._core.files import WORKPLACE, written_beside
 from lexel._core.signals import Stop, stopped_softly
 from lexel.data.images import save_image
@@ -78,9 +79,10 @@ def train(
     """Train what a task says.
 
     Writes into `out`: config.yaml, environment.json, metrics.csv, tensorboard/, samples/, last.ckpt and at the end
-    model/. Nothing is written, and nothing old removed, before the first step has succeeded. The first Ctrl-C or
-    SIGTERM ends the run after the current step with everything written. `resume` goes on from last.ckpt and comes to
-    the same end as a run that was never stopped, to the bit on the same machine.
+    model/. Nothing is written, and nothing old removed, before the first step has succeeded. The first Ctrl-C, SIGTERM,
+    SIGHUP (unless it is ignored), SIGUSR1 or SIGUSR2 ends the run after the current step with everything written.
+    `resume` goes on from last.ckpt and comes to the same end as a run that was never stopped, to the bit on the same
+    machine.
 
     Args:
         task: what to train, in place, on what, and how.
@@ -94,9 +96,9 @@ def train(
     Raises:
         FileExistsError: `out` exists, and neither `overwrite` nor `resume` is set, or it holds what no run wrote.
         BlockingIOError: another process trains in `out`.
-        FileNotFoundError: the task's data does not exist, or there is no run to resume.
+        FileNotFoundError: the task's data does not exist, there is no run to resume, or its checkpoint is missing.
         ValueError: nothing in the data is readable, a setting is out of range, or the checkpoint is damaged or belongs
-            to another model or other settings.
+            to another model, other settings or other data.
     """
     settings, task.config = task.settings, config
     run = RunFolder(out)
@@ -111,13 +113,20 @@ def train(
                 run.check_free(overwrite=overwrite)  # another process may have been here in between
         else:
             end_with_parent()
-        start = 0
-        checkpoint = run.checkpoint if resume and run.checkpoint.is_file() else None  # none: the run starts again
+        start, began_with = 0, {}
+        checkpoint = _checkpoint(run, settings.save_every) if resume else None  # none: the run starts again
         if checkpoint is not None:
             content = read_checkpoint(checkpoint, task.model)
             start = int(content["global_step"])
             _check_config(start, str(content["config"]), config, run, settings, more_steps=more_steps)
+            began_with = dict(content.get("data", {}))  # older checkpoints have none
         task.open(strict=strict)
+        if began_with and began_with != task.data_facts:
+            before, now = (facts.get("examples") for facts in (began_with, task.data_facts))
+            raise ValueError(
+                f"{run.path} did not begin with this data: it had {before} examples, now {now}"
+                f"{' of other names' * (before == now)}; it would come to another end"
+            )
         writer = RunWriter(run, task, start, fresh=not resume)
         trainer = _trainer(settings, writer)
         try:
@@ -146,6 +155,7 @@ def _trainer(settings: Settings, writer: RunWriter) -> L.Trainer:
     # Lightning's advice is for authors of training scripts; errors are still shown.
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # who gives --workers wants them
     trainer = L.Trainer(
         max_steps=settings.steps,
         accelerator=device.type,
@@ -266,12 +276,26 @@ class RunWriter(L.Callback):
 
     def _write_row(self, trainer: L.Trainer, step: int, *, validated: bool) -> None:
         counts = self.task.usage()  # first, since the figures start the window anew
-        known = self.task.figures() | (self.task.validate() if validated else {})
+        known = self.task.figures() | (self._validate() if validated else {})
         self.figures = known
         if trainer.is_global_zero:
             self.metrics.write(known, step - 1, columns=[*dict.fromkeys([*known, *self.task.validation_figures])])
             self.board.curves(known, step - 1)
             self.board.usage(counts, step - 1)
+
+    def _validate(self) -> dict[str, float]:
+        """Return the figures of validation, none if it fails: a run of days does not end for that."""
+        try:
+            return self.task.validate()
+        except Exception as error:
+            if is_first_process():
+                held_out = f"{self.settings.validation}: "
+                messages.print(
+                    f"--validation {held_out}{reason_of(error).removeprefix(held_out)}; a row has no figures of it",
+                    style="yellow",
+                    soft_wrap=True,
+                )
+            return {}
 
     def _save(self, trainer: L.Trainer) -> None:
         trainer.save_checkpoint(self.run.checkpoint)
@@ -288,6 +312,27 @@ def _interrupts_unchanged() -> Iterator[None]:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise error.__context__ from None
         raise
+
+
+def _checkpoint(run: RunFolder, save_every: int) -> Path | None:
+    """Return the checkpoint to go on from, None where a run was killed before it had one.
+
+    Raises:
+        FileNotFoundError: it is missing, though there was one.
+        ValueError: it is no file.
+    """
+    run.check_files()
+    if run.checkpoint.is_file():
+        return run.checkpoint
+    rows, _ = read_rows(run.metrics)
+    if run.model.exists() or any(int(row["step"]) >= save_every for row in rows):
+        raise FileNotFoundError(
+            f"{run.checkpoint} is missing, which this run had: without it, it cannot go on. To train from the start: "
+            f"lexel {run.command} --config {run.config} --out {run.path} --overwrite"
+        )
+    if is_first_process():
+        messages.print(f"{run.path} has no checkpoint yet: the run starts again", soft_wrap=True)
+    return None
 
 
 def _check_config(

@@ -47,7 +47,9 @@ class Settings:
             raise ValueError(f"seed must be an integer of 64 bits, got {self.seed}")
         if self.workers < 0:
             raise ValueError(f"workers must be at least 0, got {self.workers}")
-        if self.devices != "auto" and (self.devices < 1 or self.batch_size % self.devices):
+        if self.devices != "auto" and self.devices < 1:
+            raise ValueError(f"devices must be auto or at least 1, got {self.devices}")
+        if self.devices != "auto" and self.batch_size % self.devices:
             raise ValueError(f"batch_size {self.batch_size} cannot be shared evenly by {self.devices} devices")
 
 

@@ -22,7 +22,7 @@ from lexel._core.signals import ignore_signals
 from lexel.training.batches import Batches
 from lexel.training.settings import Settings
 
-__all__ = ["Average", "Task", "Window", "schedule", "seed_step"]
+__all__ = ["Average", "Task", "Window", "facts_of", "schedule", "seed_step"]
 
 
 class Window(Protocol):
@@ -47,6 +47,8 @@ class Task(L.LightningModule, ABC):
         validation_figures: the names of the figures that `validate` returns.
         window: what was counted since the last row.
         config: the text of config.yaml, which the checkpoint keeps.
+        data_facts: how many examples there are, and a digest of their names, known once the data is open. The
+            checkpoint keeps them: a run goes on with the same data.
 
     Args:
         model: what is trained, in place; the checkpoint holds its state.
@@ -64,6 +66,7 @@ class Task(L.LightningModule, ABC):
         self.model = model
         self.settings = settings
         self.config = ""
+        self.data_facts: dict[str, Any] = {}
 
     def open(self, *, strict: bool) -> None:
         """Open and check the data, once the folder is this run's.
@@ -119,9 +122,9 @@ class Task(L.LightningModule, ABC):
     @override
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Use Adam."""
-        # In one kernel: for a small model, Adam's many small operations take as long as a layer. With a scaled loss
-        # the kernel would unscale the gradients itself, after they have been clipped.
-        fused = self.device.type in ("cpu", "cuda") and self.settings.precision != "16-mixed"
+        # In one kernel: for a small model, Adam's many small operations take as long as a layer. But the kernel may
+        # unscale gradients by itself after they have been clipped, so Lightning refuses it in mixed precision.
+        fused = self.device.type in ("cpu", "cuda") and self.settings.precision == "32-true"
         return torch.optim.Adam(self.parameters(), self.settings.learning_rate, betas=(0.9, 0.99), fused=fused)
 
     @override
@@ -142,12 +145,24 @@ class Task(L.LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the settings, and what was counted since the last row. Every rank must call it."""
         checkpoint["config"] = self.config
+        checkpoint["data"] = self.data_facts
         checkpoint["window"] = self.window.state()
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what was counted: the next row covers all steps since the row before."""
         self.window.restore(checkpoint["window"])
+
+
+def facts_of(names: Sequence[str]) -> dict[str, Any]:
+    """Return how many examples there are, and a digest of their names.
+
+    Example:
+        >>> facts_of(["a.png", "b.png"])["examples"]
+        2
+    """
+    digest = hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass"))
+    return {"examples": len(names), "names": digest.hexdigest()}
 
 
 class Average:
