@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from lexel._core.errors import reason_of
+from lexel._core.errors import reason_of, sizes_named
 
 __all__ = ["Configurable", "Part", "from_config", "register", "registry", "to_config"]
 
@@ -181,7 +181,9 @@ def _built(config: Any) -> Any:
                 )
             raise ValueError(f"unknown class_path {path!r}; known: {', '.join(sorted(registry()))}")
         try:
-            return make(**{key: _built(item) for key, item in config.get("init_args", {}).items()})
+            settings = {key: _built(item) for key, item in config.get("init_args", {}).items()}
+            with sizes_named(str(config["class_path"]), settings):
+                return make(**settings)
         except (ValueError, RecursionError):
             raise
         except Exception as error:  # of arguments of a wrong type, or sizes beyond all memory

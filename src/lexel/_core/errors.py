@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
+from typing import Any
 
-__all__ = ["blamed_on", "printable", "reason_of"]
+__all__ = ["blamed_on", "memory_wanted", "printable", "reason_of", "sizes_named"]
 
 
 def printable(name: str) -> str:
@@ -26,11 +28,46 @@ def reason_of(error: BaseException) -> str:
         >>> reason_of(EOFError()), reason_of(ValueError("truncated")), reason_of(KeyError(7))
         ('EOFError', 'truncated', 'KeyError: 7')
     """
+    if (wanted := memory_wanted(error)) is not None:
+        return wanted
     text = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
     text = printable(text.strip().partition("\n")[0])[:400]
     if isinstance(error, (OSError, ValueError, SyntaxError)) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def memory_wanted(error: BaseException) -> str | None:
+    """Say how much memory there is not, where torch says so in its own words.
+
+    Example:
+        >>> memory_wanted(RuntimeError("alloc_cpu.cpp: you tried to allocate 960000000000 bytes. Error code 12"))
+        '960.0 GB do not fit into the memory'
+    """
+    found = re.search(r"tried to allocate (\d+) bytes", str(error)) if isinstance(error, RuntimeError) else None
+    return None if found is None else f"{int(found[1]) / 1e9:,.1f} GB do not fit into the memory"
+
+
+@contextmanager
+def sizes_named(what: str, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Name the sizes of what is built, where they are beyond all memory.
+
+    Raises:
+        ValueError: they are.
+
+    Example:
+        >>> with sizes_named("a table", {"num_embeddings": 1 << 60, "metric": "cosine"}):
+        ...     raise RuntimeError("overflowed")
+        Traceback (most recent call last):
+        ValueError: cannot build a table with num_embeddings 1152921504606846976: RuntimeError: overflowed
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        if isinstance(error, RecursionError):
+            raise
+        sizes = ", ".join(f"{name} {value}" for name, value in settings.items() if type(value) is int)
+        raise ValueError(f"cannot build {what}{' with ' * bool(sizes)}{sizes}: {reason_of(error)}") from error
 
 
 @contextmanager

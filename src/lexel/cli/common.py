@@ -95,8 +95,8 @@ def loaded(settings: Namespace) -> VQVAE:
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print the figures of an evaluation as a table."""
     table = Table(show_header=False)
-    table.add_column(style="bold")
-    table.add_column(justify="right")
+    table.add_column(style="bold", overflow="fold")  # a narrow terminal must not cut a figure
+    table.add_column(justify="right", overflow="fold")
     table.add_row("images", f"{evaluation.images}")
     table.add_row("PSNR", f"{evaluation.psnr:.2f} dB")
     table.add_row("SSIM", f"{evaluation.ssim:.4f}")

@@ -15,6 +15,7 @@ from jsonargparse import set_parsing_settings
 import lexel
 from lexel._core.arguments import Parser
 from lexel._core.console import complain
+from lexel._core.errors import memory_wanted
 from lexel._core.plugins import import_plugin
 from lexel._core.signals import ended_by_signals
 from lexel.cli import models, runs, tokens
@@ -68,7 +69,7 @@ def _run(words: Sequence[str]) -> int:
 
 def _reason(error: Exception) -> str:
     """Return what an error says, and its kind where it is not one that a user's input is expected to cause."""
-    message = str(error)
+    message = memory_wanted(error) or str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, (OSError, ValueError, ImportError)) and message:

@@ -16,7 +16,7 @@ import lexel
 from lexel._core.arguments import Parser
 from lexel._core.config import registry
 from lexel._core.console import results
-from lexel._core.errors import blamed_on
+from lexel._core.errors import blamed_on, sizes_named
 from lexel.cli.common import (
     DATA,
     Command,
@@ -77,9 +77,8 @@ def train_task(settings: Namespace) -> Task:
     """Return what `lexel train` trains."""
     from lexel.training.reconstruction import ReconstructionTask
 
-    return ReconstructionTask(
-        _model(settings), required(settings, "data", "DATA"), settings_of(settings, ReconstructionSettings)
-    )
+    data, how = required(settings, "data", "DATA"), settings_of(settings, ReconstructionSettings)
+    return ReconstructionTask(_model(settings), data, how)
 
 
 def train(settings: Namespace) -> int:
@@ -145,10 +144,11 @@ def demo(settings: Namespace) -> int:
     """Train on a few photographs and draw the results."""
     from lexel.demo import run_demo
 
+    how = settings_of(settings, ReconstructionSettings)
     demo = run_demo(
         _model(settings),
         Path(settings.out),
-        settings_of(settings, ReconstructionSettings),
+        how,
         config=config_text(settings, demo_parser()),
         overwrite=settings.overwrite,
     )
@@ -180,7 +180,9 @@ def _model(settings: Namespace) -> VQVAE:
     import torch
 
     torch.manual_seed(settings.seed)
-    return VQVAE(lexel.from_config(settings.quantizer.as_dict()), **settings.model.as_dict())
+    quantizer, sizes = lexel.from_config(settings.quantizer.as_dict()), settings.model.as_dict()
+    with sizes_named("the model", sizes):
+        return VQVAE(quantizer, **sizes)
 
 
 def begin(settings: Namespace, command: Command, paths: Iterable[str]) -> int:
@@ -196,7 +198,13 @@ def begin(settings: Namespace, command: Command, paths: Iterable[str]) -> int:
     assert command.task is not None
     out = Path(required(settings, "out", "--out"))
     for path in paths:
+        if settings.get(path) == "":
+            raise ValueError(f"{path} must be a path, got an empty text")
         settings[path] = settings.get(path) and str(Path(settings[path]).absolute())
+        if settings[path] and Path(settings[path]).resolve() == out.resolve():
+            raise ValueError(
+                f"--out {out} is the folder of {path}: a run in it would become part of what it is trained on"
+            )
     outcome = train(
         command.task(settings),
         out,

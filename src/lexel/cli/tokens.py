@@ -52,7 +52,9 @@ def encode_parser() -> Parser:
 
 def encode(settings: Namespace) -> int:
     """Turn examples into tokens."""
-    model, out = loaded(settings), Path(settings.out)
+    out = Path(settings.out)
+    refuse_existing(out, overwrite=True, folder=out.suffix != ".safetensors")  # what exists, tokens.encode looks at
+    model = loaded(settings)
     found = tokens.encode(
         model,
         settings.data,

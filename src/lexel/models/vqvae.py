@@ -24,6 +24,8 @@ except ImportError as error:
 
 __all__ = ["VQVAE"]
 
+MOST_DOWNSAMPLING = 1024
+
 
 class ResidualLayer(nn.Module):
     """x + conv1×1(relu(conv3×3(relu(x)))), the residual block of the paper's §4.1."""
@@ -110,6 +112,8 @@ class VQVAE(
                 raise ValueError(f"VQVAE: {name} must be at least {least}, got {value}")
         if downsampling < 1 or downsampling & (downsampling - 1):
             raise ValueError(f"VQVAE: downsampling must be a power of two, got {downsampling}")
+        if downsampling > MOST_DOWNSAMPLING:  # images are padded to a multiple of it
+            raise ValueError(f"VQVAE: downsampling must be at most {MOST_DOWNSAMPLING}, got {downsampling}")
         if upsampling not in ("transposed", "resize"):
             raise ValueError(f"VQVAE: upsampling must be 'transposed' or 'resize', got {upsampling!r}")
         self.image_channels = image_channels
