@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test kills sanitize lint format bench bench-quality bench-static clean
+.PHONY: demo test kills fuzz soak sanitize lint format bench bench-quality bench-static clean
 
 demo: $(VENV)/demo
 	$(BIN)/lexel demo --out runs/demo --overwrite
@@ -14,6 +14,14 @@ test: $(VENV)/dev
 # Fifty kills of training runs, each of which must come to the end of the run that was left alone.
 kills: $(VENV)/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.training.kills 50
+
+# Five thousand damaged files of all kinds, each of which must be refused in a line or read right.
+fuzz: $(VENV)/dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz 5000
+
+# 20,000 steps of training and 100,000 of moving averages, which must stay as they begin. Reads /proc: for Linux.
+soak: $(VENV)/dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak
 
 # The search kernel under AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize:

@@ -94,11 +94,11 @@ def row(name: str, quantizer: dict[str, Any], found: list[Evaluation]) -> str:
     cells = [
         name,
         f"{bits:.0f}",
-        mean([one.psnr for one in found], 2),
-        mean([one.ssim for one in found], 3),
+        mean([one.figures["psnr"] for one in found], 2),
+        mean([one.figures["ssim"] for one in found], 3),
         mean([one.perplexity for one in found], 0),
         mean(used, 0) + " %",
-        f"{found[0].bits_per_pixel:.3f}",
+        f"{found[0].rate:.3f}",
     ]
     return f"| {' | '.join(cells)} |"
 

@@ -25,9 +25,10 @@ import lexel
 from lexel.data.images import constant_error, open_images
 from lexel.models import VQVAE
 from lexel.training.crops import RandomCrops
+from lexel.training.reconstruction import ReconstructionTask
 from lexel.training.run import train
-from lexel.training.settings import Settings
-from lexel.training.task import TrainingTask, schedule
+from lexel.training.settings import ReconstructionSettings
+from lexel.training.task import schedule
 
 RESULTS = Path(__file__).parent / "results" / "loop.md"
 FROM = 20
@@ -63,7 +64,7 @@ def build(channels: int, num_embeddings: int, embedding_dim: int) -> VQVAE:
     return VQVAE(lexel.presets.default(num_embeddings, embedding_dim), hidden_channels=channels).train()
 
 
-def by_hand(model: VQVAE, data: Path, settings: Settings) -> float:
+def by_hand(model: VQVAE, data: Path, settings: ReconstructionSettings) -> float:
     """Train as a script would, and return the steps a second."""
     images = open_images(data)
     scale = constant_error((pixels for _, pixels in images.readable(range(len(images)))), "mse")
@@ -85,19 +86,19 @@ def by_hand(model: VQVAE, data: Path, settings: Settings) -> float:
     return clock.rate()
 
 
-def by_lexel(model: VQVAE, data: Path, settings: Settings, folder: Path) -> float:
+def by_lexel(model: VQVAE, data: Path, settings: ReconstructionSettings, folder: Path) -> float:
     """Train as `lexel train` does, and return the steps a second."""
-    clock, begin = Clock(settings.steps), TrainingTask.on_train_batch_start
+    clock, begin = Clock(settings.steps), ReconstructionTask.on_train_batch_start
 
-    def timed(task: TrainingTask, batch: torch.Tensor, index: int) -> None:
+    def timed(task: ReconstructionTask, batch: torch.Tensor, index: int) -> None:
         clock.tick()
         begin(task, batch, index)
 
-    TrainingTask.on_train_batch_start = timed  # type: ignore[method-assign]
+    ReconstructionTask.on_train_batch_start = timed  # type: ignore[method-assign]
     try:
-        train(model, data, folder, settings)
+        train(ReconstructionTask(model, data, settings), folder)
     finally:
-        TrainingTask.on_train_batch_start = begin  # type: ignore[method-assign]
+        ReconstructionTask.on_train_batch_start = begin  # type: ignore[method-assign]
     return clock.rate()
 
 
@@ -109,7 +110,7 @@ def main(pairs: int) -> None:
         data = Path(name) / "pictures.npy"
         np.save(data, np.random.default_rng(0).integers(0, 256, (64, 80, 80, 3)).astype(np.uint8))
         for size, channels, num_embeddings, embedding_dim, batch, crop, steps in SIZES:
-            settings = Settings(steps=steps, batch_size=batch, crop=crop, device="cpu")
+            settings = ReconstructionSettings(steps=steps, batch_size=batch, crop=crop, device="cpu")
             ours, theirs = [], []
             for pair in range(pairs):
                 model = build(channels, num_embeddings, embedding_dim)

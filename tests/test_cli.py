@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,10 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 
 import lexel
+from lexel._core import console
 from lexel.cli import main
+from lexel.cli.common import print_evaluation
+from lexel.training.evaluate import Evaluation
 from tests.commands import TINY, refused, train
 
 
@@ -59,7 +64,7 @@ class TestRefusals:
         whole = (photographs / "people/astronaut.png").read_bytes()
         (tmp_path / "data/people/astronaut.png").write_bytes(whole[: len(whole) // 2])
         (tmp_path / "data/notes.txt").write_text("none")
-        out = tmp_path / "codes"
+        out = tmp_path / "codes.safetensors"
         assert main(["encode", str(run), str(tmp_path / "data"), "--out", str(out)]) == 0
         assert "skipped 2 unreadable files: notes.txt" in capsys.readouterr().err.replace("\n", " ")
         assert set(load_file(out)) == {"animals/cats/chelsea.jpg", "coffee.webp", "people/camera.bmp"}
@@ -112,6 +117,13 @@ class TestRefusals:
             (["train", "DATA", "--quantizer", "lexel.VectorQuantiser"], "did you mean lexel.VectorQuantizer?"),
             (["train", "DATA", "--quantizer.num-embedings", "3"], "did you mean num-embeddings?"),
             (["train", "DATA", "--steps", "many"], "steps: expected int, got many"),
+            (["train", "DATA", "--devices", "cpu"], "devices: expected int or auto, got cpu"),
+            (["train", "DATA", "--precision", "bf16"], "expected 32-true or bf16-mixed or 16-mixed, got bf16"),
+            (
+                ["train", "DATA", "--quantizer", "lexel.FiniteScalarQuantizer", "--quantizer.levels", "8,5,5"],
+                "levels: expected a list, as [8, 5, 5], got 8,5,5",
+            ),
+            (["train", "DATA", "--model", ""], "model: expected the name of a class, got an empty text"),
         ],
     )
     def test_a_typo_gets_one_line_and_a_hint(
@@ -135,6 +147,81 @@ class TestRefusals:
         assert exit_.value.code == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert "my.yaml" in line or "step" in line
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--devices", "0", "devices must be auto or at least 1, got 0"),
+        ("--seed", str(1 << 64), f"seed must be an integer of 64 bits, got {1 << 64}"),
+        ("--device", "meta", "device must be auto, or one of cpu, cuda, mps, xpu"),
+        ("--device", "cpu:1", "there is one CPU"),
+        ("--validation", "", "validation must be a path"),
+        ("--quantizer.num-embeddings", str(10**12), "num_embeddings 1000000000000, embedding_dim 4"),
+        ("--model.hidden-channels", str(10**10), "hidden_channels 10000000000"),
+        ("--model.downsampling", str(1 << 40), "downsampling must be at most 1024"),
+    ],
+)
+def test_an_option_beyond_its_range_is_named(
+    option: str, value: str, said: str, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in refused(["train", photographs, "--out", tmp_path / "run", *TINY, option, value], capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_first_cpu_is_the_cpu(photographs: Path, tmp_path: Path) -> None:
+    assert train(photographs, tmp_path / "run", "--device", "cpu:0", steps=1) == 0
+
+
+def test_a_place_for_no_result_is_refused_before_a_model_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    nowhere = tmp_path / "nowhere"  # a model that is not there would be the next complaint
+    for place in ("file/below", "file/far/below"):
+        for command in (["encode", nowhere, "d"], ["decode", nowhere, "t"], ["report", nowhere]):
+            said = refused([*command, "--out", tmp_path / place, "--overwrite"], capsys)
+            assert "Not a directory" in said
+    assert "is a folder" in refused(["report", nowhere, "--out", tmp_path / "folder", "--overwrite"], capsys)
+    assert "is a file" in refused(["decode", nowhere, "t", "--out", tmp_path / "file", "--overwrite"], capsys)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_json_has_null_for_a_figure_that_there_is_not(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "tiny.png")  # SSIM needs more pixels
+    assert main(["evaluate", str(run), str(tmp_path), "--json"]) == 0
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    assert json.loads(capsys.readouterr().out, parse_constant=refuse)["ssim"] is None
+
+
+def test_a_narrow_terminal_cuts_no_figure(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console.results, "_width", 20)
+    figures = {"psnr": 31.25, "ssim": 0.9876, "l1": 0.0123}
+    print_evaluation(Evaluation("images", 123456, figures, 1234.5, 1024, 16384, 0.0625, 0.0512, {}))
+    printed = "".join(line.split("│")[2].strip() for line in capsys.readouterr().out.splitlines() if "│" in line)
+    assert printed == "12345631.25dB0.98760.01231234.51,024of16,384(6.2%)0.06250.0512"
+
+
+def test_settings_of_a_preset_are_shown_like_those_of_a_class(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["train", "--quantizer.help", "lexel.presets.dac"])
+    assert exit_.value.code == 0
+    assert "--quantizer.num-quantizers" in capsys.readouterr().out
+
+
+def test_a_home_that_cannot_be_written_is_not_spoken_of(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "home").touch()  # no folder: root could write into any
+    environment = {**os.environ, "HOME": str(tmp_path / "home")}
+    environment = {name: value for name, value in environment.items() if not name.startswith(("XDG_", "MPL"))}
+    command = [sys.executable, "-m", "lexel", "evaluate", str(run), str(tmp_path / "none")]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    assert ran.stderr.count("\n") == 1, ran.stderr
 
 
 def test_help_shows_the_size_of_the_default_codebook_and_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,7 +316,19 @@ def test_help_is_quick_to_reach_and_names_every_command(capsys: pytest.CaptureFi
         main(["--help"])
     assert exit_.value.code == 0
     printed = capsys.readouterr().out
-    for command in ("train", "resume", "evaluate", "audit", "report", "encode", "decode", "demo"):
+    for command in (
+        "train",
+        "resume",
+        "evaluate",
+        "audit",
+        "report",
+        "encode",
+        "decode",
+        "compress",
+        "decompress",
+        "bench",
+        "demo",
+    ):
         assert command in printed
 
 

@@ -114,9 +114,10 @@ class EMA(Learning):
         e_i ← m_i / N̂_i,  where N̂_i = (N_i + ε) / (ΣN + K ε) · ΣN
 
     The averages start as if each code had already been chosen once, by an input equal to itself (N_i = 1, m_i = e_i),
-    so that a code which no input chooses stays where it is. Implementations that start from N_i = 0 with m_i = e_i
-    throw such a code so far away in the first step that no input ever chooses it again; Sonnet's zero-debiased averages
-    send it to the origin.
+    so that a code which no input chooses stays where it is for some ln(1/ε) / (1 − γ) steps; when N_i is no longer far
+    above ε, the smoothing draws it to the origin, unless upkeep revives it before. Implementations that start from
+    N_i = 0 with m_i = e_i throw such a code so far away in the first step that no input ever chooses it again; Sonnet's
+    zero-debiased averages send it to the origin.
 
     An average over a hundred steps is slow to leave the place where it started. With a warm-up of w, a code that inputs
     have chosen in t_i steps averages over about the last t_i / w of them, until γ alone would make it as long:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lexel._core.files import WORKPLACE
-from lexel.models import VQVAE
-from lexel.models.vqvae import CONFIG as MODEL_CONFIG
-from lexel.models.vqvae import WEIGHTS
+from lexel._core.errors import blamed_on
+from lexel._core.files import ENVIRONMENT, WORKPLACE, environment_of, require_file
+from lexel._core.pretrained import CONFIG as MODEL_CONFIG
+from lexel._core.pretrained import WEIGHTS
+from lexel.models import Autoencoder
 
 try:
     from filelock import FileLock, Timeout
@@ -21,6 +21,7 @@ except ImportError as error:
 
 __all__ = [
     "CHECKPOINT",
+    "COMMAND",
     "CONFIG",
     "ENVIRONMENT",
     "METRICS",
@@ -29,14 +30,18 @@ __all__ = [
     "REPORT_MARK",
     "SAMPLES",
     "TENSORBOARD",
+    "TOKENIZER",
     "RunFolder",
     "is_report",
     "load_model",
 ]
 
-CONFIG, ENVIRONMENT, METRICS, REPORT = "config.yaml", "environment.json", "metrics.csv", "report.html"
+CONFIG, METRICS, REPORT = "config.yaml", "metrics.csv", "report.html"
 CHECKPOINT, MODEL, SAMPLES, TENSORBOARD = "last.ckpt", "model", "samples", "tensorboard"
+TOKENIZER = "tokenizer"  # within the model of a prior: the folder of the model whose tokens it knows
+DAMAGED_METRICS = "metrics.damaged-*.csv"  # what a run that goes on found in place of its curves
 LOCK = ".lock"
+COMMAND = "command"  # the entry of environment.json with the command that the run belongs to
 REPORT_MARK = '<meta name="generator" content="Lexel">'  # a file that begins with it is a report, and may be replaced
 # All that training writes, as patterns within the folder.
 # The environment comes last when they are removed, since it tells that the folder is a run's.
@@ -44,9 +49,12 @@ WRITTEN = (
     *(
         CHECKPOINT,
         METRICS,
+        DAMAGED_METRICS,
         f"{MODEL}/{MODEL_CONFIG}",
         f"{MODEL}/{WEIGHTS}",
         f"{MODEL}/README.md",
+        f"{MODEL}/tokens.json",
+        *(f"{MODEL}/{TOKENIZER}/{name}" for name in (MODEL_CONFIG, WEIGHTS, "README.md")),
         f"{SAMPLES}/step-*.png",
     ),
     *(f"{TENSORBOARD}/events.out.tfevents.*", CONFIG, ENVIRONMENT),
@@ -70,7 +78,7 @@ class RunFolder:
 
     @property
     def environment(self) -> Path:
-        """The versions that the run was started with; only the folder of a run has this file."""
+        """The command and the versions that the run was started with; only the folder of a run has this file."""
         return self.path / ENVIRONMENT
 
     @property
@@ -105,16 +113,30 @@ class RunFolder:
     @property
     def is_run(self) -> bool:
         """Whether training wrote this folder."""
-        try:
-            return "Lexel" in json.loads(self.environment.read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError):
-            return False
+        return bool(environment_of(self.path))
+
+    @property
+    def command(self) -> str:
+        """The command that started this run: `train`, unless the folder says another."""
+        return str(environment_of(self.path).get(COMMAND, "train"))
+
+    def check_files(self) -> None:
+        """Check that where a run has a file there is a file, or nothing.
+
+        Raises:
+            FileNotFoundError: there is a link that leads nowhere.
+            ValueError: there is a folder, or what cannot be read like a file.
+        """
+        for file in (self.config, self.environment, self.metrics, self.checkpoint):
+            if file.exists() or file.is_symlink():
+                require_file(file)
 
     def check_free(self, *, overwrite: bool = False) -> None:
         """Check that a new run may be written here.
 
         Raises:
             FileExistsError: something stands here and `overwrite` is not set, or no run wrote it.
+            ValueError: where a run has a file, there is something else.
         """
         if not self.path.exists():
             return
@@ -127,6 +149,7 @@ class RunFolder:
         mine = names & {CONFIG, ENVIRONMENT, METRICS, CHECKPOINT, MODEL, SAMPLES, TENSORBOARD}
         if mine and not self.is_run:
             raise FileExistsError(f"{self.path} holds {', '.join(sorted(mine))}, which no run wrote: choose another")
+        self.check_files()
 
     def clear(self, *, but: Path | None = None) -> None:
         """Remove what an earlier run wrote, and nothing else.
@@ -139,14 +162,14 @@ class RunFolder:
             file.unlink()
         if is_report(self.report):
             self.report.unlink()
-        for name in (MODEL, SAMPLES, TENSORBOARD):
+        for name in (f"{MODEL}/{TOKENIZER}", MODEL, SAMPLES, TENSORBOARD):
             folder = self.path / name
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
 
     def tidy(self) -> None:
         """Remove what a process had half written when it was killed."""
-        for folder in (self.path, *(self.path / name for name in (MODEL, SAMPLES))):
+        for folder in (self.path, *(self.path / name for name in (MODEL, f"{MODEL}/{TOKENIZER}", SAMPLES))):
             for half in folder.glob(f"{WORKPLACE}*/"):
                 shutil.rmtree(half, ignore_errors=True)
 
@@ -182,7 +205,7 @@ def is_report(path: Path) -> bool:
         return REPORT_MARK.encode() in page.read(1000)
 
 
-def load_model(folder: Path) -> VQVAE:
+def load_model(folder: Path) -> Autoencoder:
     """Load the model of a run's folder, or of a folder that `save_pretrained` wrote, in eval mode.
 
     Raises:
@@ -192,7 +215,5 @@ def load_model(folder: Path) -> VQVAE:
     found = folder / MODEL if (folder / MODEL).is_dir() else folder
     if not (found / MODEL_CONFIG).is_file():
         raise FileNotFoundError(f"{folder} holds no model and no run that is finished")
-    try:
-        return VQVAE.from_pretrained(found)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{found / MODEL_CONFIG} does not describe a Lexel model: {error}") from error
+    with blamed_on(found, "holds no sound Lexel model"):
+        return Autoencoder.from_pretrained(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -9,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
 
-from lexel._core.files import inside, written_beside
+from lexel._core.files import inside, refuse_existing, require_file, written_beside
 
 
 def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
@@ -83,3 +85,54 @@ def test_a_kill_in_the_middle_leaves_what_was_there(tmp_path: Path) -> None:
     ran = subprocess.run([sys.executable, "-c", program, str(target)], check=False, timeout=60)
     assert ran.returncode == -signal.SIGKILL
     assert target.read_text() == "before"
+
+
+def test_an_error_names_the_result_and_no_temporary_path(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+
+    def write(target: Path, error: OSError | None = None) -> None:
+        with written_beside(target) as temporary:
+            temporary.touch()
+            if error is not None:
+                raise error
+
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as `write` raises it: without a name
+    for target, error in ((tmp_path / "folder", None), (tmp_path / "file/below", None), (tmp_path / "new", full)):
+        with pytest.raises(OSError) as raised:  # noqa: PT011
+            write(target, error)
+        assert str(target).startswith(str(raised.value.filename))
+        assert raised.value.errno is not None
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "file"}
+
+
+@pytest.mark.parametrize(
+    ("place", "folder", "said"),
+    [
+        ("folder", False, "is a folder"),
+        ("file", True, "is a file"),
+        ("pipe", False, "pipe or a device"),
+        ("file/below", None, "Not a directory"),
+        ("file/far/below", None, "Not a directory"),
+    ],
+)
+def test_a_place_where_no_result_can_be_is_known_before_the_work(
+    place: str, folder: bool | None, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match=said):
+        refuse_existing(tmp_path / place, overwrite=True, folder=folder)
+    for fine in ("file", "new", "new/deep/below"):
+        refuse_existing(tmp_path / fine, overwrite=True, folder=False)
+    for fine in ("folder", "new", "new/deep/below"):
+        refuse_existing(tmp_path / fine, overwrite=True, folder=True)
+
+
+def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("nowhere")
+    for place in ("pipe", "link", "none", "."):
+        with pytest.raises((ValueError, FileNotFoundError), match=str(tmp_path)):
+            require_file(tmp_path / place)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lexel.data.images import arrays, open_images
 from tests.data.test_open import all_of
@@ -163,3 +164,21 @@ def test_a_pickle_holds_no_pixels(tmp_path: Path) -> None:
     packed = pickle.dumps(images)
     assert len(packed) < 10_000
     assert torch.equal(pickle.loads(packed).read(3), images.read(3))
+
+
+@pytest.mark.parametrize("own", [1, 3, 4])
+@pytest.mark.parametrize("wanted", [1, 3, 4])
+def test_channels_are_converted_as_those_of_files(own: int, wanted: int, tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (1, 20, 30, own), np.uint8)
+    Image.fromarray(array[0].squeeze()).save(tmp_path / "image.png")
+    (found,), (expected,) = (
+        all_of(open_images(path, wanted)) for path in (saved(tmp_path, array), tmp_path / "image.png")
+    )
+    assert torch.equal(found, expected)
+
+
+def test_channels_that_no_file_has_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, np.zeros((3, 20, 30, 2), np.uint8))
+    assert open_images(path, 2).channels == 2
+    with pytest.raises(ValueError, match="has 2 channels, expected 3"):
+        open_images(path, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import torch
 from PIL import Image, ImageFile, ImageOps
 
 from lexel.data.images import open_images
-from lexel.data.images.decode import MAX_PIXELS, decode, glance
+from lexel.data.images.decode import MAX_PIXELS, decode, glance, is_image
 
 # Pillow says of damaged files what is wrong with them; pytest puts its own filters over Lexel's.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
@@ -143,12 +144,39 @@ class TestDepth:
         with pytest.raises(ValueError, match="white is not known"):
             decode(tiff(struct.pack("<hh", -5, 5), width=2, bits=16, sample_format=2), 1)
 
+    def test_signed_bytes_are_not_taken_for_unsigned_ones(self) -> None:
+        with pytest.raises(ValueError, match="negative, this reaches -5 to 5"):
+            decode(tiff(struct.pack("<bb", -5, 5), width=2, bits=8, sample_format=2), 1)
+        assert decode(tiff(struct.pack("<bb", 0, 5), width=2, bits=8, sample_format=2), 1).flatten().tolist() == [0, 5]
 
-def tiff(body: bytes, *, width: int, bits: int, photometric: int = 1, sample_format: int = 1) -> io.BytesIO:
-    """A TIFF file of one row of grey, written by hand."""
+    @pytest.mark.parametrize(
+        ("bits", "channels", "sample_format", "said"),
+        [(16, 1, 3, "channels: 1, each 16-bit float"), (64, 1, 3, "64-bit float"), (8, 5, 1, "channels: 5")],
+    )
+    def test_a_tiff_that_pillow_does_not_know_is_named(
+        self, bits: int, channels: int, sample_format: int, said: str, tmp_path: Path
+    ) -> None:
+        body = bytes(2 * channels * bits // 8)
+        file = tiff(body, width=2, bits=bits, sample_format=sample_format, channels=channels)
+        with pytest.raises(ValueError, match=said):
+            decode(file, 1)
+        (tmp_path / "image").write_bytes(file.getvalue())
+        assert is_image(tmp_path / "image")
+
+
+def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ValueError, match="pipe"):
+        decode(tmp_path / "pipe.png", 3)
+
+
+def tiff(
+    body: bytes, *, width: int, bits: int, photometric: int = 1, sample_format: int = 1, channels: int = 1
+) -> io.BytesIO:
+    """A TIFF file of one row, written by hand."""
     entries = (
         *((256, 4, width), (257, 4, 1), (258, 3, bits), (259, 3, 1), (262, 3, photometric)),
-        *((273, 4, 8), (277, 3, 1), (278, 4, 1), (279, 4, len(body)), (339, 3, sample_format)),
+        *((273, 4, 8), (277, 3, channels), (278, 4, 1), (279, 4, len(body)), (339, 3, sample_format)),
     )
     padded = body + bytes(-len(body) % 2)
     directory = struct.pack("<H", len(entries)) + b"".join(

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader
 
+from lexel._core.errors import printable
 from lexel.data import examples
-from lexel.data.examples import Examples, printable
+from lexel.data.examples import Examples
 from lexel.data.images import listed, open_images
 from lexel.training.crops import RandomCrops
 

@@ -149,8 +149,3 @@ class TestRefusals:
         np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
         with pytest.raises(ValueError, match="Python objects"):
             open_images(tmp_path / "a.npy")
-
-    def test_other_channels_than_the_array_has(self, tmp_path: Path) -> None:
-        np.save(tmp_path / "a.npy", np.zeros((1, 4, 4), np.uint8))
-        with pytest.raises(ValueError, match="1 channels, expected 3"):
-            open_images(tmp_path / "a.npy", 3)

@@ -20,9 +20,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import lexel
+import lexel.tokens
 from lexel.cli import main
 from lexel.runs import load_model
-from lexel.tokens import decode_images, encode_images, read_tokens
 from tests.quantizers.zoo import ZOO
 
 HERE = Path(__file__).parent
@@ -76,16 +76,19 @@ def test_every_example_has_its_file(name: str) -> None:
 class TestTheRun:
     """A run of six steps on two pictures, the codes that its model made of them, and what it made of the codes."""
 
-    def test_its_model_and_its_codes(self, tmp_path: Path) -> None:
-        model, tokens = load_model(HERE / "run"), read_tokens(HERE / "tokens.safetensors")
-        assert (model.quantizer.num_embeddings, len(tokens.indices)) == (16, 2)
-        decode_images(model, tokens, tmp_path)
+    @pytest.mark.parametrize("name", ["tokens.safetensors", "tokens"])
+    def test_its_model_and_its_codes(self, name: str, tmp_path: Path) -> None:
+        model, tokens = load_model(HERE / "run"), lexel.tokens.open(HERE / name)
+        assert (model.quantizer.num_embeddings, len(tokens)) == (16, 2)
+        lexel.tokens.decode(model, tokens, tmp_path / "images")
         for path in (HERE / "decoded").iterdir():
-            with Image.open(path) as expected, Image.open(tmp_path / path.name) as found:
+            with Image.open(path) as expected, Image.open(tmp_path / "images" / path.name) as found:
                 difference = np.asarray(found).astype(int) - np.asarray(expected).astype(int)
             assert np.abs(difference).max() <= 1, path.name
-        again, _ = encode_images(model, HERE / "pictures")
-        same = torch.cat([(again.indices[name] == grid).flatten() for name, grid in tokens.indices.items()])
+        lexel.tokens.encode(model, HERE / "pictures", tmp_path / "again.safetensors")
+        again = lexel.tokens.open(tmp_path / "again.safetensors")
+        assert again.names == tokens.names
+        same = torch.cat([(a["indices"] == b["indices"]).flatten() for a, b in zip(again, tokens, strict=True)])
         assert same.double().mean() > 0.97  # another processor may round a near tie the other way
 
     def test_it_goes_on(self, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -240,3 +242,75 @@ def test_residual_fsq_as_it_was(depth: int) -> None:
     ours = migrate.load({}, format="xcodec2", levels=[5, 4, 3], depth=depth, channel_dim=-1)
     agreement.agree(ours, theirs, torch.randn(6, 50, 3))
     agreement.gradients_agree(ours, theirs, torch.randn(6, 50, 3))
+
+
+@pytest.mark.parametrize("spherical", [False, True])
+@pytest.mark.parametrize(("dim", "given"), [(6, {}), (10, {}), (18, {"heads": 3})])
+def test_lfq_of_another_scale(dim: int, given: dict[str, int], spherical: bool) -> None:
+    theirs = field.LFQ(
+        codebook_size=64, dim=dim, num_codebooks=given.get("heads", 1), codebook_scale=3.0, spherical=spherical
+    )
+    settings = {"commitment_cost": 0.25, "spherical": spherical, "codebook_scale": 3.0, **given}
+    ours = agree(theirs.eval(), dim, **settings)
+    assert ours(torch.randn(2, dim)).quantized.isfinite().all()
+
+
+@pytest.mark.parametrize("dim", [3, 10])
+def test_symmetric_fsq_that_clamps(dim: int) -> None:
+    theirs = field.FSQ([8, 5, 5], dim=dim, preserve_symmetry=True, bound_hard_clamp=True)
+    agree(theirs.eval(), dim, format="vqp-fsq", levels=[8, 5, 5], symmetric=True, hard_clamp=True)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"format": "vqp-fsq", "symmetric": False, "hard_clamp": True},
+        {"format": "vqp-residual-fsq", "depth": 2, "hard_clamp": False},
+    ],
+)
+def test_a_bound_that_lexel_does_not_have_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="hard_clamp"):
+        migrate.load({}, levels=[8, 5, 5], **settings)
+
+
+# What becomes of each option of the package's quantizers. A version that adds one must be looked at.
+OPTIONS = """
+in training:
+    decay eps freeze_codebook kmeans_iters sync_kmeans threshold_ema_dead_code commitment_use_cross_entropy_loss
+    orthogonal_reg_weight orthogonal_reg_active_codes_only orthogonal_reg_max_codes codebook_diversity_loss_weight
+    codebook_diversity_temperature stochastic_sample_codes sample_codebook_temp straight_through rotation_trick
+    directional_reparam directional_reparam_variance sync_codebook ema_update manual_ema_update learnable_codebook
+    in_place_codebook_optimizer manual_in_place_optimizer_update sync_update_v route_gradients_to_input diveq
+    quantize_dropout quantize_dropout_cutoff_index quantize_dropout_multiple_of quant_grad_frac init_fn
+    input_to_quantize_commit_loss_weight straight_through_activation frac_per_sample_entropy noise_dropout
+    experimental_softplus_entropy_loss entropy_loss_offset entropy_loss_weight commitment_loss_weight
+    diversity_gamma commitment_weight
+of layout and precision:
+    channel_last channel_first is_channel_first accept_image_fmap accept_3d_fmap keep_num_codebooks_dim
+    return_indices return_zeros_for_masked_padding allowed_dtypes force_quantization_f32
+told by keys and their shapes (a key that no format has is refused):
+    dim codebook_size codebook_dim heads separate_codebook_per_head kmeans_init layernorm_after_project_in vq_bridge
+    affine_param sync_affine_param affine_param_batch_decay affine_param_codebook_decay num_quantizers
+    shared_codebook implicit_neural_codebook mlp_kwargs groups codebook_transform frozen_codebook_dim num_codebooks
+    has_projections projection_has_bias cosine_sim_project_in cosine_sim_project_in_scale orthogonal_rotation
+asked for:
+    levels use_cosine_sim preserve_symmetry spherical
+stored by the package and never read:
+    scale
+in the documentation:
+    bound_hard_clamp codebook_scale beam_size eval_beam_size beam_score_quantizer_weights soft_clamp_input_value
+"""
+CLASSES = """
+    VectorQuantize ResidualVQ GroupedResidualVQ SimVQ ResidualSimVQ LFQ ResidualLFQ GroupedResidualLFQ FSQ ResidualFSQ
+    GroupedResidualFSQ
+"""
+
+
+def test_every_option_has_its_place() -> None:
+    known, told = OPTIONS.split(), OPTIONS.partition("in the documentation:")[2].split()
+    for name in CLASSES.split():
+        parameters = inspect.signature(getattr(field, name).__init__).parameters.values()
+        options = {each.name for each in parameters if each.kind is not each.VAR_KEYWORD} - {"self"}
+        assert not options - set(known), name
+    page = (Path(__file__).parents[2] / "docs/migrate.md").read_text(encoding="utf-8")
+    assert [option for option in told if f"`{option}`" not in page] == []

@@ -28,7 +28,8 @@ def judged(
         usage.update(own)
     positions = len(codes[0])
     run = Run(Path("run"), model, "", {}, metrics or [], {})
-    return judge(run, Measurement(usages, (), images=2, psnr=30.0, positions=positions, pixels=16 * positions))
+    bits = positions * model.quantizer.bits
+    return judge(run, Measurement(usages, (), 2, psnr=30.0, positions=positions, bits=bits, pixels=16 * positions))
 
 
 def test_figures_follow_their_formulas() -> None:
@@ -78,7 +79,7 @@ def test_the_verdict_has_its_reason(
         usage = Usage(size)
         usage.update(codes)
         run = Run(Path("run"), tiny_model(book), "", {}, metrics, {})
-        found = judge(run, Measurement((usage,), (), 2, 30.0, len(codes), 16 * len(codes)))
+        found = judge(run, Measurement((usage,), (), 2, 30.0, len(codes), 40.0 * len(codes), 16 * len(codes)))
     else:
         found = judged(codes, size=size, metrics=metrics)
     assert found.verdict.title == title

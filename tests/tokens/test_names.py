@@ -7,15 +7,16 @@ import unicodedata
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 import lexel
+import lexel.tokens
 from lexel.models import VQVAE
-from lexel.tokens import decode_images, encode_images, read_tokens, write_tokens
-from lexel.tokens.convert import png_names
+from lexel.tokens.decode import file_names
 
 NAMES = [
     *(
@@ -40,27 +41,26 @@ def picture(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
 
 
-def test_every_name_comes_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["codes", "codes.safetensors"])
+def test_every_name_comes_back(target: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = VQVAE(lexel.FiniteScalarQuantizer([256, 256, 256]), hidden_channels=4, residual_layers=0, downsampling=1)
     model = model.eval()
     for seed, name in enumerate(NAMES):
-        target = tmp_path / "in" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture(seed)).save(target, format="PNG")
-    tokens, skipped = encode_images(model, tmp_path / "in")
-    assert not skipped
-    assert len(tokens.indices) == len(NAMES)
-    write_tokens(tmp_path / "codes", tokens)
-    read = read_tokens(tmp_path / "codes")
-    assert read.indices.keys() == tokens.indices.keys()
-    decode_images(model, read, tmp_path / "out")
+        source = tmp_path / "in" / name
+        source.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(seed)).save(source, format="PNG")
+    encoded = lexel.tokens.encode(model, tmp_path / "in", tmp_path / target)
+    assert not encoded.skipped
+    assert encoded.examples == len(NAMES)
+    read = lexel.tokens.open(tmp_path / target)
+    lexel.tokens.decode(model, read, tmp_path / "out")
 
     written = sorted(path for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert len(written) == len(NAMES)
-    targets = png_names(read.indices)
-    for name, grid in read.indices.items():
-        expected = (model.decode(grid[None], (8, 8))[0] * 255).round().byte().movedim(0, -1).numpy()
+    targets = file_names(read.names, ".png")
+    for name, item in zip(read.names, read, strict=True):
+        expected = (model.decode(item["indices"][None], (8, 8))[0] * 255).round().byte().movedim(0, -1).numpy()
         with Image.open(tmp_path / "out" / targets[name]) as image:
             assert np.array_equal(np.array(image), expected)
     for name in ("12:30.png", "A.png", "a\\b.png", "a\nb.png", "猫" * 83 + ".png"):
@@ -69,7 +69,7 @@ def test_every_name_comes_back(tmp_path: Path) -> None:
 
 def test_only_names_that_would_meet_are_changed() -> None:
     given = ["a/photo.jpg", "a/photo.webp", "b/photo.jpg", "other.jpg", "kept.png"]
-    assert png_names(given) == {
+    assert file_names(given, ".png") == {
         "a/photo.jpg": "a/photo.jpg.png",
         "a/photo.webp": "a/photo.webp.png",
         "b/photo.jpg": "b/photo.png",
@@ -80,8 +80,8 @@ def test_only_names_that_would_meet_are_changed() -> None:
 
 def test_names_that_one_file_would_have_are_told_apart() -> None:
     names = ["A.png", "a.png", "b.png"]
-    assert png_names(names) == {name: name for name in names}
-    folded = png_names(names, same=str.lower)
+    assert file_names(names, ".png") == {name: name for name in names}
+    folded = file_names(names, ".png", same=str.lower)
     assert folded["b.png"] == "b.png"
     assert len({target.lower() for target in folded.values()}) == 3
 
@@ -96,7 +96,7 @@ paths = st.builds(
 
 @given(st.sets(paths, max_size=12), st.sampled_from([str, str.lower]))
 def test_targets_are_others_for_all_names_and_none_is_a_folder_of_another(names: set[str], same: object) -> None:
-    targets = png_names(names, same=same)
+    targets = file_names(names, ".png", same=same)
     files = {same(target) for target in targets.values()}
     assert len(files) == len(targets) == len(names)
     for name, target in targets.items():

@@ -15,10 +15,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import lexel
+import lexel.tokens
 from lexel._core.checksums import digest
 from lexel.cli import main
 from lexel.runs import load_model
-from lexel.tokens import TokenFile, fingerprint, read_tokens, write_tokens
+from lexel.tokens import Facts, Row, fingerprint
+from lexel.tokens.file import write_file
 from tests.commands import refused, train
 
 
@@ -126,13 +128,10 @@ class TestDamage:
     @pytest.mark.parametrize("place", range(0, 100, 3))
     def test_a_flipped_byte_is_an_error_or_changes_nothing(self, place: int, run: Path, tmp_path: Path) -> None:
         model, codes = load_model(run), tmp_path / "codes"
-        tokens = TokenFile(
-            {name: torch.randint(16, (5, 4), generator=torch.Generator().manual_seed(0)) for name in "abc"},
-            dict.fromkeys("abc", (20, 16)),
-            16,
-            fingerprint(model),
-        )
-        write_tokens(codes, tokens)
+        grid = np.random.default_rng(0).integers(0, 16, (5, 4))
+        rows = [Row(name, {"height": 20, "width": 16}, grid) for name in "abc"]
+        write_file(codes, rows, Facts("images", 16, (16,), fingerprint(model)))
+        tokens = lexel.tokens.open(codes)
         shutil.copytree(run / "model", tmp_path / "model")
         config = tmp_path / "model/config.json"
         for path in (codes, tmp_path / "model/model.safetensors", config):
@@ -141,12 +140,12 @@ class TestDamage:
             flipped[len(flipped) * place // 100] ^= 1 << place % 8
             path.write_bytes(flipped)
             try:
-                found, weights = read_tokens(codes), load_model(tmp_path / "model").state_dict()
+                found, weights = lexel.tokens.open(codes), load_model(tmp_path / "model").state_dict()
             except ValueError:
                 pass
             else:
-                assert (found.sizes, found.model) == (tokens.sizes, tokens.model)
-                assert all(torch.equal(found.indices[name], tokens.indices[name]) for name in "abc")
+                assert (found.names, found.facts) == (tokens.names, tokens.facts)
+                assert all(torch.equal(a["indices"], b["indices"]) for a, b in zip(found, tokens, strict=True))
                 assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
             path.write_bytes(good)
 
@@ -156,10 +155,11 @@ class TestDamage:
         assert load_model(tmp_path / "model")
 
     def test_the_same_tokens_make_the_same_file(self, run: Path, photographs: Path, tmp_path: Path) -> None:
-        for name in ("one", "two"):
-            assert main(["encode", str(run), str(photographs), "--out", str(tmp_path / name)]) == 0
-        assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-        assert (tmp_path / "one").stat().st_mode == (run / "config.yaml").stat().st_mode
+        one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+        for path in (one, two):
+            assert main(["encode", str(run), str(photographs), "--out", str(path)]) == 0
+        assert one.read_bytes() == two.read_bytes()
+        assert one.stat().st_mode == (run / "config.yaml").stat().st_mode
 
 
 def test_batches_change_no_more_than_rounding(run: Path, photographs: Path, tmp_path: Path) -> None:
@@ -169,10 +169,10 @@ def test_batches_change_no_more_than_rounding(run: Path, photographs: Path, tmp_
         words = ["--batch-size", size, "--device", "cpu"]
         assert main(["encode", str(run), str(tmp_path / "data"), "--out", str(tmp_path / size), *words]) == 0
         assert main(["decode", str(run), str(tmp_path / size), "--out", str(tmp_path / f"images{size}"), *words]) == 0
-    one, two = (read_tokens(tmp_path / size) for size in ("1", "2"))
-    assert list(one.indices) == list(two.indices)
-    assert one.sizes == two.sizes
-    differing = [(one.indices[name] != two.indices[name]).float().mean() for name in one.indices]
+    one, two = (lexel.tokens.open(tmp_path / size) for size in ("1", "2"))
+    assert one.names == two.names
+    assert all(torch.equal(one.extents[name], two.extents[name]) for name in ("height", "width"))
+    differing = [(a["indices"] != b["indices"]).float().mean() for a, b in zip(one, two, strict=True)]
     assert max(differing) < 0.01
     for path in (tmp_path / "images1").rglob("*.png"):
         with Image.open(path) as a, Image.open(tmp_path / "images2" / path.relative_to(tmp_path / "images1")) as b:

@@ -1,7 +1,7 @@
 """Runs that are killed and resumed, beside the same run undisturbed.
 
-`python -m tests.training.kills 50` kills fifty times, with all kinds of quantizers, workers, ranks and signals, and
-prints what came of it.
+`python -m tests.training.kills 50` kills fifty times, with all kinds of quantizers and priors, workers, ranks and
+signals, and prints what came of it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ QUANTIZERS = {
     "dropout": lexel.ResidualQuantizer([STAGE, lexel.VectorQuantizer(16, 4, learning=lexel.EMA())], dropout=0.5),
     "default": lexel.presets.default(16, 4),
 }
+PRIORS = ("causal", "masked")
 LEXEL = [sys.executable, "-m", "lexel"]
 SECONDS = 300
 
@@ -40,6 +41,12 @@ def words(data: Path, out: Path, quantizer: str, steps: int, *options: object) -
     sizes = ["--steps", steps, "--batch-size", 4, "--crop", 16, "--log-every", 3, "--model.hidden-channels", 8]
     what = ["--quantizer", json.dumps(QUANTIZERS[quantizer].config), *options]
     return [*LEXEL, "train", *map(str, [data, "--out", out, *sizes, *what])]
+
+
+def prior_words(model: Path, tokens: Path, out: Path, kind: str, steps: int, *options: object) -> list[str]:
+    """The command of a small run of a prior."""
+    sizes = ["--steps", steps, "--batch-size", 4, "--log-every", 3, "--layers", 1, "--width", 8, "--heads", 2]
+    return [*LEXEL, "train-prior", *map(str, [model, tokens, "--out", out, "--kind", kind, *sizes, *options])]
 
 
 def whole(command: Sequence[str]) -> float:
@@ -109,17 +116,26 @@ def main(kills: int, seed: int = 0) -> int:
     data = folder / "pictures.npy"
     np.save(data, np.random.default_rng(0).integers(0, 256, (6, 24, 24, 3)).astype(np.uint8))
     os.environ["OMP_NUM_THREADS"] = "1"
-    cases = list(itertools.product(QUANTIZERS, (0, 1, 2), (1, 2)))
+    model, tokens = folder / "model", folder / "tokens"
+    whole(words(data, model, "default", 20))
+    whole([*LEXEL, "encode", *map(str, [model, data, "--out", tokens])])
+
+    def command_of(what: str, out: Path, *options: object) -> list[str]:
+        if what in PRIORS:
+            return prior_words(model, tokens, out, what, 120, *options)
+        return words(data, out, what, 120, *options)
+
+    cases = list(itertools.product((*QUANTIZERS, *PRIORS), (0, 1, 2), (1, 2)))
     choice.shuffle(cases)
     done, runs, lost, codes = 0, 0, 0, {}
-    for quantizer, workers, devices in itertools.cycle(cases):
+    for what, workers, devices in itertools.cycle(cases):
         if done >= kills:
             break
         options = ["--workers", workers, "--devices", devices, "--seed", runs]
         reference, run = RunFolder(folder / f"whole-{runs}"), RunFolder(folder / f"killed-{runs}")
-        seconds = whole(words(data, reference.path, quantizer, 120, *options, "--save-every", 1000))
+        seconds = whole(command_of(what, reference.path, *options, "--save-every", 1000))
         save = choice.choice([1, 3, 7, 40, 1000])
-        original = words(data, run.path, quantizer, 120, *options, "--save-every", save)
+        original = command_of(what, run.path, *options, "--save-every", save)
         planned, own, command = choice.randint(1, 4), [], original
         while len(own) < planned:
             number = choice.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -136,7 +152,7 @@ def main(kills: int, seed: int = 0) -> int:
         for each in own:
             codes[each] = codes.get(each, 0) + 1
         print(
-            f"{done:4d} kills, {quantizer}, {workers} workers, {devices} ranks, save every {save}: "
+            f"{done:4d} kills, {what}, {workers} workers, {devices} ranks, save every {save}: "
             f"{', '.join(own)}: {'differs in ' + ', '.join(found) if found else 'the same to the bit'}",
             flush=True,
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from lexel.data.images import Images
-from lexel.training.crops import Batches, RandomCrops
+from lexel.training.batches import Batches
+from lexel.training.crops import RandomCrops
 
 
 def pictures(*sizes: tuple[int, int]) -> Images:

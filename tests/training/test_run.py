@@ -6,12 +6,16 @@ import csv
 import json
 import os
 import pickle
+import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -22,11 +26,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import lexel
 from lexel.cli import main
+from lexel.data import examples
 from lexel.models import VQVAE
 from lexel.runs import RunFolder, load_model
 from lexel.training.checkpoint import read_checkpoint, weights
 from lexel.training.evaluate import evaluate
-from lexel.training.task import TrainingTask
+from lexel.training.reconstruction import ReconstructionTask
+from lexel.training.settings import Settings
 from tests.commands import TINY, refused, train
 from tests.training.kills import QUANTIZERS, differences, killed, resumed, words
 
@@ -98,16 +104,16 @@ class TestARun:
 
 def stopped(run: Path, data: Path, steps: int, step: int, *options: str) -> None:
     """Train with Ctrl-C in the middle of a step."""
-    training_step, calls = TrainingTask.training_step, []
+    training_step, calls = ReconstructionTask.training_step, []
 
-    def interrupted(task: TrainingTask, images: torch.Tensor, index: int) -> torch.Tensor:
+    def interrupted(task: ReconstructionTask, images: torch.Tensor, index: int) -> torch.Tensor:
         calls.append(1)
         if len(calls) == step:
             os.kill(os.getpid(), signal.SIGINT)
         return training_step(task, images, index)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainingTask, "training_step", interrupted)
+        patch.setattr(ReconstructionTask, "training_step", interrupted)
         code = main(["resume", str(run)]) if run.exists() else train(data, run, *options, steps=steps)
     assert code == 128 + signal.SIGINT
 
@@ -141,7 +147,7 @@ class TestWhatARunTells:
         assert list(rows) == [1, 2, 3, 5, 6]
         assert [step for step, value in rows.items() if value] == [2, 5, 6]
         last = evaluate(load_model(out), photographs)
-        assert float(rows[6]) == pytest.approx(last.psnr, rel=1e-5)
+        assert float(rows[6]) == pytest.approx(last.figures["psnr"], rel=1e-5)
         events = EventAccumulator(str(out / "tensorboard")).Reload()
         assert "validation_psnr" in events.Tags()["scalars"]
         assert events.Tags()["images"] == ["originals above reconstructions"]
@@ -314,22 +320,6 @@ class TestCheckpoint:
             for name, value in weights(good).items():
                 assert torch.equal(weights(found)[name], value)
 
-    def test_a_failed_save_leaves_the_checkpoint_before(self, run: Path, tmp_path: Path) -> None:
-        """A real disk that is full: a file system of 1 MiB would need root, a limit on file sizes does not."""
-        copy = tmp_path / "run"
-        shutil.copytree(run, copy)
-        before = (copy / "last.ckpt").read_bytes()
-        limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-        limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); "
-        program = (
-            f"{limit}from lexel.cli import main; import sys; sys.exit(main(['resume', {str(copy)!r}, '--steps=8']))"
-        )
-        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
-        assert ran.returncode == 2
-        assert "Traceback" not in ran.stderr
-        assert (copy / "last.ckpt").read_bytes() == before
-        assert load_model(copy)
-
     def test_a_checkpoint_of_another_architecture(
         self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -349,6 +339,60 @@ class TestCheckpoint:
             assert not harm.exists()
 
 
+class TestFullDisk:
+    """The error names a file, what was whole is whole, and the run goes on to the same end when there is room again."""
+
+    @pytest.mark.parametrize("room", [0, 1_000, 5_000, 20_000])
+    def test_no_file_may_grow_beyond_a_size(
+        self, room: int, run: Path, further: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        copy = RunFolder(tmp_path / "run")
+        shutil.copytree(run, copy.path)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+        try:
+            assert main(["resume", str(copy.path), "--steps", "8"]) == 2
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        printed = capsys.readouterr().err
+        assert printed.splitlines()[-1].startswith(f"lexel: {copy.path}"), printed
+        assert "Traceback" not in printed
+        assert load_model(copy.path)
+        assert main(["resume", str(copy.path), "--steps", "8"]) == 0
+        assert differences(further, copy) == []
+
+    def test_a_file_system_that_is_full(self, run: Path, further: RunFolder, tmp_path: Path) -> None:
+        (tmp_path / "disk").mkdir()
+        program = f"""
+            mount -t tmpfs -o size=$(($(du -sk {run} | cut -f 1) + 24))k none {tmp_path}/disk || exit 77
+            cp -r {run} {tmp_path}/disk/run
+            {sys.executable} -m lexel resume {tmp_path}/disk/run --steps 8; echo code $?
+            mount -o remount,size=64m {tmp_path}/disk
+            {sys.executable} -m lexel resume {tmp_path}/disk/run --steps 8; echo code $?
+            cp -r {tmp_path}/disk/run {tmp_path}/run
+        """
+        ran = subprocess.run(
+            ["unshare", "--map-root-user", "--mount", "sh", "-c", program],
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        if ran.returncode in (1, 77) and "code" not in ran.stdout:
+            pytest.skip("this machine lets nobody mount a small disk")
+        assert "code 2" in ran.stdout, ran.stderr
+        assert ran.stdout.endswith("code 0\n"), ran.stderr
+        assert "Traceback" not in ran.stderr
+        assert "No space left on device" in ran.stderr
+        assert differences(further, RunFolder(tmp_path / "run")) == []
+
+
+@pytest.fixture(scope="module")
+def further(run: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The same run, two steps further, on a disk with room."""
+    found = RunFolder(tmp_path_factory.mktemp("further") / "run")
+    shutil.copytree(run, found.path)
+    assert main(["resume", str(found.path), "--steps", "8"]) == 0
+    return found
+
+
 class _Harmful:
     """Unpickling this makes a file."""
 
@@ -357,3 +401,187 @@ class _Harmful:
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.mkdir, (str(self.path),)
+
+
+class TestData:
+    def test_a_run_in_its_data_comes_to_the_same_end(
+        self, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ends = []
+        for name in ("whole", "stopped"):
+            shutil.copytree(photographs, tmp_path / name)
+            monkeypatch.chdir(tmp_path / name)
+            ends.append(RunFolder(tmp_path / name / "run"))
+            options = ["--save-every", "2"]
+            if name == "whole":
+                assert train(Path(), Path("run"), *options, steps=7) == 0
+            else:
+                stopped(Path("run"), Path(), 7, 3, *options)
+                assert main(["resume", "run"]) == 0
+        assert differences(*ends) == []
+
+    def test_a_run_cannot_be_its_own_data(
+        self, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        shutil.copytree(photographs, tmp_path / "data")
+        command = ["train", tmp_path / "data", "--out", tmp_path / "data", *TINY, "--overwrite"]
+        assert "is the folder of data" in refused(command, capsys)
+
+    def test_resume_notices_other_data(
+        self, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        data, run = tmp_path / "data", RunFolder(tmp_path / "run")
+        shutil.copytree(photographs, data)
+        assert train(data, run.path, steps=2) == 0
+        before = run.checkpoint.read_bytes()
+        (data / "coffee.webp").rename(data / "tea.webp")
+        assert "had 4 examples, now 4 of other names" in refused(["resume", run.path, "--steps", 3], capsys)
+        shutil.copy(data / "tea.webp", data / "coffee.webp")
+        assert "had 4 examples, now 5" in refused(["resume", run.path, "--steps", 3], capsys)
+        assert run.checkpoint.read_bytes() == before
+        content = torch.load(run.checkpoint, weights_only=True)
+        del content["data"]  # as earlier versions wrote it
+        torch.save(content, run.checkpoint)
+        assert main(["resume", str(run.path), "--steps", "3"]) == 0
+
+    def test_validation_that_is_gone_does_not_end_the_run(
+        self, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        held_out, run = tmp_path / "held-out", RunFolder(tmp_path / "run")
+        shutil.copytree(photographs, held_out)
+        monkeypatch.setattr(examples, "CACHE_BYTES", 0)
+        training_step = ReconstructionTask.training_step
+
+        def vanishing(task: ReconstructionTask, images: torch.Tensor, index: int) -> torch.Tensor:
+            if task.global_step == 3:
+                shutil.rmtree(held_out)
+            return training_step(task, images, index)
+
+        monkeypatch.setattr(ReconstructionTask, "training_step", vanishing)
+        assert train(photographs, run.path, "--validation", str(held_out), "--save-every", "2", steps=6) == 0
+        with run.metrics.open() as file:
+            known = {int(row["step"]): bool(row["validation_psnr"]) for row in csv.DictReader(file)}
+        assert known == {1: True, 3: False, 5: False}
+        assert f"--validation {held_out}: no readable image" in capsys.readouterr().err.replace("\n", "")
+        assert torch.load(run.checkpoint, weights_only=True)["global_step"] == 6
+
+
+@pytest.mark.parametrize("precision", get_args(get_type_hints(Settings)["precision"]))
+def test_every_precision_trains_or_says_what_it_needs(
+    precision: str, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--precision", precision, "--device", "cpu"]
+    if precision == "16-mixed":
+        command = ["train", photographs, "--out", tmp_path / "run", *TINY, *options]
+        assert "needs an accelerator" in refused(command, capsys)
+    else:
+        assert train(photographs, tmp_path / "run", *options, steps=2) == 0
+        assert load_model(tmp_path / "run").encode(torch.rand(1, 3, 16, 16)).shape == (1, 4, 4)
+
+
+def test_training_that_diverges_says_so(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", photographs, "--out", tmp_path / "run", "--steps", 5, *TINY, "--learning-rate", "1e30"]
+    assert re.search(r"diverged at step \d: lower --learning-rate, which is 1e\+30", refused(command, capsys))
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_terminal_that_closes_or_a_scheduler_stops_a_run_with_everything_written(
+    number: int, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training_step = ReconstructionTask.training_step
+
+    def interrupted(task: ReconstructionTask, images: torch.Tensor, index: int) -> torch.Tensor:
+        os.kill(os.getpid(), number)
+        return training_step(task, images, index)
+
+    monkeypatch.setattr(ReconstructionTask, "training_step", interrupted)
+    before = signal.signal(number, signal.SIG_DFL)  # the tests may themselves run under nohup
+    try:
+        assert train(photographs, tmp_path / "run", steps=3) == 128 + number
+    finally:
+        signal.signal(number, before)
+    assert torch.load(tmp_path / "run/last.ckpt", weights_only=True)["global_step"] == 1
+    monkeypatch.undo()
+    assert main(["resume", str(tmp_path / "run")]) == 0
+
+
+def test_nohup_is_meant(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        training_step = ReconstructionTask.training_step
+
+        def hung_up(task: ReconstructionTask, images: torch.Tensor, index: int) -> torch.Tensor:
+            os.kill(os.getpid(), signal.SIGHUP)
+            return training_step(task, images, index)
+
+        monkeypatch.setattr(ReconstructionTask, "training_step", hung_up)
+        assert train(photographs, tmp_path / "run", steps=2) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+class TestWhatIsMissingOrDamaged:
+    @pytest.fixture
+    def copy(self, run: Path, tmp_path: Path) -> RunFolder:
+        shutil.copytree(run, tmp_path / "copy")
+        return RunFolder(tmp_path / "copy")
+
+    def test_a_checkpoint_that_is_missing_does_not_cost_the_model(
+        self, copy: RunFolder, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        copy.checkpoint.unlink()
+        before = {path: path.read_bytes() for path in copy.path.rglob("*") if path.is_file()}
+        assert f"{copy.checkpoint} is missing" in refused(["resume", copy.path], capsys)
+        shutil.rmtree(copy.model)
+        config = copy.config.read_text().replace("save_every: 1000", "save_every: 2")
+        copy.config.write_text(config)
+        assert f"{copy.checkpoint} is missing" in refused(["resume", copy.path], capsys)
+        after = {path: path.read_bytes() for path in copy.path.rglob("*") if path.is_file()}
+        assert after == {path: before[path] for path in after} | {copy.config: config.encode()}
+
+    @pytest.mark.parametrize("name", ["last.ckpt", "metrics.csv", "config.yaml"])
+    @pytest.mark.parametrize("kind", ["folder", "pipe", "link"])
+    def test_where_a_file_should_be_there_is_something_else(
+        self, name: str, kind: str, copy: RunFolder, photographs: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        place = copy.path / name
+        place.unlink()
+        {"folder": place.mkdir, "pipe": lambda: os.mkfifo(place), "link": lambda: place.symlink_to("nowhere")}[kind]()
+        commands = (["resume", copy.path], ["train", photographs, "--out", copy.path, *TINY, "--overwrite"])
+        for command in commands if name != "config.yaml" else commands[1:]:
+            assert str(place) in refused(command, capsys)
+        assert load_model(copy.path)
+
+    def test_bytes_before_a_checkpoint(self, copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+        copy.checkpoint.write_bytes(b"x" * 10 + copy.checkpoint.read_bytes())
+        said = refused(["resume", copy.path], capsys)
+        assert "damaged" in said
+        assert "weights_only" not in said
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda text: text.replace("step,", "stop,", 1),
+            lambda text: text.replace("\n3,", "\nx,", 1),
+            lambda text: text.replace("\n3,", "\n" + "3" * 140_000 + ",", 1),
+            lambda text: "\x00\x01" * 100,
+        ],
+        ids=["no step", "a row", "a cell beyond all measure", "no text"],
+    )
+    def test_damaged_curves_are_kept_aside_with_a_word(
+        self, damage: Callable[[str], str], copy: RunFolder, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        damaged = damage(copy.metrics.read_text())
+        copy.metrics.write_text(damaged)
+        assert main(["resume", str(copy.path), "--steps", "8"]) == 0
+        assert "metrics.csv is damaged" in capsys.readouterr().err.replace("\n", "")
+        assert (copy.path / "metrics.damaged-1.csv").read_text() == damaged
+        with copy.metrics.open() as file:
+            assert int([*csv.DictReader(file)][-1]["step"]) == 7
+
+    def test_a_spreadsheet_s_mark_is_no_damage(self, copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+        copy.metrics.write_bytes(b"\xef\xbb\xbf" + copy.metrics.read_bytes())
+        assert main(["resume", str(copy.path), "--steps", "8"]) == 0
+        assert "damaged" not in capsys.readouterr().err
+        with copy.metrics.open() as file:
+            assert [int(row["step"]) for row in csv.DictReader(file)] == [1, 3, 5, 7]

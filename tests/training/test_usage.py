@@ -16,10 +16,11 @@ from torch import Tensor, nn
 import lexel
 from lexel.metrics import Usage
 from lexel.models import VQVAE
+from lexel.training.reconstruction import ReconstructionTask
 from lexel.training.run import train
-from lexel.training.settings import Settings
+from lexel.training.settings import ReconstructionSettings
 
-SETTINGS = Settings(steps=8, batch_size=2, crop=16, log_every=3)
+SETTINGS = ReconstructionSettings(steps=8, batch_size=2, crop=16, log_every=3)
 
 
 def vector() -> lexel.Quantizer:
@@ -55,7 +56,7 @@ def test_figures_are_those_of_all_that_was_chosen_since_the_row_before(
             chosen.append((replace(output, quantized=output.quantized.detach()), inputs[0].detach()))
 
     model.quantizer.register_forward_hook(keep)
-    train(model, photographs, tmp_path / "run", SETTINGS)
+    train(ReconstructionTask(model, photographs, SETTINGS), tmp_path / "run")
 
     sizes = model.quantizer.codebook_sizes
     found = rows(tmp_path / "run")
@@ -77,7 +78,7 @@ def test_figures_are_those_of_all_that_was_chosen_since_the_row_before(
 
 def test_a_run_stopped_between_two_rows_goes_on_with_what_it_had_counted(photographs: Path, tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    train(build(vector()), photographs, whole, SETTINGS)
+    train(ReconstructionTask(build(vector()), photographs, SETTINGS), whole)
 
     model, steps = build(vector()), []
 
@@ -87,16 +88,16 @@ def test_a_run_stopped_between_two_rows_goes_on_with_what_it_had_counted(photogr
             os.kill(os.getpid(), signal.SIGINT)
 
     handle = model.quantizer.register_forward_hook(interrupt)
-    assert not train(model, photographs, stopped, SETTINGS).finished
+    assert not train(ReconstructionTask(model, photographs, SETTINGS), stopped).finished
     handle.remove()
     assert torch.load(stopped / "last.ckpt", weights_only=True)["global_step"] == 5
     assert len(rows(stopped)) == 1
-    assert train(build(vector()), photographs, stopped, SETTINGS, resume=True).finished
+    assert train(ReconstructionTask(build(vector()), photographs, SETTINGS), stopped, resume=True).finished
     assert (stopped / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
 
 
 def test_tensorboard_has_a_histogram_of_usage_with_the_dead_codes_at_zero(photographs: Path, tmp_path: Path) -> None:
-    train(build(lexel.VectorQuantizer(16, 4)), photographs, tmp_path / "run", SETTINGS)
+    train(ReconstructionTask(build(lexel.VectorQuantizer(16, 4)), photographs, SETTINGS), tmp_path / "run")
     events = EventAccumulator(str(tmp_path / "run/tensorboard"), {"histograms": 0}).Reload()
     (name,) = events.Tags()["histograms"]
     for row, event in zip(rows(tmp_path / "run"), events.Histograms(name), strict=True):

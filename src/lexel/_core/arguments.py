@@ -5,21 +5,26 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from inspect import isfunction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import SUPPRESS, ArgumentParser, Namespace
 from typing_extensions import override
 
-from lexel._core.console import complain
+from lexel._core.config import registry
+from lexel._core.console import complain, results
 
 __all__ = ["Parser"]
 
 OPTION = re.compile(r"--[\w.-]+")
+MOST_VALUES = 100_000  # in a file of settings
 # Lines of jsonargparse's messages that say nothing to a user.
+CLASS, LITERAL = re.compile(r"<class '(?:\w+\.)*(\w+)'>"), re.compile(r"typing\.Literal\[(.*?)\]")
+LISTS = {"Sequence": "a list, as [8, 5, 5]"}
 NOISE = re.compile(r"Expected a path but .*|Given value.*|Does not validate against .*|Subtypes: .*|Errors:")
 
 
@@ -49,13 +54,35 @@ class Parser(ArgumentParser):
         for word, following in pairwise([*words, ""]):
             if word == "--config" or word.startswith("--config="):
                 self._check_readable(Path(word.partition("=")[2] or following))
+            option, _, name = word.partition("=")
+            preset = registry().get(name or following)
+            if option.startswith("--") and option.endswith(".help") and isfunction(preset):
+                self._show_settings(option.removeprefix("--").removesuffix(".help"), name or following, preset)
         return super().parse_args([_underscored(word) for word in words], *rest, **settings)
+
+    @override
+    def parse_path(self, cfg_path: Any, *rest: Any, **settings: Any) -> Namespace:
+        """Parse a file of settings."""
+        self._check_readable(Path(cfg_path))
+        parsed: Namespace = super().parse_path(cfg_path, *rest, **settings)
+        return parsed
+
+    def _show_settings(self, option: str, name: str, preset: Callable[..., Any]) -> NoReturn:
+        """Show the settings of a preset, as jsonargparse shows those of a class, and exit."""
+        shown = Parser(prog="lexel", usage=SUPPRESS, add_help=False)
+        shown.add_function_arguments(preset, option, fail_untyped=False)
+        results.print(f"Help for --{option}.help={name}\n\n{shown.format_help().strip()}", soft_wrap=True)
+        sys.exit(0)
 
     def _check_readable(self, path: Path) -> None:
         """Name a file of settings that cannot be read: jsonargparse speaks of its content alone."""
         try:
-            yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError("it has no settings")
+            if _is_vast(content):
+                raise ValueError(f"it has more than {MOST_VALUES:,} values")
+        except (ValueError, yaml.YAMLError, RecursionError) as error:
             self.error(f"{path} is not a file of settings: {error}")
         except OSError as error:
             self.error(f"{path}: {error.strerror}")
@@ -79,6 +106,18 @@ class Parser(ArgumentParser):
         sys.exit(2)
 
 
+def _is_vast(content: Any) -> bool:
+    """Whether settings have more values than any that are meant: a short file can repeat itself without end."""
+    waiting, count = [content], 0
+    while waiting and count <= MOST_VALUES:
+        value, count = waiting.pop(), count + 1
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return count > MOST_VALUES
+
+
 def _underscored(word: str) -> str:
     option, equals, value = word.partition("=")
     return option[:2] + option[2:].replace("-", "_") + equals + value if option.startswith("--") else word
@@ -95,8 +134,16 @@ def _one_line(message: str) -> str:
         return f"{denied[1]!r} is not one of Lexel's; if it is yours, name the file that holds it with --plugin"
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
     text = " ".join(line for line in lines if line and not NOISE.fullmatch(line))
-    text = re.sub(r"<class '(?:builtins\.)?(\w+)'>", r"\1", text).replace("unrecognized arguments", "unknown option")
-    text = text.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
+    text = CLASS.sub(lambda found: LISTS.get(found[1], found[1]), text)
+    text = LITERAL.sub(lambda found: found[1].replace("'", "").replace(", ", " or "), text)
+    text = text.replace("unrecognized arguments", "unknown option").replace(". Got value: ", ", got ")
+    text = re.sub(r"Unable to load config '([^']*)'.*", r"expected settings by name, or a file of them, got '\1'", text)
+    text = re.sub(r"Expected a dot import path string:\s*$", "Expected a the name of a class, got an empty text", text)
+    first, *others = re.split(r"Expected an? ", text)
+    text = f"{first}expected {' or '.join(other.strip() for other in others)}" if others else text
+    given = re.search(r"^\s*Given value: (.*)$", message, re.M)
+    if given and ", got " not in text:
+        text += f", got {given[1]}"
     return re.sub(r'^Parser key "([^"]+)":', r"\1:", _hyphenated(text))
 
 

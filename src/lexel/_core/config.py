@@ -9,6 +9,7 @@ from abc import ABC
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from lexel._core.errors import reason_of, sizes_named
 from lexel._core.modules import WideBuffers
 
 __all__ = ["Configurable", "Part", "from_config", "register", "registry", "to_config"]
@@ -125,16 +126,23 @@ def from_config(config: Any) -> Any:
     imported.
 
     Raises:
-        ValueError: `config` names an unknown class, or arguments that its constructor does not take.
+        ValueError: `config` names an unknown class, or arguments with which it cannot be built.
 
     Example:
         >>> import lexel
         >>> lexel.from_config({"class_path": "lexel.EMA", "init_args": {"decay": 0.9}})
         EMA(decay=0.9, epsilon=1e-05, warmup=0.0)
     """
+    try:
+        return _built(config)
+    except RecursionError as error:
+        raise ValueError("a configuration is nested too deeply") from error
+
+
+def _built(config: Any) -> Any:
     if isinstance(config, Mapping):
         if "class_path" not in config:
-            return {key: from_config(item) for key, item in config.items()}
+            return {key: _built(item) for key, item in config.items()}
         make = registry().get(str(config["class_path"]))
         if make is None:
             path = config["class_path"]
@@ -146,12 +154,16 @@ def from_config(config: Any) -> Any:
             raise ValueError(f"unknown class_path {path!r}; known: {', '.join(sorted(registry()))}")
         try:
             hints = _argument_types(make)
-            arguments = {name: from_config(item) for name, item in config.get("init_args", {}).items()}
-            return make(**{name: _with_tuples(item, hints.get(name)) for name, item in arguments.items()})
-        except TypeError as error:
-            raise ValueError(f"cannot build {config['class_path']}: {error}") from error
+            built = {name: _built(item) for name, item in config.get("init_args", {}).items()}
+            settings = {name: _with_tuples(item, hints.get(name)) for name, item in built.items()}
+            with sizes_named(str(config["class_path"]), settings):
+                return make(**settings)
+        except (ValueError, RecursionError):
+            raise
+        except Exception as error:  # of arguments of a wrong type, or sizes beyond all memory
+            raise ValueError(f"cannot build {config['class_path']}: {reason_of(error)}") from error
     if isinstance(config, list):
-        return [from_config(item) for item in config]
+        return [_built(item) for item in config]
     return config
 
 

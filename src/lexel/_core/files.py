@@ -1,26 +1,90 @@
-"""Writing files so that a result appears whole or not at all, and never outside its folder."""
+"""Files: what must be true before one is opened or written; a result appears whole or not at all, inside its folder."""
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-__all__ = ["WORKPLACE", "inside", "refuse_existing", "written_beside"]
+from lexel._core.errors import naming
 
+__all__ = ["ENVIRONMENT", "WORKPLACE", "environment_of", "inside", "refuse_existing", "require_file", "written_beside"]
+
+ENVIRONMENT = "environment.json"  # of a run's folder
+LONGEST_ENVIRONMENT = 1 << 16  # bytes
 WORKPLACE = ".lexel."  # how the name of a folder begins in which a file is being written
 
 # Characters that Windows reserves, and how they are written; "/" alone separates folders in a name.
 RESERVED = {ord(character): f"%{ord(character):02X}" for character in '\\:*?"<>|'}
 
 
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise `FileExistsError` when `path` exists, unless it may be overwritten."""
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; give --overwrite to replace it")
+def environment_of(folder: Path) -> dict[str, Any]:
+    """Return what a run wrote about itself into its folder; empty for any other folder."""
+    path = folder / ENVIRONMENT
+    try:
+        if not path.is_file() or path.stat().st_size > LONGEST_ENVIRONMENT:
+            return {}
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) and "Lexel" in content else {}
+
+
+def refuse_existing(path: Path, *, overwrite: bool, folder: bool | None = None) -> None:
+    """Check that a result may be written at `path`, before the work that it takes.
+
+    Args:
+        path: of the result.
+        overwrite: whether it may replace what stands there.
+        folder: whether it is a folder, or a file; either when None.
+
+    Raises:
+        FileExistsError: something stands there and must not be replaced, or cannot be by a result of this kind.
+        OSError: nothing can be written there.
+    """
+    if path.exists() or path.is_symlink():
+        if not overwrite:
+            raise FileExistsError(f"{path} exists; give --overwrite to replace it")
+        if folder is not True and not path.is_dir() and path.exists() and not path.is_file():
+            raise FileExistsError(f"{path} is a pipe or a device, and not replaced by a file")
+        if folder is not None and path.exists() and path.is_dir() != folder:
+            raise FileExistsError(
+                f"{path} is a file, and not replaced by a folder" if folder else f"{path} is a folder: give a file"
+            )
+    above = path.absolute() if folder and path.is_dir() else path.absolute().parent
+    while not os.path.lexists(above):
+        above = above.parent
+    if not above.is_dir():
+        raise NotADirectoryError(
+            errno.ENOTDIR, f"nothing can be written below it: {os.strerror(errno.ENOTDIR)}", str(above)
+        )
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "nothing can be written in this folder", str(above))
+
+
+def require_file(path: Path) -> None:
+    """Check that a file stands at `path` before it is opened: to open a pipe is to wait for somebody who writes.
+
+    Raises:
+        FileNotFoundError: nothing stands there.
+        ValueError: something else does.
+
+    Example:
+        >>> require_file(Path("/"))
+        Traceback (most recent call last):
+        ValueError: / is a folder, expected a file
+    """
+    if path.is_file():
+        return
+    if not path.exists():
+        raise FileNotFoundError(f"no such file: {path}")
+    raise ValueError(f"{path} is a {'folder' if path.is_dir() else 'pipe or a device'}, expected a file")
 
 
 @contextmanager
@@ -29,6 +93,9 @@ def written_beside(path: Path) -> Iterator[Path]:
 
     Until then an older file at `path` stays whole; after an error nothing has changed.
 
+    Raises:
+        OSError: it cannot be written; `filename` is `path`.
+
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with written_beside(Path(folder) / "answer.txt") as temporary:
@@ -36,20 +103,22 @@ def written_beside(path: Path) -> Iterator[Path]:
         ...     (Path(folder) / "answer.txt").read_text()
         '42'
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Its name does not contain the file's, which may be as long as a name can be.
-    folder = Path(tempfile.mkdtemp(prefix=WORKPLACE, dir=path.parent))
-    try:
-        temporary = folder / path.name
-        temporary.touch()
-        mode = temporary.stat().st_mode  # as of any new file here; some writers make files that only the owner may read
-        yield temporary
-        temporary.chmod(mode)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # otherwise a crash could leave the new name without its content
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with naming(path, instead_of=WORKPLACE):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=WORKPLACE, dir=path.parent))
+        try:
+            temporary = folder / path.name
+            temporary.touch()
+            # As of any new file here; some writers make files that only the owner may read.
+            mode = temporary.stat().st_mode
+            yield temporary
+            temporary.chmod(mode)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())  # otherwise a crash could leave the new name without its content
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: what ends a command, and what only ends a run after its step."""
+"""Ctrl-C, SIGTERM and their like: what ends a command, and what only ends a run after its step."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from contextlib import contextmanager
 from types import FrameType
 
 __all__ = ["Ended", "Stop", "ended_by_signals", "ignore_signals", "stopped_softly"]
+
+# What asks a process to end: by Ctrl-C, by `kill`, by a terminal that closes, or by a scheduler before its limit.
+ALWAYS = (signal.SIGINT, signal.SIGTERM)
+UNLESS_IGNORED = tuple(
+    getattr(signal, name)
+    for name in ("SIGHUP", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)  # not on Windows
+)
 
 # `timeout` and a few others send the same signal to a process and to its group: together they are one.
 ONE_SIGNAL_SECONDS = 1.0
@@ -35,7 +43,7 @@ class Stop:
 
 @contextmanager
 def ended_by_signals() -> Iterator[Stop]:
-    """Raise `Ended` where Ctrl-C or SIGTERM arrives, so that what has been begun is tidied up.
+    """Raise `Ended` where such a signal arrives, so that what has been begun is tidied up.
 
     It is noted as well: where it arrives in the middle of an import, something else may be raised in the end.
     """
@@ -51,7 +59,7 @@ def ended_by_signals() -> Iterator[Stop]:
 
 @contextmanager
 def stopped_softly() -> Iterator[Stop]:
-    """Take note of the first Ctrl-C or SIGTERM; one that comes later ends at once."""
+    """Take note of the first such signal; one that comes later ends at once."""
     stop, first = Stop(), 0.0
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -65,8 +73,8 @@ def stopped_softly() -> Iterator[Stop]:
 
 
 def ignore_signals(*_: object) -> None:
-    """Leave Ctrl-C and SIGTERM, which may reach a whole group of processes, to the one that directs this one."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Leave these signals, which may reach a whole group of processes, to the one that directs this one."""
+    for number in (*ALWAYS, *UNLESS_IGNORED):
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -75,7 +83,9 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
     if threading.current_thread() is not threading.main_thread():  # signals reach no other thread
         yield
         return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    # `nohup` ignores the signal of a terminal that closes, and means it.
+    heard = (*ALWAYS, *(number for number in UNLESS_IGNORED if signal.getsignal(number) != signal.SIG_IGN))
+    before = {number: signal.signal(number, handler) for number in heard}
     try:
         yield
     finally:

@@ -14,21 +14,27 @@ from rich.table import Table
 from lexel._core.arguments import Parser
 from lexel._core.config import registry
 from lexel._core.console import results
-from lexel.data.images import listed
-from lexel.models import VQVAE
+from lexel.data.examples import listed
+from lexel.data.kind import kind_of
+from lexel.models import Autoencoder
 from lexel.runs import load_model
 
 if TYPE_CHECKING:
     from lexel.training.evaluate import Evaluation
+    from lexel.training.task import Task
 
 DATA = "folder of images at any depth, one image, a .npy or .npz array, or local files that datasets.load_dataset opens"
 
 
 class Command(NamedTuple):
-    """A command: its parser, and the function that runs it with the parsed settings."""
+    """A command: its parser, and the function that runs it with the parsed settings.
+
+    A command that trains also says how to make its task from the settings in config.yaml, for `lexel resume`.
+    """
 
     parser: Callable[[], Parser]
     run: Callable[[Namespace], int]
+    task: Callable[[Namespace], Task] | None = None
 
 
 @cache
@@ -77,7 +83,7 @@ def add_plugin(parser: Parser) -> None:
     parser.add_argument("--plugin", metavar="FILE", type=str, help="Python file to import, with parts of your own")
 
 
-def loaded(settings: Namespace) -> VQVAE:
+def loaded(settings: Namespace) -> Autoencoder:
     """Load the model of a run, on the device that is asked for."""
     from lexel._core.devices import pick_device
 
@@ -90,17 +96,17 @@ def loaded(settings: Namespace) -> VQVAE:
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print the figures of an evaluation as a table."""
     table = Table(show_header=False)
-    table.add_column(style="bold")
-    table.add_column(justify="right")
-    table.add_row("images", f"{evaluation.images}")
-    table.add_row("PSNR", f"{evaluation.psnr:.2f} dB")
-    table.add_row("SSIM", f"{evaluation.ssim:.4f}")
-    table.add_row("L1", f"{evaluation.l1:.4f}")
+    table.add_column(style="bold", overflow="fold")  # a narrow terminal must not cut a figure
+    table.add_column(justify="right", overflow="fold")
+    kind = kind_of(evaluation)
+    table.add_row(kind.name, f"{evaluation.examples}")
+    for name, figure in kind.figures.items():
+        table.add_row(figure.title, figure.form.format(evaluation.figures[name]))
     table.add_row("perplexity", f"{evaluation.perplexity:.1f}")
     share = evaluation.used / evaluation.num_embeddings
     table.add_row("codes in use", f"{evaluation.used:,} of {evaluation.num_embeddings:,} ({share:.1%})")
-    table.add_row("bits per pixel", f"{evaluation.bits_per_pixel:.4f}")
-    table.add_row("bits per pixel, entropy-coded", f"{evaluation.entropy_bits_per_pixel:.4f}")
+    table.add_row(f"bits per {kind.unit}", f"{evaluation.rate:.4f}")
+    table.add_row(f"bits per {kind.unit}, entropy-coded", f"{evaluation.entropy_rate:.4f}")
     if evaluation.skipped:
         table.add_row("skipped", listed(evaluation.skipped))
     results.print(table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from pathlib import Path
@@ -31,7 +30,9 @@ def evaluate_parser() -> Parser:
     parser = command_parser("Measure reconstructions and code usage over a whole set of images.")
     add_model(parser)
     parser.add_argument("data", type=str, help=DATA)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON instead of a table; null stands for a figure that there is not"
+    )
     add_strict(parser)
     add_computing(parser)
     add_plugin(parser)
@@ -44,7 +45,7 @@ def evaluate(settings: Namespace) -> int:
 
     evaluation = evaluate(loaded(settings), settings.data, strict=settings.strict, batch_size=settings.batch_size)
     if settings.json:
-        results.print_json(json.dumps(dataclasses.asdict(evaluation)))
+        results.print_json(json.dumps(evaluation.as_json(), allow_nan=False))
     else:
         print_evaluation(evaluation)
     return 0
@@ -65,9 +66,12 @@ def audit(settings: Namespace) -> int:
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # otherwise torch.profiler writes to standard error when it starts
     from lexel.training.evaluate import audit_model
 
-    found = audit_model(load_model(Path(settings.run)), settings.data, strict=settings.strict)
-    results.print(str(found), soft_wrap=True)
-    return 0 if found.ok else 1
+    audits = audit_model(load_model(Path(settings.run)), settings.data, strict=settings.strict)
+    for number, found in enumerate(audits):
+        if len(audits) > 1:
+            results.print(f"Level {number + 1} of {len(audits)}, coarse to fine:")
+        results.print(str(found), soft_wrap=True)
+    return 0 if all(found.ok for found in audits) else 1
 
 
 def report_parser() -> Parser:
@@ -76,6 +80,9 @@ def report_parser() -> Parser:
     add_model(parser)
     parser.add_argument("--data", type=str, help=f"{DATA}; by default the images that the run was trained on")
     parser.add_argument("--out", type=str, help="file to write; by default report.html in the run's folder")
+    parser.add_argument(
+        "--tokens", type=str, help="tokens that lexel encode made with this model, to show their statistics"
+    )
     add_overwrite(parser)
     add_plugin(parser)
     return parser
@@ -83,10 +90,16 @@ def report_parser() -> Parser:
 
 def report(settings: Namespace) -> int:
     """Write a page about a run."""
-    from lexel.report.page import write_report
+    from lexel.priors.painter import Painter
+    from lexel.report import write_prior_report, write_report
 
-    out = None if settings.out is None else Path(settings.out)
-    written = write_report(Path(settings.run), out, settings.data, overwrite=settings.overwrite)
+    run, out = Path(settings.run), None if settings.out is None else Path(settings.out)
+    if Painter.stands_in(run):
+        if settings.data is not None:
+            raise ValueError("data: the report of a prior shows its own samples, and no data")
+        written = write_prior_report(run, out, overwrite=settings.overwrite)
+    else:
+        written = write_report(run, out, settings.data, tokens=settings.tokens, overwrite=settings.overwrite)
     results.print(f"report: {written}", soft_wrap=True)
     return 0
 

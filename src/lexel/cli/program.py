@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,13 +15,21 @@ from jsonargparse import set_parsing_settings
 import lexel
 from lexel._core.arguments import Parser
 from lexel._core.console import complain
+from lexel._core.errors import memory_wanted
 from lexel._core.plugins import import_plugin
 from lexel._core.signals import ended_by_signals
-from lexel.cli import models, runs, tokens
+from lexel.cli import files, models, priors, resume, runs, tokens
 from lexel.cli.common import hints
 
 # What takes long to import is left to the commands that need it.
-COMMANDS = {**runs.COMMANDS, **models.COMMANDS, **tokens.COMMANDS}
+COMMANDS = {
+    **runs.COMMANDS,
+    **resume.COMMANDS,
+    **models.COMMANDS,
+    **tokens.COMMANDS,
+    **priors.COMMANDS,
+    **files.COMMANDS,
+}
 
 # A configuration file can name Lexel's own classes; it cannot import anything else.
 set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["lexel"])
@@ -30,9 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit code: 0; 1 when an audit finds a fault; 2 for bad input; 130 after Ctrl-C and 143 after SIGTERM.
+        The exit code: 0; 1 when an audit finds a fault; 2 for bad input; 128 and the number of the signal that
+        ended it, as 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # Packages that Lexel uses import it. Where no home can be written, its warnings would precede every result.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     debug = "--debug" in words
     ended = 0
     try:
@@ -64,7 +76,7 @@ def _run(words: Sequence[str]) -> int:
 
 def _reason(error: Exception) -> str:
     """Return what an error says, and its kind where it is not one that a user's input is expected to cause."""
-    message = str(error)
+    message = memory_wanted(error) or str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, (OSError, ValueError, ImportError)) and message:

@@ -1,4 +1,4 @@
-"""Commands that train: `lexel train`, `lexel resume` and `lexel demo`."""
+"""Commands that train a model: `lexel train` and `lexel demo`, and what all that begin a run share."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import dataclasses
 import inspect
 import os
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, TypeVar
 
 from jsonargparse import SUPPRESS, Namespace
 
@@ -15,6 +16,7 @@ import lexel
 from lexel._core.arguments import Parser
 from lexel._core.config import registry
 from lexel._core.console import results
+from lexel._core.errors import reason_of, sizes_named
 from lexel.cli.common import (
     DATA,
     Command,
@@ -24,12 +26,14 @@ from lexel.cli.common import (
     command_parser,
     print_evaluation,
 )
-from lexel.models import VQVAE
-from lexel.runs import RunFolder
-from lexel.training.settings import Settings
+from lexel.models import Autoencoder
+from lexel.training.settings import ReconstructionSettings, Settings
 
 if TYPE_CHECKING:
     from lexel.training.run import Outcome
+    from lexel.training.task import Task
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
 
 PRESETS = [name for name in registry() if name.startswith("lexel.presets.")]
 # Chosen for what two CPU cores can learn in two minutes.
@@ -38,8 +42,17 @@ DEMO = {
     "steps": 1500,
     "batch_size": 16,
     "learning_rate": 2e-3,
-    "model.hidden_channels": 64,
-    "model.upsampling": "resize",
+    "model": {"class_path": "lexel.models.VQVAE", "init_args": {"hidden_channels": 64, "upsampling": "resize"}},
+}
+# The figures that a run shows at its end, and how it writes them.
+SHOWN = {
+    "loss": ".4f",
+    "psnr": ".2f",
+    "usage": ".1%",
+    "perplexity": ".1f",
+    "validation_psnr": ".2f",
+    "bits_per_token": ".3f",
+    "validation_bits_per_token": ".3f",
 }
 # Settings of how a command runs, not of what is trained: config.yaml leaves them out.
 NOT_CONFIGURED = ("config", "overwrite", "strict", "plugin", "debug")
@@ -58,62 +71,17 @@ def train_parser() -> Parser:
     return parser
 
 
+def train_task(settings: Namespace) -> Task:
+    """Return what `lexel train` trains."""
+    from lexel.training.reconstruction import ReconstructionTask
+
+    data, how = required(settings, "data", "DATA"), settings_of(settings, ReconstructionSettings)
+    return ReconstructionTask(_model(settings), data, how)
+
+
 def train(settings: Namespace) -> int:
     """Train."""
-    from lexel.training.run import train
-
-    out = Path(_required(settings, "out", "--out"))
-    settings.data = _required(settings, "data", "DATA")
-    for name in ("data", "validation"):  # so that the run can be resumed from any folder
-        settings[name] = settings[name] and str(Path(settings[name]).absolute())
-    outcome = train(
-        _model(settings),
-        settings.data,
-        out,
-        _settings(settings),
-        config=_config(settings, train_parser()),
-        strict=settings.strict,
-        overwrite=settings.overwrite,
-    )
-    return _report_end(out, outcome)
-
-
-def resume_parser() -> Parser:
-    """Parse `lexel resume`."""
-    parser = command_parser("Go on with a run that was interrupted, from its last checkpoint to the same end.")
-    parser.add_argument("run", type=str, help="folder of the run")
-    parser.add_argument("--steps", type=int | None, help="train for so many steps in all, not for those in config.yaml")
-    parser.add_argument("--devices", type=int | Literal["auto"] | None, help="how many to go on with")
-    add_strict(parser)
-    add_plugin(parser)
-    return parser
-
-
-def resume(settings: Namespace) -> int:
-    """Go on with a run."""
-    from lexel.training.run import train
-
-    run = RunFolder(Path(settings.run))
-    if not run.config.is_file():
-        raise FileNotFoundError(f"{run.path} is not a run: it has no {run.config.name}")
-    parser = train_parser()
-    parser.subject = str(run.config)
-    config = parser.parse_path(run.config)
-    data = _required(config, "data", f"data in {run.config}")
-    changes = {name: settings[name] for name in ("steps", "devices") if settings[name] is not None}
-    for name, value in changes.items():
-        config[name] = value
-    outcome = train(
-        _model(config),
-        data,
-        run.path,
-        _settings(config),
-        config=_config(config, parser),
-        strict=settings.strict,
-        resume=True,
-        more_steps="steps" in changes,
-    )
-    return _report_end(run.path, outcome)
+    return begin(settings, COMMANDS["train"], ("data", "validation"))
 
 
 def demo_parser() -> Parser:
@@ -133,12 +101,12 @@ def demo(settings: Namespace) -> int:
     """Train on a few photographs and draw the results."""
     from lexel.demo import run_demo
 
-    config = _config(settings, demo_parser())
+    how = settings_of(settings, ReconstructionSettings)
     demo = run_demo(
         _model(settings),
         Path(settings.out),
-        _settings(settings),
-        config=config,
+        how,
+        config=config_text(settings, demo_parser()),
         overwrite=settings.overwrite,
     )
     results.print("Two photographs that were not trained on:")
@@ -152,8 +120,16 @@ def demo(settings: Namespace) -> int:
 def add_run(parser: Parser, **sizes: int) -> None:
     """Add the settings of a training run; `sizes` are those of its quantizer that differ from the preset's."""
     parser.add_argument("--out", type=str, help="folder to write the run into")
-    parser.add_class_arguments(Settings)
-    parser.add_class_arguments(VQVAE, "model", skip={"quantizer"}, instantiate=False)
+    parser.add_class_arguments(ReconstructionSettings)
+    parser.add_subclass_arguments(
+        Autoencoder,
+        "model",
+        skip={"quantizer", "quantizers"},
+        fail_untyped=False,
+        default={"class_path": "lexel.models.VQVAE"},
+        help="the model, lexel.models.VQVAE or lexel.models.VQVAE2, each level of which gets its own quantizer; its "
+        "settings follow it, as in --model.hidden-channels 64, and --model.help lists them",
+    )
     defaults = inspect.signature(lexel.presets.default).parameters
     shown = {name: sizes.get(name, defaults[name].default) for name in ("num_embeddings", "embedding_dim")}
     parser.add_subclass_arguments(
@@ -165,18 +141,62 @@ def add_run(parser: Parser, **sizes: int) -> None:
     )
 
 
-def _model(settings: Namespace) -> VQVAE:
+def _model(settings: Namespace) -> Autoencoder:
     import torch
 
     torch.manual_seed(settings.seed)
-    return VQVAE(lexel.from_config(settings.quantizer.as_dict()), **settings.model.as_dict())
+    model = settings.model.as_dict()
+    make = Autoencoder.named(model["class_path"]).around
+    with sizes_named("the model", model["init_args"]):
+        return make(lambda: lexel.from_config(settings.quantizer.as_dict()), **model["init_args"])
 
 
-def _settings(settings: Namespace) -> Settings:
-    return Settings(**{field.name: settings[field.name] for field in dataclasses.fields(Settings)})
+def begin(settings: Namespace, command: Command, paths: Iterable[str]) -> int:
+    """Begin a run.
+
+    Args:
+        settings: of the command.
+        command: one that trains.
+        paths: which settings are paths; they become absolute, so that the run can be resumed from any folder.
+    """
+    from lexel.training.run import train
+
+    out = Path(required(settings, "out", "--out"))
+    for path in paths:
+        if settings.get(path) == "":
+            raise ValueError(f"{path} must be a path, got an empty text")
+        settings[path] = settings.get(path) and str(Path(settings[path]).absolute())
+        if settings[path] and Path(settings[path]).resolve() == out.resolve():
+            raise ValueError(
+                f"--out {out} is the folder of {path}: a run in it would become part of what it is trained on"
+            )
+    outcome = train(
+        task_of(settings, command),
+        out,
+        config=config_text(settings, command.parser()),
+        strict=settings.get("strict", False),
+        overwrite=settings.overwrite,
+    )
+    return report_end(out, outcome)
 
 
-def _config(settings: Namespace, parser: Parser) -> str:
+def task_of(settings: Namespace, command: Command) -> Task:
+    """Return what a command trains; a file of settings may say null for any of them."""
+    assert command.task is not None
+    try:
+        return command.task(settings)
+    except (OSError, ValueError, ImportError):
+        raise
+    except Exception as error:
+        raise ValueError(f"these settings make no run: {reason_of(error)}") from error
+
+
+def settings_of(settings: Namespace, cls: type[AnySettings]) -> AnySettings:
+    """Return the settings of training among all settings of a command."""
+    return cls(**{field.name: settings[field.name] for field in dataclasses.fields(cls)})
+
+
+def config_text(settings: Namespace, parser: Parser) -> str:
     """Return the text of config.yaml for a run."""
     config = settings.clone()
     for name in NOT_CONFIGURED:
@@ -184,14 +204,18 @@ def _config(settings: Namespace, parser: Parser) -> str:
     return str(parser.dump(config))
 
 
-def _required(settings: Namespace, name: str, shown: str) -> str:
-    """Return a setting that has no default, or say that it is missing."""
+def required(settings: Namespace, name: str, shown: str) -> str:
+    """Return a setting that has no default.
+
+    Raises:
+        ValueError: it is missing.
+    """
     if settings.get(name) is None:
-        raise ValueError(f"{shown} is missing; see lexel train --help")
+        raise ValueError(f"{shown} is missing, and there is no {name} in a file of settings; see --help")
     return str(settings[name])
 
 
-def _report_end(run: Path, outcome: Outcome) -> int:
+def report_end(run: Path, outcome: Outcome) -> int:
     """Say how a run ended, unless another process does, and return the exit code."""
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return 0
@@ -201,15 +225,13 @@ def _report_end(run: Path, outcome: Outcome) -> int:
         )
         return 128 + outcome.signal
     results.print(f"trained: {run}", soft_wrap=True)
-    if outcome.figures:
-        shown = {"loss": ".4f", "psnr": ".2f", "usage": ".1%", "perplexity": ".1f", "validation_psnr": ".2f"}
-        figures = [f"{name} {outcome.figures[name]:{form}}" for name, form in shown.items() if name in outcome.figures]
+    figures = [f"{name} {outcome.figures[name]:{form}}" for name, form in SHOWN.items() if name in outcome.figures]
+    if figures:
         results.print(f"last row: {', '.join(figures)}", soft_wrap=True)
     return 0
 
 
 COMMANDS = {
-    "train": Command(train_parser, train),
-    "resume": Command(resume_parser, resume),
+    "train": Command(train_parser, train, train_task),
     "demo": Command(demo_parser, demo),
 }

@@ -1,11 +1,16 @@
-"""Commands that turn examples into codes and back: `lexel encode` and `lexel decode`."""
+"""Commands of tokens: `lexel encode`, `lexel decode` and `lexel stats`."""
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse import Namespace
+from rich.table import Table
 
+from lexel import tokens
 from lexel._core.arguments import Parser
 from lexel._core.console import messages, results
 from lexel._core.files import refuse_existing
@@ -20,16 +25,36 @@ from lexel.cli.common import (
     command_parser,
     loaded,
 )
-from lexel.data.images import listed
-from lexel.tokens import decode_images, encode_images, read_tokens, write_tokens
+from lexel.data.examples import listed
+from lexel.tokens.encode import Engine, here
+from lexel.tokens.formats import FORMATS
+from lexel.tokens.shards import SHARD_SIZE
 
 
 def encode_parser() -> Parser:
     """Parse `lexel encode`."""
-    parser = command_parser("Turn images into a file of codes.")
+    parser = command_parser("Turn examples into a data set of tokens; after a kill, the same command goes on.")
     add_model(parser)
     parser.add_argument("data", type=str, help=DATA)
-    parser.add_argument("--out", type=str, required=True, help="file to write, .safetensors")
+    parser.add_argument("--out", type=str, required=True, help="folder to write, or one file that ends in .safetensors")
+    parser.add_argument("--format", type=Literal[tuple(FORMATS)], default="parquet", help="of the files in the folder")
+    parser.add_argument(
+        "--labels",
+        type=Literal["auto", "folder", "none"],
+        default="auto",
+        help="auto: the column label of a table; folder: the first folder's name is the class",
+    )
+    parser.add_argument(
+        "--shard_size", type=int, default=SHARD_SIZE, help="how many examples a file of the folder holds"
+    )
+    parser.add_argument(
+        "--ray",
+        type=str,
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="encode on a Ray cluster, by default one that is started on this machine; needs lexel[ray]",
+    )
     add_strict(parser)
     add_overwrite(parser)
     add_computing(parser)
@@ -38,26 +63,43 @@ def encode_parser() -> Parser:
 
 
 def encode(settings: Namespace) -> int:
-    """Turn images into codes."""
-    out = Path(settings.out)
-    refuse_existing(out, overwrite=settings.overwrite)
-    tokens, skipped = encode_images(
-        loaded(settings), settings.data, strict=settings.strict, batch_size=settings.batch_size
+    """Turn examples into tokens."""
+    out, data = Path(settings.out), Path(settings.data)
+    refuse_existing(out, overwrite=True, folder=out.suffix != ".safetensors")  # what exists, tokens.encode looks at
+    model = loaded(settings)
+    engine: Engine = here
+    if settings.ray is not None:
+        from lexel.tokens.cluster import on_ray
+
+        if out.suffix == ".safetensors":
+            raise ValueError(f"--ray writes a folder, not one file: {out}")
+        data, out = data.absolute(), out.absolute()  # a worker may stand elsewhere
+        engine = on_ray(settings.ray, device=settings.device)
+    found = tokens.encode(
+        model,
+        data,
+        out,
+        form=settings.format,
+        labels=settings.labels,
+        shard_size=settings.shard_size,
+        batch_size=settings.batch_size,
+        strict=settings.strict,
+        overwrite=settings.overwrite,
+        engine=engine,
     )
-    write_tokens(out, tokens)
-    if skipped:
-        messages.print(f"skipped {listed(skipped)}", style="yellow", soft_wrap=True)
-    count = sum(grid.numel() for grid in tokens.indices.values())
-    results.print(f"{len(tokens.indices)} images as {count:,} tokens in {out}", soft_wrap=True)
+    if found.skipped:
+        messages.print(f"skipped {listed(found.skipped)}", style="yellow", soft_wrap=True)
+    results.print(f"{found.examples:,} {model.kind} as {found.tokens:,} tokens in {out}", soft_wrap=True)
     return 0
 
 
 def decode_parser() -> Parser:
     """Parse `lexel decode`."""
-    parser = command_parser("Turn a file of codes back into images.")
+    parser = command_parser("Turn tokens back into the examples that they came from.")
     add_model(parser)
-    parser.add_argument("codes", type=str, help="file that lexel encode wrote")
-    parser.add_argument("--out", type=str, required=True, help="folder to write the images into")
+    parser.add_argument("tokens", type=str, help="folder or file that lexel encode wrote")
+    parser.add_argument("--out", type=str, required=True, help="folder to write into")
+    parser.add_argument("--names", type=str, nargs="+", help="which examples to decode; all by default")
     add_overwrite(parser)
     add_computing(parser)
     add_plugin(parser)
@@ -65,16 +107,56 @@ def decode_parser() -> Parser:
 
 
 def decode(settings: Namespace) -> int:
-    """Turn codes into images."""
+    """Turn tokens into examples."""
     out = Path(settings.out)
-    refuse_existing(out, overwrite=settings.overwrite)
-    tokens = read_tokens(Path(settings.codes))
-    decode_images(loaded(settings), tokens, out, batch_size=settings.batch_size)
-    results.print(f"{len(tokens.indices)} images in {out}", soft_wrap=True)
+    refuse_existing(out, overwrite=settings.overwrite, folder=True)
+    found = tokens.open(settings.tokens)
+    count = tokens.decode(loaded(settings), found, out, batch_size=settings.batch_size, names=settings.names)
+    results.print(f"{count:,} {found.kind} in {out}", soft_wrap=True)
+    return 0
+
+
+def stats_parser() -> Parser:
+    """Parse `lexel stats`."""
+    parser = command_parser("Count codes and their neighbours in a set of tokens, and find duplicates.")
+    parser.add_argument("tokens", type=str, help="folder or file that lexel encode wrote")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return parser
+
+
+def stats(settings: Namespace) -> int:
+    """Count tokens."""
+    found = tokens.statistics_of(tokens.open(settings.tokens))
+    if settings.json:
+        results.print_json(json.dumps(found.as_json()))
+        return 0
+    table = Table(show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_row(found.kind, f"{found.examples:,}")
+    table.add_row("tokens", f"{found.tokens:,}")
+    table.add_row("duplicates", f"{found.duplicates:,}")
+    for number, book in enumerate(found.codebooks, 1):
+        if len(found.codebooks) > 1:
+            table.add_section()
+            table.add_row(f"codebook {number}", "")
+        share = book.used / book.num_embeddings
+        table.add_row("codes in use", f"{book.used:,} of {book.num_embeddings:,} ({share:.1%})")
+        table.add_row("perplexity", f"{book.perplexity:.1f}")
+        table.add_row("bits per token, of fixed length", f"{math.log2(book.num_embeddings):.3f}")
+        table.add_row("entropy", f"{book.entropy:.3f} bits")
+        table.add_row("entropy, given the token on the left", f"{book.left_entropy:.3f} bits")
+        table.add_row("entropy, given the token above", f"{book.up_entropy:.3f} bits")
+        for title, codes in (("most used", book.most_used), ("least used", book.least_used)):
+            table.add_row(f"{title} (times)", ", ".join(f"{code} ({count:,})" for code, count in codes[:5]))
+    results.print(table)
+    for names in found.duplicate_names:
+        results.print(f"the same tokens: {', '.join(names[:5])}{' …' if len(names) > 5 else ''}", soft_wrap=True)
     return 0
 
 
 COMMANDS = {
     "encode": Command(encode_parser, encode),
     "decode": Command(decode_parser, decode),
+    "stats": Command(stats_parser, stats),
 }

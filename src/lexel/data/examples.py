@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lexel._core.console import messages
+from lexel._core.errors import printable, reason_of
+from lexel.data.labels import Labels
 
-__all__ = ["Examples", "listed", "printable", "reason_of"]
+__all__ = ["Examples", "listed"]
 
 # Size of the cache in each process: a small set is decoded once, and a large one does not fill the memory. Nothing
 # leaves the cache again: when examples are drawn at random, any share of the set serves as well as another.
@@ -28,14 +31,17 @@ class Examples:
             `source` will leave out of the example, or None.
         skipped: names that are known to be unreadable and have no index, with the reason.
         remarks: names that are left out for another reason and have no index, with that reason.
+        labels: returns the class of each example, or raises for those that do not fit; None where there are none.
 
     Attributes:
         names: names of the examples.
         skipped: the examples that could not be read so far, by name, with the reason.
         noun: the word for an example of this kind.
+        origin: the path of the set, which errors name where the set as a whole is to blame.
     """
 
     noun = "example"
+    origin = ""
 
     def __init__(
         self,
@@ -44,8 +50,10 @@ class Examples:
         glance: Callable[[int], str | None] | None = None,
         skipped: Mapping[str, str] | None = None,
         remarks: Mapping[str, str] | None = None,
+        labels: Callable[[], Labels] | None = None,
     ) -> None:
         self.names = names
+        self._labels = labels
         self.skipped = dict(skipped or {})
         self._source, self._glance = source, glance
         self._cache: dict[int, Tensor] = {}
@@ -62,6 +70,15 @@ class Examples:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cache": {}, "_cache_room": CACHE_BYTES}
+
+    @cached_property
+    def labels(self) -> Labels | None:
+        """The class of each example, read when it is asked for; None where there are none.
+
+        Raises:
+            ValueError: they do not fit.
+        """
+        return None if self._labels is None else self._labels()
 
     def read(self, index: int) -> Tensor:
         """Return an example. Do not write into it: it may come from the cache.
@@ -88,7 +105,7 @@ class Examples:
                 if not self._reported[index]:
                     self._reported[index] = True
                     _warn(f"left out {_with_reasons({self.names[index]: reason_of(error)})}")
-        raise self._none_readable()
+        raise self.none_readable()
 
     def readable(self, indices: Iterable[int], *, strict: bool = False) -> Iterator[tuple[int, Tensor]]:
         """Read the examples of `indices` in turn, leaving out those that cannot be read; none is added to the cache.
@@ -102,9 +119,18 @@ class Examples:
         Raises:
             ValueError: none was readable, or one was not and `strict` is set.
         """
+        found = False
+        for item in self.available(indices, strict=strict):
+            found = True
+            yield item
+        self.report_remarks()
+        if not found:
+            raise self.none_readable()
+
+    def available(self, indices: Iterable[int], *, strict: bool = False) -> Iterator[tuple[int, Tensor]]:
+        """Do what `readable` does for a part of the set, in which there may be none, and print nothing."""
         if strict:
             self._refuse_skipped()
-        found = False
         for index in indices:
             try:
                 self._glance_at(index)
@@ -114,11 +140,7 @@ class Examples:
                 if strict:
                     self._refuse_skipped(error)
                 continue
-            found = True
             yield index, example
-        self._report_remarks()
-        if not found:
-            raise self._none_readable()
 
     def check(self, indices: Iterable[int], *, strict: bool = False) -> None:
         """Check which of the examples of `indices` can be read, before any is needed, and fill `skipped`.
@@ -148,9 +170,9 @@ class Examples:
             except Exception as error:
                 self.skipped[self.names[index]] = reason_of(error)
                 self._reported[index] = True  # the caller prints `skipped`
-        self._report_remarks()
+        self.report_remarks()
         if not found:
-            raise self._none_readable()
+            raise self.none_readable()
 
     def _read(self, index: int) -> Tensor:
         if index in self._cache:
@@ -166,7 +188,8 @@ class Examples:
         if remark is not None:
             self._remarks[self.names[index]] = remark
 
-    def _report_remarks(self) -> None:
+    def report_remarks(self) -> None:
+        """Print, once, what is left out of the examples that were read."""
         if self._remarks and not self._remarks_reported:
             self._remarks_reported = True
             _warn(_with_reasons(self._remarks))
@@ -175,9 +198,11 @@ class Examples:
         for name, reason in self.skipped.items():
             raise ValueError(f"{printable(name)} cannot be read: {reason}") from cause
 
-    def _none_readable(self) -> ValueError:
+    def none_readable(self) -> ValueError:
+        """Return the error that says that no example can be read."""
         why = f": {_with_reasons(self.skipped)}" if self.skipped else ""
-        return ValueError(f"no readable {self.noun} among {_files(len(self))}{why}")
+        where = f"{self.origin}: " if self.origin else ""
+        return ValueError(f"{where}no readable {self.noun} among {_files(len(self))}{why}")
 
 
 def listed(skipped: Mapping[str, str]) -> str:
@@ -188,30 +213,6 @@ def listed(skipped: Mapping[str, str]) -> str:
         '2 unreadable files: a.png (truncated), b.txt (not an image)'
     """
     return f"{_files(len(skipped), 'unreadable ')}: {_with_reasons(skipped)}"
-
-
-def printable(name: str) -> str:
-    r"""Return a name as a terminal can show it: unprintable characters become escapes.
-
-    Example:
-        >>> print(printable("a\x1b[31m\n.png"))
-        a\x1b[31m\n.png
-    """
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in name)
-
-
-def reason_of(error: BaseException) -> str:
-    """Say in a line why something could not be read.
-
-    Example:
-        >>> reason_of(EOFError()), reason_of(ValueError("truncated")), reason_of(KeyError(7))
-        ('EOFError', 'truncated', 'KeyError: 7')
-    """
-    text = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
-    text = printable(text.strip().partition("\n")[0])[:200]
-    if isinstance(error, (OSError, ValueError, SyntaxError)) and text:
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _warn(line: str) -> None:

@@ -10,6 +10,7 @@ To add a format, write a file in `origins/` and a line in the table of `origins/
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from os import PathLike
@@ -80,7 +81,23 @@ def load(
     """
     if not isinstance(source, (str, PathLike, Mapping)):
         raise TypeError(f"migrate.load: source must be a path or a state dict, got {type(source).__name__}")
-    state = tensors_in(source if isinstance(source, Mapping) else read(source))
+    if isinstance(source, Mapping):
+        return _load(source, prefix, format, channel_dim, settings)
+    content = read(source)
+    try:
+        return _load(content, prefix, format, channel_dim, settings)
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(source)}: {error}") from error
+
+
+def _load(
+    content: Mapping[str, Any],
+    prefix: str | None,
+    format: str | None,  # noqa: A002
+    channel_dim: int,
+    settings: dict[str, Any],
+) -> Quantizer:
+    state = tensors_in(content)
     if prefix and not prefix.endswith("."):
         prefix += "."
     found, place = recognise(FORMATS, state, prefix, format, settings)
@@ -92,7 +109,7 @@ def load(
         raise ValueError(not_sure(found, place, keys.tensors))
     if aside:
         warnings.warn(
-            f"migrate.load: took {found.title} at {place!r}; left aside {parts_with_counts(aside)}", stacklevel=2
+            f"migrate.load: took {found.title} at {place!r}; left aside {parts_with_counts(aside)}", stacklevel=3
         )
     quantizer.channel_dim = channel_dim
     return quantizer.eval()

@@ -89,18 +89,18 @@ def in_heads(quantizer: Quantizer, heads: int) -> Quantizer:
     return ProductQuantizer([quantizer], heads=heads) if heads > 1 else quantizer
 
 
-def projected(keys: Keys, quantizer: Quantizer, order: Tensor | None = None) -> Quantizer:
-    """The quantizer between `project_in` and `project_out`, if there are any, with its channels in another order."""
+def projected(keys: Keys, quantizer: Quantizer, order: Tensor | None = None, scale: float = 1.0) -> Quantizer:
+    """The quantizer between `project_in` and `project_out`, if there are any, as `reordered` changes it otherwise."""
     if "project_in.weight" not in keys:
         return quantizer
     inner = quantizer.embedding_dim
     order = torch.arange(inner) if order is None else order
     down = keys.take("project_in.weight", inner, None)
     up = keys.take("project_out.weight", down.shape[1], inner)
-    maps = {"down.weight": down[order], "up.weight": up[:, order]}
+    maps = {"down.weight": down[order] / scale, "up.weight": up[:, order] * scale}
     bias = "project_in.bias" in keys
     if bias:
-        maps["down.bias"] = keys.take("project_in.bias", inner)[order]
+        maps["down.bias"] = keys.take("project_in.bias", inner)[order] / scale
         maps["up.bias"] = keys.take("project_out.bias", len(up))
     return with_values(ProjectedQuantizer(quantizer, len(up), bias=bias), maps)
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lexel._core.errors import blamed_on
+from lexel._core.pickles import check_names
 from lexel.migrate._formats import listed
 
 __all__ = ["read", "tensors_in"]
@@ -32,13 +34,12 @@ def read(path: str | PathLike[str]) -> Mapping[str, Any]:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     _check_sums(path)
-    try:
+    with blamed_on(
+        path,
+        "cannot be read as a checkpoint, and nothing in it was run. Save its state dict alone, where you trust it. "
+        "torch says",
+    ):
         content = _read_torch(path)
-    except Exception as error:  # a damaged file may fail in any way
-        raise ValueError(
-            f"{path} cannot be read as a checkpoint, and nothing in it was run. Save its state dict alone, where you "
-            f"trust it. torch says: {error}"
-        ) from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected a state dict")
     return content
@@ -50,13 +51,11 @@ def _check_sums(path: Path) -> None:
     Raises:
         ValueError: a record is not what it was when it was written.
     """
-    try:
+    with blamed_on(path, "is a damaged archive"):
         if not zipfile.is_zipfile(path):
             return  # a file of a time before archives, or none that torch can read
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except Exception as error:  # as above
-        raise ValueError(f"{path} is a damaged archive: {error}") from error
     if damaged is not None:
         raise ValueError(
             f"{path} is damaged: the checksum of {damaged} does not fit (nor would it if the file was saved with "
@@ -66,14 +65,11 @@ def _check_sums(path: Path) -> None:
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
     try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        import safetensors.torch
     except ImportError as error:
         raise ImportError("migrate.load reads safetensors with: pip install 'lexel[models]'") from error
-    try:
-        return load_file(path)
-    except (SafetensorError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is not a sound safetensors file: {error}") from error
+    with blamed_on(path, "is not a sound safetensors file"):
+        return safetensors.torch.load_file(path)
 
 
 class Placeholder:
@@ -99,6 +95,7 @@ def _placeholder_for(name: str) -> type[Placeholder]:
 
 def _read_torch(path: Path) -> Any:
     """Read a checkpoint with callbacks, hyperparameters and the like, each thing that is no tensor as a placeholder."""
+    check_names(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:

@@ -1,58 +1,21 @@
 """The convolutional autoencoder of the VQ-VAE paper, around any quantizer."""
 
-# No `from __future__ import annotations` here: the hub mixin reads the constructor's annotations as types.
-import inspect
-import json
-from itertools import pairwise
-from pathlib import Path
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import Self, override
 
-from lexel._core.checksums import digest
-from lexel._core.config import from_config, to_config
-from lexel._core.modules import evaluating
-from lexel.quantizers.base import Quantized, Quantizer
-
-try:
-    from huggingface_hub import ModelHubMixin, hf_hub_download
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import save_file
-except ImportError as error:
-    raise ImportError("lexel.models needs huggingface_hub and safetensors: pip install 'lexel[models]'") from error
+from lexel.models.base import Autoencoder, Level, check_architecture
+from lexel.models.layers import decoder, encoder
+from lexel.quantizers.base import Quantizer
 
 __all__ = ["VQVAE"]
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
-# The entry of the weights' metadata with checksums. One entry: the format does not keep the order of several, and the
-# same model shall make the same file.
-CHECKSUMS = "lexel.sha256"
 
-
-class ResidualLayer(nn.Module):
-    """x + conv1×1(relu(conv3×3(relu(x)))), the residual block of the paper's §4.1."""
-
-    def __init__(self, channels: int, residual_channels: int) -> None:
-        super().__init__()
-        self.conv3 = nn.Conv2d(channels, residual_channels, 3, padding=1)
-        self.conv1 = nn.Conv2d(residual_channels, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `x` plus the output of the layers; same shape."""
-        inner: Tensor = self.conv1(F.relu(self.conv3(F.relu(x))))
-        return x + inner
-
-
-class VQVAE(
-    nn.Module,
-    ModelHubMixin,
-    library_name="lexel",
-    tags=["vector-quantization", "image-tokenizer"],
-    paper_url="https://arxiv.org/abs/1711.00937",
-    coders={Quantizer: (to_config, from_config)},
-):
+class VQVAE(Autoencoder, paper_url="https://arxiv.org/abs/1711.00937"):
     """Turns images into grids of codes and back (van den Oord et al. 2017, arXiv 1711.00937, §4.1).
 
     log2(f) convolutions of stride 2, a residual stack and a 1×1 convolution bring an image of `(3, H, W)` to latents of
@@ -60,6 +23,7 @@ class VQVAE(
     [0, 1]. Sizes that f does not divide are padded by their edge and cropped back.
 
     Attributes:
+        kind: the kind of data that it takes, `"images"`.
         encoder: images `(B, C, H, W)` to latents `(B, D, H/f, W/f)`.
         quantizer: latents to codes.
         decoder: quantized latents to images.
@@ -88,6 +52,8 @@ class VQVAE(
         torch.Size([1, 3, 50, 70])
     """
 
+    kind = "images"
+
     def __init__(
         self,
         quantizer: Quantizer,
@@ -99,22 +65,16 @@ class VQVAE(
         upsampling: Literal["transposed", "resize"] = "transposed",
     ) -> None:
         super().__init__()
-        if not isinstance(quantizer, Quantizer):
-            raise TypeError(f"VQVAE: quantizer must be a lexel Quantizer, got {type(quantizer).__name__}")
-        if quantizer.channel_dim != 1:
-            raise ValueError(f"VQVAE: the quantizer must have channel_dim=1, got {quantizer.channel_dim}")
-        for name, value, least in (
-            ("image_channels", image_channels, 1),
-            ("hidden_channels", hidden_channels, 2),
-            ("residual_channels", residual_channels, 1),
-            ("residual_layers", residual_layers, 0),
-        ):
-            if value < least:
-                raise ValueError(f"VQVAE: {name} must be at least {least}, got {value}")
-        if downsampling < 1 or downsampling & (downsampling - 1):
-            raise ValueError(f"VQVAE: downsampling must be a power of two, got {downsampling}")
-        if upsampling not in ("transposed", "resize"):
-            raise ValueError(f"VQVAE: upsampling must be 'transposed' or 'resize', got {upsampling!r}")
+        check_architecture(
+            "VQVAE",
+            [quantizer],
+            [downsampling],
+            upsampling,
+            image_channels=(image_channels, 1),
+            hidden_channels=(hidden_channels, 2),
+            residual_channels=(residual_channels, 1),
+            residual_layers=(residual_layers, 0),
+        )
         self.image_channels = image_channels
         self.hidden_channels = hidden_channels
         self.residual_channels = residual_channels
@@ -123,74 +83,63 @@ class VQVAE(
         self.upsampling = upsampling
 
         self.quantizer: Quantizer = quantizer
-        # Channels of the image, then of each halving of the resolution, from the outside in.
-        halvings = downsampling.bit_length() - 1
-        widths = [image_channels, hidden_channels // 2, *[hidden_channels] * (halvings - 1)][: halvings + 1]
-        halves = [layer for outer, inner in pairwise(widths) for layer in (nn.Conv2d(outer, inner, 4, 2, 1), nn.ReLU())]
-        self.encoder = nn.Sequential(
-            *halves,
-            nn.Conv2d(widths[-1], hidden_channels, 3, padding=1),
-            *[ResidualLayer(hidden_channels, residual_channels) for _ in range(residual_layers)],
-            nn.ReLU(),
-            nn.Conv2d(hidden_channels, quantizer.embedding_dim, 1),
-        )
-        double = _resize_and_convolve if upsampling == "resize" else _transposed_convolution
-        channels = [hidden_channels, *widths[-2::-1]]
-        doubles = [layer for inner, outer in pairwise(channels) for layer in (nn.ReLU(), double(inner, outer))]
-        self.decoder = nn.Sequential(
-            nn.Conv2d(quantizer.output_dim, hidden_channels, 3, padding=1),
-            *[ResidualLayer(hidden_channels, residual_channels) for _ in range(residual_layers)],
-            *(doubles or [nn.ReLU(), nn.Conv2d(hidden_channels, image_channels, 3, padding=1)]),
-        )
+        sizes = {
+            "hidden_channels": hidden_channels,
+            "residual_channels": residual_channels,
+            "residual_layers": residual_layers,
+            "downsampling": downsampling,
+        }
+        self.encoder = encoder(image_channels, quantizer.embedding_dim, **sizes)
+        self.decoder = decoder(quantizer.output_dim, image_channels, **sizes, upsampling=upsampling)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Quantized]:
-        """Reconstruct images through their codes.
+    @property
+    @override
+    def quantizers(self) -> Sequence[Quantizer]:
+        return [self.quantizer]
 
-        Args:
-            images: floating `(B, C, H, W)` in [0, 1], of any size.
+    @property
+    @override
+    def factors(self) -> Sequence[int]:
+        return [self.downsampling]
 
-        Returns:
-            The reconstructions, `(B, C, H, W)`, not clamped; and what the quantizer returned.
+    @classmethod
+    @override
+    def around(cls, quantizer: Callable[[], Quantizer], **settings: Any) -> Self:
+        return cls(quantizer(), **settings)
 
-        Raises:
-            TypeError: `images` is not a floating tensor.
-            ValueError: `images` has another number of dimensions or channels, or no pixels.
+    @override
+    def quantize(self, images: Tensor) -> list[Level]:
+        latents = self.latents(images)
+        return [Level(latents, self.quantizer(latents))]
+
+    @override
+    def synthesize(self, quantized: Sequence[Tensor], size: tuple[int, int] | None = None) -> Tensor:
+        return self.images(quantized[0], size)
+
+    def levels(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Return the grids of which the indices of an image of `size` (H, W) consist, coarse to fine.
+
+        One, `(⌈H/f⌉, ⌈W/f⌉)`, for most quantizers. If there are more, indices are `(B, L)`: the positions of one grid
+        after those of the other, each row by row.
+
+        Example:
+            >>> import lexel
+            >>> VQVAE(lexel.VectorQuantizer(512, 64), downsampling=8).levels((50, 70))
+            [(7, 9)]
         """
-        output = self.quantizer(self.latents(images))
-        return self.images(output.quantized, images.shape[-2:]), output
+        height, width = size
+        return self.quantizer.grids((-(-height // self.downsampling), -(-width // self.downsampling)))
 
-    @torch.no_grad()
-    def encode(self, images: Tensor) -> Tensor:
-        """Return the indices of images `(B, C, H, W)`. No state changes, even in training mode.
+    def bits(self, size: tuple[int, int]) -> float:
+        """Return the bits that the indices of an image of `size` (H, W) carry at most.
 
-        Returns:
-            int64 `(B, ⌈H/f⌉, ⌈W/f⌉)`, with one axis more for several codebooks.
-
-        Raises:
-            TypeError: `images` is not a floating tensor.
-            ValueError: `images` has another number of dimensions or channels, or no pixels.
+        Example:
+            >>> import lexel
+            >>> VQVAE(lexel.VectorQuantizer(512, 64), downsampling=8).bits((50, 70))
+            567.0
         """
-        with evaluating(self.quantizer):
-            indices: Tensor = self.quantizer(self.latents(images)).indices
-        return indices
-
-    def decode(self, indices: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Turn indices into images `(B, C, H, W)`, clamped to [0, 1].
-
-        Args:
-            indices: as `encode` returns them.
-            size: (H, W) to crop to; by default the images keep all their pixels.
-
-        Raises:
-            TypeError: `indices` are not integers.
-            ValueError: an index is out of range, or images of this `size` do not have as many positions.
-        """
-        quantized = self.quantizer.lookup(indices)
-        if size is not None:
-            grid, expected = tuple(quantized.shape[-2:]), tuple(-(-side // self.downsampling) for side in size)
-            if grid != expected:
-                raise ValueError(f"VQVAE.decode: an image of size {size} has {expected} positions, the indices {grid}")
-        return self.images(quantized, size).clamp(0, 1)
+        rows, columns = self.levels(size)[-1]
+        return rows * columns * self.quantizer.bits
 
     def latents(self, images: Tensor) -> Tensor:
         """Encode images `(B, C, H, W)` into the inputs of the quantizer, `(B, D, ⌈H/f⌉, ⌈W/f⌉)`.
@@ -199,79 +148,10 @@ class VQVAE(
             TypeError: `images` is not a floating tensor.
             ValueError: `images` has another number of dimensions or channels, or no pixels.
         """
-        if not images.dtype.is_floating_point:
-            raise TypeError(f"VQVAE: images must be floating, in [0, 1], got {images.dtype}")
-        if images.ndim != 4 or images.shape[1] != self.image_channels or 0 in images.shape[-2:]:
-            raise ValueError(
-                f"VQVAE: images must have shape (B, {self.image_channels}, H, W) with H and W above 0, "
-                f"got {tuple(images.shape)}"
-            )
-        height, width = images.shape[-2:]
-        padded = F.pad(images, (0, -width % self.downsampling, 0, -height % self.downsampling), mode="replicate")
-        latents: Tensor = self.encoder(2 * padded - 1)
+        latents: Tensor = self.encoder(self.padded(images))
         return latents
 
-    def images(self, quantized: Tensor, size: tuple[int, int] | torch.Size | None = None) -> Tensor:
+    def images(self, quantized: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Decode quantized vectors `(B, D, h, w)` into images `(B, C, H, W)`, not clamped, cropped to `size`."""
         images: Tensor = (self.decoder(quantized) + 1) / 2
         return images if size is None else images[..., : size[0], : size[1]]
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments as plain data."""
-        return {
-            name: to_config(getattr(self, name))
-            for name in inspect.signature(type(self).__init__).parameters
-            if name != "self"
-        }
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        weights = {name: value.contiguous() for name, value in self.state_dict().items()}
-        config = json.dumps(self.config, sort_keys=True, indent=2)
-        (save_directory / CONFIG).write_text(config)
-        checksums = {"weights": digest(weights), "config": _digest_of(self.config)}
-        save_file(weights, save_directory / WEIGHTS, {CHECKSUMS: json.dumps(checksums)})
-
-    @classmethod
-    def _from_pretrained(
-        cls, *, model_id: str, map_location: str = "cpu", force_download: bool = False, token: Any = None,
-        cache_dir: Any = None, local_files_only: bool = False, revision: str | None = None, **model_kwargs: Any,
-    ) -> "VQVAE":  # fmt: skip
-        path = Path(model_id) / WEIGHTS
-        if (Path(model_id) / "model" / CONFIG).is_file() and not path.is_file():
-            raise ValueError(f"{model_id} is the folder of a run: give that of its model, {Path(model_id) / 'model'}")
-        model = cls(**model_kwargs)
-        if not Path(model_id).is_dir():
-            path = Path(
-                hf_hub_download(
-                    model_id, WEIGHTS, revision=revision, cache_dir=cache_dir, force_download=force_download,
-                    token=token, local_files_only=local_files_only,
-                )
-            )  # fmt: skip
-        try:
-            with safe_open(path, "pt", device=map_location) as file:
-                metadata = file.metadata() or {}
-                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            model.load_state_dict(weights)
-        except (SafetensorError, RuntimeError) as error:
-            raise ValueError(f"{path} does not hold the weights of this model: {error}") from error
-        if CHECKSUMS in metadata:  # files that something else wrote have none
-            checksums = json.loads(metadata[CHECKSUMS])
-            if checksums["weights"] != digest(weights):
-                raise ValueError(f"{path} is damaged: its checksum is not that of its weights")
-            config = path.with_name(CONFIG)
-            if config.is_file() and checksums["config"] != _digest_of(json.loads(config.read_text(encoding="utf-8"))):
-                raise ValueError(f"{config} is damaged or was changed: it is not the one that {path} was written with")
-        return model.eval()
-
-
-def _digest_of(config: Any) -> str:
-    return digest({}, {"config": json.dumps(config, sort_keys=True)})
-
-
-def _transposed_convolution(channels: int, out_channels: int) -> nn.Module:
-    return nn.ConvTranspose2d(channels, out_channels, 4, 2, 1)
-
-
-def _resize_and_convolve(channels: int, out_channels: int) -> nn.Module:
-    return nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(channels, out_channels, 3, padding=1))

@@ -80,6 +80,10 @@ class Wrapper(Quantizer):
         return self.quantizer.map_size
 
     @override
+    def grids(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        return self.quantizer.grids(size)
+
+    @override
     def by_codebook(self, indices: Tensor) -> list[CodebookIndices]:
         return self.quantizer.by_codebook(indices)
 

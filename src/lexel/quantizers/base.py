@@ -316,6 +316,10 @@ class Quantizer(WideBuffers, Configurable):
         """The (height, width) of the maps that it takes; None if it takes any."""
         return None
 
+    def grids(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Return the (rows, columns) of each grid that the indices of a map of `size` consist of, coarse to fine."""
+        return [size]
+
     @abstractmethod
     def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Choice:
         """Quantize `z` `(*positions, D)`, where `positions` are the axes of the input without the channels.

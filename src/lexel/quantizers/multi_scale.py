@@ -144,6 +144,10 @@ class MultiScaleResidualQuantizer(Quantizer):
         return self.sizes[-1]
 
     @override
+    def grids(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        return list(self.sizes)
+
+    @override
     def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Choice:
         if z.ndim != 4 or z.shape[1:3] != self.sizes[-1]:
             raise ValueError(

@@ -8,6 +8,9 @@ A report is made in three steps, and a module imports only from those named befo
 - Paint: `sections` lists the page's sections and the data that their scripts need, `page` joins everything into one
   file. Templates, scripts and the style stand in `web/`.
 
+A prior has a page of its own in the same style, `prior`: its bits beside those of simple codes, and samples as they
+grow.
+
 How to add a section, say `statistics`:
 
 1. `sections.py`: put ``Section("statistics", ("statistics",), _statistics)`` into `SECTIONS`, where the page should
@@ -20,5 +23,6 @@ How to add a section, say `statistics`:
 """
 
 from lexel.report.page import write_report
+from lexel.report.prior import write_prior_report
 
-__all__ = ["write_report"]
+__all__ = ["write_prior_report", "write_report"]

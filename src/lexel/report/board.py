@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lexel.data.images import to_pixels
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 from lexel.report.codes import CodeTable
 from lexel.report.decoder import reach
 
@@ -53,7 +53,7 @@ class Board:
 
 
 @torch.no_grad()
-def place_board(model: VQVAE, grid: Tensor, changes: int) -> Board:
+def place_board(model: Autoencoder, grid: Tensor, changes: int) -> Board:
     """Find the part of an image in which the pixels vary most, as large as the limits allow.
 
     Args:
@@ -61,7 +61,7 @@ def place_board(model: VQVAE, grid: Tensor, changes: int) -> Board:
         grid: indices of the image, `(h, w)` or `(h, w, Q)`.
         changes: how many changes of each position will be decoded, over all codebooks.
     """
-    radius, f, shape = reach(model), model.downsampling, grid.shape[:2]
+    radius, f, shape = reach(model), model.factors[0], grid.shape[:2]
     window = math.prod(min(side, 4 * radius + 1) for side in shape)
     affordable = min(MOST_DECODED // window, MOST_PIXELS // ((2 * radius + 1) * f) ** 2) // changes
     side = min(MAX_SIDE, *shape, max(1, math.isqrt(affordable)))
@@ -85,7 +85,9 @@ def alternatives(table: CodeTable, rows: Tensor, similar: int, frequent: int) ->
 
 
 @torch.no_grad()
-def pixel_changes(model: VQVAE, grid: Tensor, places: Tensor, codes: Tensor, radius: int, book: int = 0) -> Tensor:
+def pixel_changes(
+    model: Autoencoder, grid: Tensor, places: Tensor, codes: Tensor, radius: int, book: int = 0
+) -> Tensor:
     """Return how the decoded image changes when another code stands at a place, modulo 256.
 
     Only a window of the grid around the place is decoded, large enough for the result to be the same.
@@ -101,7 +103,7 @@ def pixel_changes(model: VQVAE, grid: Tensor, places: Tensor, codes: Tensor, rad
     Returns:
         uint8 `(n, a, C, (2r+1)·f, (2r+1)·f)`: new minus old pixels around the place; zero outside the image.
     """
-    f, tile = model.downsampling, 2 * radius + 1
+    f, tile = model.factors[0], 2 * radius + 1
     height, width = (min(side, 4 * radius + 1) for side in grid.shape[:2])
     changes = torch.zeros(*codes.shape, model.image_channels, tile * f, tile * f, dtype=torch.uint8)
     for number, (y, x) in enumerate(places.tolist()):

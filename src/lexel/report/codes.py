@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lexel.data.images import to_pixels
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 from lexel.nearest import nearest_code
 from lexel.report.decoder import middle_cell, reach
 
@@ -52,7 +52,7 @@ class CodeTable:
 
 @torch.no_grad()
 def code_table(
-    model: VQVAE,
+    model: Autoencoder,
     indices: Tensor,
     counts: Tensor,
     others: Tensor | None = None,
@@ -76,7 +76,7 @@ def code_table(
         unused: how many unused codes to look at, if not all codes fit.
         required: chosen codes that the table must have, however rare they are.
     """
-    num_embeddings = model.quantizer.codebook_sizes[book]
+    num_embeddings = model.quantizers[0].codebook_sizes[book]
     if num_embeddings <= most:
         dead = _without(torch.arange(num_embeddings), indices)
     else:  # drawn at random, since there may be too many to list
@@ -92,13 +92,13 @@ def code_table(
     field = (2 * radius + 1,) * 2
     vectors, patches = [], []
     for some in torch.split(codes, max(1, BATCH // (field[0] * field[1]))):
-        vectors.append(model.quantizer.lookup(_all_indices(some[:, None, None], others, book))[:, :, 0, 0].float())
+        vectors.append(model.quantizers[0].lookup(_all_indices(some[:, None, None], others, book))[:, :, 0, 0].float())
         grids = _all_indices(some[:, None, None].expand(-1, *field), others, book)
-        patches.append(middle_cell(to_pixels(model.decode(grids)), radius, model.downsampling))
+        patches.append(middle_cell(to_pixels(model.decode(grids)), radius, model.factors[0]))
     return CodeTable(codes, counts, torch.cat(vectors), torch.cat(patches))
 
 
-def typical_indices(model: VQVAE, grids: Sequence[Tensor]) -> Tensor:
+def typical_indices(model: Autoencoder, grids: Sequence[Tensor]) -> Tensor:
     """Return the indices `(Q,)` of the position whose quantized vector is nearest to the mean of all positions.
 
     Args:
@@ -106,7 +106,7 @@ def typical_indices(model: VQVAE, grids: Sequence[Tensor]) -> Tensor:
         grids: indices of images, `(h, w, Q)` each.
     """
     indices = torch.cat([grid.flatten(0, 1) for grid in grids])
-    vectors = model.quantizer.lookup(indices[:, None, None])[:, :, 0, 0].float()
+    vectors = model.quantizers[0].lookup(indices[:, None, None])[:, :, 0, 0].float()
     return indices[nearest_code(vectors.mean(0, keepdim=True), vectors)[0]]
 
 

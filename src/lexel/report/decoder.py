@@ -5,26 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 
 __all__ = ["middle_cell", "reach"]
 
 
-def reach(model: VQVAE) -> int:
+def reach(model: Autoencoder) -> int:
     """Return how many positions away from its own a code can change the decoded image, in either direction.
 
     Example:
         >>> import lexel
-        >>> reach(VQVAE(lexel.VectorQuantizer(8, 4), residual_layers=0, downsampling=1))
+        >>> reach(lexel.models.VQVAE(lexel.VectorQuantizer(8, 4), residual_layers=0, downsampling=1))
         2
     """
     for radius in (8, 16, 32):
         generator = torch.Generator().manual_seed(0)
         side = 2 * radius + 1
-        z = torch.randn(1, model.quantizer.output_dim, side, side, generator=generator)
+        z = torch.randn(1, model.quantizers[0].output_dim, side, side, generator=generator)
         with torch.enable_grad():
             z.requires_grad_()
-            middle = middle_cell(model.images(z), radius, model.downsampling)
+            middle = middle_cell(model.synthesize([z]), radius, model.factors[0])
             (gradient,) = torch.autograd.grad(middle.square().sum(), z)
         touched = (gradient[0] != 0).any(0).nonzero()
         distance = int((touched - radius).abs().max())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lexel.metrics import CodeUsage
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 from lexel.report.measuring import Measurement
 from lexel.report.reading import Run
 from lexel.report.wording import amount, counted, percent
@@ -80,7 +80,7 @@ def judge(run: Run, measurement: Measurement) -> Findings:
         verdict=_verdict(run, codebooks, measurement.positions),
         codebooks=codebooks,
         psnr=measurement.psnr,
-        bits_per_pixel=measurement.positions / measurement.pixels * run.model.quantizer.bits,
+        bits_per_pixel=measurement.bits / measurement.pixels,
         coded_bits_per_pixel=coded_bits / measurement.pixels,
     )
 
@@ -116,8 +116,8 @@ def _collapse(name: str, usage: CodeUsage) -> str:
     )
 
 
-def _advice(model: VQVAE) -> str:
+def _advice(model: Autoencoder) -> str:
     """Say how to prevent a collapse, if the model has no upkeep but could have it."""
-    if model.quantizer.could_use_upkeep:
+    if any(quantizer.could_use_upkeep for quantizer in model.quantizers):
         return " To prevent this, start the codes where the data lies (KMeansStart) and revive dead ones (Revival)."
     return ""

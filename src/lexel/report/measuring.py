@@ -11,7 +11,7 @@ from lexel._core.console import track
 from lexel.data.images import Images, psnr, to_pixels
 from lexel.data.pictures import centre
 from lexel.metrics import Usage
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 
 __all__ = ["Example", "Measurement", "measure"]
 
@@ -57,7 +57,8 @@ class Measurement:
         examples: the first few images.
         images: how many were measured.
         psnr: mean over the images, in dB.
-        positions: how many positions of the grid the images have.
+        positions: how many positions of the grids the images have.
+        bits: bits of the images' indices as they are.
         pixels: how many pixels the images have.
     """
 
@@ -66,6 +67,7 @@ class Measurement:
     images: int
     psnr: float
     positions: int
+    bits: float
     pixels: int
 
     @property
@@ -77,7 +79,7 @@ class Measurement:
 
 
 @torch.no_grad()
-def measure(model: VQVAE, images: Images) -> Measurement:
+def measure(model: Autoencoder, images: Images) -> Measurement:
     """Encode and decode the centres of images, evenly spread over all of them, until there are enough positions.
 
     Besides the examples, only one image is held at a time.
@@ -89,34 +91,34 @@ def measure(model: VQVAE, images: Images) -> Measurement:
     Raises:
         ValueError: no image is readable.
     """
-    f = model.downsampling
-    only = model.quantizer.map_size
-    height, width = (f * only[0], f * only[1]) if only else (MAX_SIDE, MAX_SIDE)
-    usages = tuple(Usage(size) for size in model.quantizer.codebook_sizes)
+    height, width = model.image_size or (MAX_SIDE, MAX_SIDE)
+    usages = tuple(Usage(size) for quantizer in model.quantizers for size in quantizer.codebook_sizes)
     examples: list[Example] = []
     number = positions = pixels = 0
-    ratios = 0.0
+    bits = ratios = 0.0
     for _, image in images.readable(track(_spread(model, images, height, width), "measuring")):
         original = centre(image, height, width).float() / 255
+        size = original.shape[1], original.shape[2]
         grid = model.encode(original[None])
-        reconstruction = model.decode(grid, (original.shape[1], original.shape[2]))[0]
+        reconstruction = model.decode(grid, size)[0]
         example = Example(original, grid[0], reconstruction, psnr(original, to_pixels(reconstruction).float() / 255))
-        for usage, indices in zip(usages, grid.reshape(-1, len(usages)).unbind(1), strict=True):
+        for usage, indices in zip(usages, model.by_codebook(grid, size), strict=True):
             usage.update(indices)
         if len(examples) < (SMALL_EXAMPLES if example.small else LARGE_EXAMPLES):
             examples.append(example)
         number += 1
         ratios += example.psnr
-        positions += -(-original.shape[1] // f) * -(-original.shape[2] // f)
+        positions += sum(h * w for h, w in model.maps(size))
+        bits += model.bits(size)
         pixels += original[0].numel()
         if positions > 2 * ENOUGH_POSITIONS:  # the first image was smaller than the others
             break
-    return Measurement(usages, tuple(examples), number, ratios / number, positions, pixels)
+    return Measurement(usages, tuple(examples), number, ratios / number, positions, bits, pixels)
 
 
-def _spread(model: VQVAE, images: Images, height: int, width: int) -> list[int]:
+def _spread(model: Autoencoder, images: Images, height: int, width: int) -> list[int]:
     """Return the indices of as many images as should have enough positions, judging by the size of the first."""
     _, first = next(images.readable(range(len(images))))
     one = centre(first, height, width)[0].numel()
-    count = min(len(images), max(LARGE_EXAMPLES, ENOUGH_POSITIONS * model.downsampling**2 // one))
+    count = min(len(images), max(LARGE_EXAMPLES, ENOUGH_POSITIONS * min(model.factors) ** 2 // one))
     return [number * len(images) // count for number in range(count)]

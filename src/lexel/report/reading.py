@@ -6,8 +6,6 @@ import csv
 import json
 import math
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,8 +14,9 @@ from typing import Any
 import torch
 
 import lexel
+from lexel._core.errors import blamed_on
 from lexel.data.images import Images, open_images
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 from lexel.runs import CONFIG, ENVIRONMENT, METRICS, MODEL, load_model
 
 try:
@@ -42,7 +41,7 @@ class Run:
     """
 
     folder: Path
-    model: VQVAE
+    model: Autoencoder
     config_text: str
     config: dict[str, Any]
     metrics: list[dict[str, float | None]]
@@ -79,14 +78,18 @@ class Source:
         return "training images" if self.is_training_data else f"images from “{self.path.name}”"
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, model: Autoencoder | None = None) -> Run:
     """Read the folder of a run, or of a saved model.
+
+    Args:
+        folder: of the run.
+        model: what it trained, if it is loaded already.
 
     Raises:
         FileNotFoundError: there is no model.
         ValueError: a file is malformed.
     """
-    model = load_model(folder)
+    model = load_model(folder) if model is None else model
     text, config = _read_config(folder / CONFIG)
     return Run(folder, model, text, config, _read_metrics(folder / METRICS), _read_environment(folder))
 
@@ -115,20 +118,10 @@ def open_source(run: Run, data: str | Path | None = None) -> Source:
     return Source(path, open_images(path, run.model.image_channels), is_training_data)
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong while a file is read into one line that names the file."""
-    try:
-        yield
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError, csv.Error, yaml.YAMLError) as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise ValueError(f"{path} cannot be read: {lines[0]}") from error
-
-
 def _read_config(path: Path) -> tuple[str, dict[str, Any]]:
     if not path.is_file():
         return "", {}
-    with _readable(path):
+    with blamed_on(path, "cannot be read"):
         text = path.read_text(encoding="utf-8")
         config = yaml.safe_load(text)
     return text, config if isinstance(config, dict) else {}
@@ -142,7 +135,7 @@ def _read_metrics(path: Path) -> list[dict[str, float | None]]:
         value = float(cell) if cell else math.nan
         return value if math.isfinite(value) else None
 
-    with _readable(path), path.open(newline="", encoding="utf-8") as file:
+    with blamed_on(path, "cannot be read"), path.open(newline="", encoding="utf-8") as file:
         rows = [{name: number(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
         if any(row.get("step") is None for row in rows):
             raise ValueError("a row has no step")
@@ -153,7 +146,7 @@ def _read_environment(folder: Path) -> dict[str, str]:
     path = folder / ENVIRONMENT
     environment: dict[str, str] = {}
     if path.is_file():
-        with _readable(path):
+        with blamed_on(path, "cannot be read"):
             content = json.loads(path.read_text(encoding="utf-8"))
             environment = {str(name): str(value) for name, value in content.items()}
     saved = (folder / MODEL if (folder / MODEL).is_dir() else folder).stat().st_mtime

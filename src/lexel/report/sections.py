@@ -17,8 +17,9 @@ from lexel.report.findings import Findings
 from lexel.report.measuring import Measurement
 from lexel.report.pictures import data_uri, tiled
 from lexel.report.reading import Run, Source
+from lexel.tokens.statistics import TokenStatistics
 
-__all__ = ["MOST_CODES", "SECTIONS", "Report", "Section"]
+__all__ = ["MOST_CODES", "MOST_ROWS", "SECTIONS", "Report", "Section"]
 
 MOST_CODEBOOKS = 8
 MOST_CODES, UNUSED_CODES = 16384, 48  # of all codebooks together, and of each
@@ -37,12 +38,14 @@ class Report:
         source: the images that its model has reconstructed.
         measurement: the figures of these reconstructions.
         findings: the judgement of these figures.
+        statistics: those of a set of tokens that the model made; None where the page is not about one.
     """
 
     run: Run
     source: Source
     measurement: Measurement
     findings: Findings
+    statistics: TokenStatistics | None = None
 
 
 @dataclass(frozen=True)
@@ -57,26 +60,26 @@ class Section:
 
     name: str
     scripts: tuple[str, ...] = ()
-    data: Callable[[Report], Any] | None = None
+    data: Callable[[Any], Any] | None = None
 
 
 def _training(report: Report) -> dict[str, Any]:
-    rows, quantizer = report.run.metrics, report.run.model.quantizer
+    rows, model = report.run.metrics, report.run.model
     every = max(1, -(-len(rows) // MOST_ROWS))
     some = rows[(len(rows) - 1) % every :: every]  # always includes the last one
     return {
         "every": every,
-        "limit": quantizer.codebook_sizes[0] if quantizer.positionwise else None,  # of the perplexity
+        "limit": model.codebook_sizes[0] if model.positionwise else None,  # of the perplexity
         "metrics": {name: [row.get(name) for row in some] for name in (rows[0] if rows else ())},
     }
 
 
 def _codebooks(report: Report) -> list[dict[str, Any]]:
     model, measurement = report.run.model, report.measurement
-    if not model.quantizer.positionwise:
+    if not model.positionwise:
         return []
     grids = [example.indices for example in measurement.examples]
-    others = typical_indices(model, grids) if model.quantizer.index_shape else None
+    others = typical_indices(model, grids) if model.quantizers[0].index_shape else None
     number = min(len(measurement.usages), MOST_CODEBOOKS)
     board = place_board(model, grids[0], changes=number * (SIMILAR + FREQUENT))
     return [_codebook(report, board, others, book, number) for book in range(number)]
@@ -143,6 +146,7 @@ SECTIONS = (
         ("codebook", "atlas", "inspector", "ranks", "map", "tokens", "codebooks"),
         _codebooks,
     ),
+    Section("neighbours"),
     Section("training", ("training",), _training),
     Section("origin"),
 )

@@ -1,6 +1,31 @@
-"""Token files: the codes of many images, with the images' names and sizes. Needs the extra `lexel[train]`."""
+"""Tokens of many examples: data sets of them, and the ways from examples to tokens and back. Needs `lexel[train]`."""
 
-from lexel.tokens.convert import decode_images, encode_images
-from lexel.tokens.file import TokenFile, fingerprint, read_tokens, write_tokens
+from lexel.tokens.compressed import compress, context_bits, decompress
+from lexel.tokens.decode import decode
+from lexel.tokens.encode import Encoded, encode
+from lexel.tokens.encoder import Encoder
+from lexel.tokens.facts import Facts, facts_of, fingerprint
+from lexel.tokens.open import open_tokens as open  # noqa: A004
+from lexel.tokens.rows import Row
+from lexel.tokens.shards import write_set
+from lexel.tokens.statistics import TokenStatistics, statistics_of
+from lexel.tokens.token_set import TokenSet
 
-__all__ = ["TokenFile", "decode_images", "encode_images", "fingerprint", "read_tokens", "write_tokens"]
+__all__ = [
+    "Encoded",
+    "Encoder",
+    "Facts",
+    "Row",
+    "TokenSet",
+    "TokenStatistics",
+    "compress",
+    "context_bits",
+    "decode",
+    "decompress",
+    "encode",
+    "facts_of",
+    "fingerprint",
+    "open",
+    "statistics_of",
+    "write_set",
+]

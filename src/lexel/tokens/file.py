@@ -1,14 +1,14 @@
-"""The file that holds the codes of many images: plain safetensors."""
+"""The file that holds the tokens of many examples: plain safetensors."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 try:
     from safetensors import SafetensorError, safe_open
@@ -17,39 +17,82 @@ except ImportError as error:
     raise ImportError("token files need safetensors: pip install 'lexel[train]'") from error
 
 from lexel._core.checksums import digest
-from lexel._core.files import inside, written_beside
-from lexel.models import VQVAE
+from lexel._core.errors import blamed_on
+from lexel._core.files import inside, require_file
+from lexel.tokens.facts import Facts, Grids, check_range, levels_as_json, levels_from_json
+from lexel.tokens.rows import Row
+from lexel.tokens.token_set import Columns, TokenSet
 
-__all__ = ["TokenFile", "fingerprint", "read_tokens", "smallest_dtype", "write_tokens"]
+__all__ = ["read_file", "write_file"]
 
 FORMAT = "lexel-tokens-1"
 METADATA = "lexel"  # the entry of the metadata that holds all facts
 RESERVED = "__metadata__"
 
 
-@dataclass(frozen=True)
-class TokenFile:
-    """The codes of a set of images.
+def write_file(
+    path: Path, rows: Iterable[Row], facts: Facts, levels: Mapping[tuple[int, ...], Grids] | None = None
+) -> None:
+    """Write a token file. Indices have the smallest integer type that holds K − 1.
 
-    Attributes:
-        indices: by the image's name, integers of any type, `(h, w)`, with one axis more for several codebooks.
-        sizes: by the image's name, (H, W) in pixels.
-        num_embeddings: K of the quantizer that made the codes.
-        model: fingerprint of the model that made the codes.
+    The file is plain safetensors: one tensor for each example, under the example's name; the metadata has the sizes,
+    the labels, the facts, and a checksum of everything.
+
+    Raises:
+        OSError: the file cannot be written.
     """
+    held = list(rows)
+    dtype = smallest_signed_dtype(facts.num_embeddings)
+    tensors = {_key(row.name): torch.from_numpy(row.indices.astype(np.int64)).to(dtype) for row in held}
+    content = {
+        "format": FORMAT,
+        **facts.as_json(),
+        "extents": list(held[0].extent) if held else [],
+        "sizes": {row.name: list(row.extent.values()) for row in held},
+    }
+    if any(row.label is not None for row in held):
+        content["labels"] = [row.label for row in held]
+    if levels:
+        content["levels"] = levels_as_json(levels)
+    checksum = digest(tensors, {"facts": json.dumps(content)})
+    # One entry: the format does not keep the order of several, and the same tokens shall make the same file.
+    try:
+        save_file(tensors, path, {METADATA: json.dumps({**content, "sha256": checksum})})
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
 
-    indices: dict[str, Tensor]
-    sizes: dict[str, tuple[int, int]]
-    num_embeddings: int
-    model: str
+
+def read_file(path: Path) -> TokenSet:
+    """Read a token file and check its content. Nothing in the file can run code.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it is malformed or damaged, an index is out of range, or an example's name leads out of the output
+            folder.
+    """
+    require_file(path)
+    with blamed_on(path, "is not a valid token file"):
+        with safe_open(path, "pt") as file:
+            content = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+            if content.get("format") != FORMAT:
+                raise ValueError(f"its format is {content.get('format')!r}, expected {FORMAT!r}")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if content.pop("sha256") != digest(tensors, {"facts": json.dumps(content)}):
+            raise ValueError("it is damaged: its checksum is not that of its content")
+        grids = {RESERVED if key == f"./{RESERVED}" else key: grid for key, grid in tensors.items()}
+        extents = content.get("extents", ["height", "width"])
+        sizes = {name: _size(size, extents) for name, size in content["sizes"].items()}
+        if sizes.keys() != grids.keys():
+            raise ValueError("the metadata does not have a size for exactly the images that have indices")
+        for name, grid in grids.items():
+            inside(Path(), name)
+            if grid.dtype.is_floating_point or grid.ndim < bool(extents):
+                raise ValueError(f"the indices of {name!r} are {grid.dtype} of shape {tuple(grid.shape)}")
+        # In the order in which they were encoded, which the format does not keep.
+        return TokenSet(*_columns({name: grids[name] for name in sizes}, sizes, extents, content))
 
 
-def fingerprint(model: VQVAE) -> str:
-    """Return a short digest of a model's weights, which shows whether tokens come from this model."""
-    return digest(model.state_dict())[:16]
-
-
-def smallest_dtype(num_embeddings: int) -> torch.dtype:
+def smallest_signed_dtype(num_embeddings: int) -> torch.dtype:
     """Return the smallest integer type that holds the indices of `num_embeddings` codes.
 
     uint16 and wider unsigned types are left out, since torch has few operations on them.
@@ -58,75 +101,36 @@ def smallest_dtype(num_embeddings: int) -> torch.dtype:
     return next((dtype for dtype, limit in limits if num_embeddings <= limit), torch.int64)
 
 
-def write_tokens(path: Path, tokens: TokenFile) -> None:
-    """Write a token file, whole or not at all. Indices have the smallest integer type that holds K − 1.
-
-    The file is plain safetensors: one tensor for each image, under the image's name; the metadata has the sizes, and a
-    checksum of everything.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    dtype = smallest_dtype(tokens.num_embeddings)
-    tensors = {_key(name): indices.to(dtype).contiguous() for name, indices in tokens.indices.items()}
-    facts = {
-        "format": FORMAT,
-        "model": tokens.model,
-        "num_embeddings": tokens.num_embeddings,
-        "sizes": tokens.sizes,
-    }
-    checksum = digest(tensors, {"facts": json.dumps(facts)})
-    with written_beside(path) as temporary:
-        # One entry: the format does not keep the order of several, and the same tokens shall make the same file.
-        save_file(tensors, temporary, {METADATA: json.dumps({**facts, "sha256": checksum})})
-
-
-def read_tokens(path: Path) -> TokenFile:
-    """Read a token file and check its content. Nothing in the file can run code.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: it is malformed or damaged, an index is out of range, or an image's name leads out of the output
-            folder.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    try:
-        with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {}).get(METADATA, "{}"))
-            if facts.get("format") != FORMAT:
-                raise ValueError(f"its format is {facts.get('format')!r}, expected {FORMAT!r}")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if facts.pop("sha256") != digest(tensors, {"facts": json.dumps(facts)}):
-            raise ValueError("it is damaged: its checksum is not that of its content")
-        num_embeddings, model = int(facts["num_embeddings"]), str(facts["model"])
-        indices = {_name(key): grid for key, grid in tensors.items()}
-        sizes = {name: _size(size) for name, size in facts["sizes"].items()}
-        if sizes.keys() != indices.keys():
-            raise ValueError("the metadata does not have a size for exactly the images that have indices")
-        for name, grid in indices.items():
-            inside(Path(), name)
-            if grid.dtype.is_floating_point or grid.ndim < 1:
-                raise ValueError(f"the indices of {name!r} are {grid.dtype} of shape {tuple(grid.shape)}")
-            if grid.numel() and not 0 <= int(grid.min()) <= int(grid.max()) < num_embeddings:
-                raise ValueError(f"the indices of {name!r} are not all in [0, {num_embeddings})")
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is not a valid token file: {error}") from error
-    # In the order in which they were encoded, which the format does not keep.
-    return TokenFile({name: indices[name] for name in sizes}, sizes, num_embeddings, model)
+def _columns(
+    grids: Mapping[str, torch.Tensor],
+    sizes: Mapping[str, list[int]],
+    extents: Sequence[str],
+    content: Mapping[str, Any],
+) -> tuple[Facts, Columns]:
+    shapes = np.array([grid.shape for grid in grids.values()], np.int64).reshape(len(grids), -1)
+    if "codebook_sizes" in content:
+        facts = Facts.from_json(content)
+    else:  # files of earlier versions
+        books = int(shapes[0, len(extents) :].prod()) if len(shapes) else 1
+        count = int(content["num_embeddings"])
+        facts = Facts("images", count, (count,) * books, str(content["model"]))
+    names = list(grids)
+    flat = torch.cat([torch.zeros(0, dtype=torch.int64), *(grid.long().flatten() for grid in grids.values())]).numpy()
+    check_range(flat, shapes.prod(1), facts, lambda number: names[number])
+    labels = np.array(content["labels"], np.int64) if "labels" in content else None
+    if labels is not None and labels.shape != (len(names),):
+        raise ValueError(f"it has {labels.size} labels for {len(names)} examples")
+    columns = {name: np.array([size[place] for size in sizes.values()], np.int64) for place, name in enumerate(extents)}
+    return facts, Columns(names, columns, shapes, flat, labels, levels_from_json(content.get("levels", {})))
 
 
 def _key(name: str) -> str:
-    """Return the key of an image's tensor: safetensors reserves one name, which an image may have."""
+    """Return the key of an example's tensor: safetensors reserves one name, which an example may have."""
     return f"./{name}" if name == RESERVED else name
 
 
-def _name(key: str) -> str:
-    return RESERVED if key == f"./{RESERVED}" else key
-
-
-def _size(value: Any) -> tuple[int, int]:
-    height, width = value
-    if not all(isinstance(side, int) and side > 0 for side in (height, width)):
+def _size(value: Any, extents: Sequence[str]) -> list[int]:
+    sides = list(value)
+    if len(sides) != len(extents) or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ValueError(f"{value!r} is not the size of an image")
-    return height, width
+    return sides

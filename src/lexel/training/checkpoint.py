@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
-from lexel._core.files import written_beside
-from lexel.models import VQVAE
+from lexel._core.errors import blamed_on, reason_of
+from lexel._core.files import require_file, written_beside
+from lexel._core.pickles import check_names
 
 __all__ = ["WholeCheckpoints", "read_checkpoint", "weights"]
+
+ARCHIVE = b"PK\x03\x04"  # how a zip archive begins
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -28,11 +31,15 @@ class WholeCheckpoints(TorchCheckpointIO):
         Raises:
             OSError: it cannot be written.
         """
-        with written_beside(Path(path)) as temporary:
+        # Through a file of Python's, whose errors say that a disk is full, in place or behind one of torch's.
+        with written_beside(Path(path)) as temporary, temporary.open("wb") as file:
             try:
-                torch.save(checkpoint, temporary)
-            except RuntimeError as error:  # what torch.save raises when a disk is full
-                raise OSError(f"{path} cannot be written: {str(error).partition(chr(10))[0]}") from error
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                behind = error.__context__
+                while behind is not None and not isinstance(behind, OSError):
+                    behind = behind.__context__
+                raise behind or OSError(f"{path} cannot be written: {reason_of(error)}") from error
 
     @override
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
@@ -41,23 +48,25 @@ class WholeCheckpoints(TorchCheckpointIO):
         Raises:
             ValueError: the file is damaged or is not a checkpoint.
         """
-        try:
+        require_file(Path(path))
+        with blamed_on(path, "is not a checkpoint of a run, or is damaged"):
             # torch.load does not look at the checksums that torch.save writes.
+            with Path(path).open("rb") as file:
+                if file.read(len(ARCHIVE)) != ARCHIVE:  # zipfile would look further on
+                    raise ValueError("it does not begin as one")
             with zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()
             if damaged is not None:
                 raise ValueError(f"{damaged} is damaged")
+            check_names(path)
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             missing = {"state_dict", "global_step", "config", "window", "loops", "optimizer_states"} - content.keys()
             if missing:
                 raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-        except Exception as error:  # a damaged file fails in many ways
-            reason = str(error).partition("\n")[0]
-            raise ValueError(f"{path} is not a checkpoint of a run, or is damaged: {reason}") from error
         return content
 
 
-def read_checkpoint(path: Path, model: VQVAE) -> dict[str, Any]:
+def read_checkpoint(path: Path, model: nn.Module) -> dict[str, Any]:
     """Read a checkpoint that belongs to a model. Nothing in it can run code.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How good a model's reconstructions and codes are, over a whole set of images."""
+"""How good a model's reconstructions and codes are, over a whole set of examples."""
 
 from __future__ import annotations
 
@@ -6,126 +6,142 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lexel._core.console import track
+from lexel._core.modules import evaluating
 from lexel.audit import Audit, audit
 from lexel.data.batches import batches
-from lexel.data.images import open_images, psnr, ssim, to_pixels
-from lexel.data.images.measure import SSIM_WINDOW
+from lexel.data.kind import kind_of
 from lexel.metrics import Usage
-from lexel.models import VQVAE
+from lexel.models import Autoencoder
 
 __all__ = ["Evaluation", "audit_model", "evaluate"]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures over a set of whole images; reconstructions count as the 8-bit pixels that a file would hold.
+    """Figures over a set of whole examples; reconstructions count as what a file would hold, 8-bit pixels for images.
 
     Attributes:
-        images: how many were read.
-        psnr: mean over images, in dB, of 10 log10(1 / mean squared error).
-        ssim: mean structural similarity over images of at least 11 × 11 pixels; NaN without any.
-        l1: mean absolute error of a pixel in [0, 1], over images.
+        kind: the kind of data.
+        examples: how many were read.
+        figures: means over the examples of what their kind measures: for images `psnr` in dB, `ssim` over those of at
+            least 11 × 11 pixels, and `l1`, the mean absolute error of a pixel in [0, 1]; NaN where none has the figure.
         perplexity: exp(entropy) of code usage over the whole set.
         used: how many different codes occur.
         num_embeddings: K, how many there are.
-        bits_per_pixel: bits of the indices as they are, of fixed length.
-        entropy_bits_per_pixel: bits after an ideal entropy coder that knows how often each code occurs.
+        rate: bits of the indices as they are, of fixed length, for each unit of an example's size, such as a pixel.
+        entropy_rate: the same after an ideal entropy coder that knows how often each code occurs.
         skipped: files that could not be read, with the reason.
     """
 
-    images: int
-    psnr: float
-    ssim: float
-    l1: float
+    kind: str
+    examples: int
+    figures: dict[str, float]
     perplexity: float
     used: int
     num_embeddings: int
-    bits_per_pixel: float
-    entropy_bits_per_pixel: float
+    rate: float
+    entropy_rate: float
     skipped: dict[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the figures under the names that the kind of data gives them; None for NaN, which JSON lacks."""
+        unit = kind_of(self).unit
+        return {
+            self.kind: self.examples,
+            **{name: value if math.isfinite(value) else None for name, value in self.figures.items()},
+            "perplexity": self.perplexity,
+            "used": self.used,
+            "num_embeddings": self.num_embeddings,
+            f"bits_per_{unit}": self.rate,
+            f"entropy_bits_per_{unit}": self.entropy_rate,
+            "skipped": self.skipped,
+        }
 
 
 @torch.no_grad()
-def evaluate(model: VQVAE, data: str | Path, *, strict: bool = False, batch_size: int = 1) -> Evaluation:
-    """Evaluate a model on whole images.
+def evaluate(model: Autoencoder, data: str | Path, *, strict: bool = False, batch_size: int = 1) -> Evaluation:
+    """Evaluate a model on whole examples.
 
     Args:
         model: in eval mode, on any device.
-        data: as `lexel.data.images.open_images` takes it.
+        data: what the model's kind of data opens.
         strict: refuse data with unreadable files instead of skipping them.
-        batch_size: how many images of one size are computed at once; figures may then differ in their last digits.
+        batch_size: how many examples of one size are computed at once; figures may then differ in their last digits.
 
     Raises:
         FileNotFoundError: `data` does not exist.
-        ValueError: there is no readable image in `data`.
+        ValueError: there is no readable example in `data`.
     """
-    images = open_images(data, model.image_channels)
-    device = next(model.parameters()).device
-    ratios: dict[int, float] = {}
-    similarities: dict[int, float] = {}
-    l1: dict[int, float] = {}
-    usage = Usage(model.quantizer.num_embeddings)
-    pixels = positions = 0
-    readable = images.readable(track(range(len(images)), "evaluating"), strict=strict)
+    kind, device = kind_of(model), next(model.parameters()).device
+    examples = kind.open(data, model)
+    figures: dict[str, dict[int, float]] = {name: {} for name in kind.figures}
+    usage = Usage(model.num_embeddings)
+    read = units = 0
+    bits = 0.0
+    readable = examples.readable(track(range(len(examples)), "evaluating"), strict=strict)
     for numbers, batch in batches(readable, batch_size):
-        height, width = batch.shape[2:]
-        indices = model.encode(batch.to(device).float() / 255)
-        decoded_batch = to_pixels(model.decode(indices, (height, width))).cpu()
+        size = tuple(kind.extent(batch[0]).values())
+        indices = model.encode(kind.inputs(batch.to(device)))
+        copies = kind.examples(model.decode(indices, size)).cpu()  # type: ignore[arg-type]
         usage.update(indices)
-        for number, image, decoded_pixels in zip(numbers, batch, decoded_batch, strict=True):
-            original, decoded = image[None].float() / 255, decoded_pixels[None].float() / 255
-            ratios[number] = psnr(original, decoded)
-            l1[number] = float((decoded - original).abs().mean())
-            if min(height, width) >= SSIM_WINDOW:
-                similarities[number] = ssim(original[0], decoded[0])
-            pixels += height * width
-            positions += -(-height // model.downsampling) * -(-width // model.downsampling)
+        for number, original, copy in zip(numbers, batch, copies, strict=True):
+            for name, value in kind.measure(original, copy).items():
+                figures[name][number] = value
+        read += len(numbers)
+        units += len(numbers) * math.prod(size)
+        bits += len(numbers) * model.bits(size)  # type: ignore[arg-type]
 
     codes = usage.compute()
     return Evaluation(
-        images=len(ratios),
-        psnr=_mean(ratios),
-        ssim=_mean(similarities),
-        l1=_mean(l1),
+        kind=kind.name,
+        examples=read,
+        figures={name: _mean(values) for name, values in figures.items()},
         perplexity=codes.perplexity,
         used=codes.used,
         num_embeddings=codes.num_embeddings,
-        bits_per_pixel=positions * model.quantizer.bits / pixels,
-        entropy_bits_per_pixel=codes.total * codes.bits_per_code / pixels,
-        skipped=images.skipped,
+        rate=bits / units,
+        entropy_rate=codes.total * codes.bits_per_code / units,
+        skipped=examples.skipped,
     )
 
 
 @torch.no_grad()
-def audit_model(model: VQVAE, data: str | Path, *, strict: bool = False, positions: int = 1 << 14) -> Audit:
-    """Audit a model's quantizer with `lexel.audit` on the vectors that its encoder gives for images.
+def audit_model(model: Autoencoder, data: str | Path, *, strict: bool = False, positions: int = 1 << 14) -> list[Audit]:
+    """Audit each of a model's quantizers with `lexel.audit` on the vectors that its encoder gives for examples.
 
     Args:
         model: in any mode.
-        data: as `lexel.data.images.open_images` takes it.
+        data: what the model's kind of data opens.
         strict: refuse data with unreadable files instead of skipping them.
-        positions: how many positions to examine; images are read until they have as many.
+        positions: how many positions to examine of each; examples are read until they have as many.
 
     Raises:
         FileNotFoundError: `data` does not exist.
-        ValueError: there is no readable image in `data`.
+        ValueError: there is no readable example in `data`.
     """
-    images = open_images(data, model.image_channels)
-    latents: list[Tensor] = []
-    for _, image in images.readable(range(len(images)), strict=strict):
-        latents.append(model.latents(image[None].float() / 255))
-        if sum(each[0, 0].numel() for each in latents) >= positions:
-            break
-    if model.quantizer.positionwise:  # images may differ in size
-        latents = [each.movedim(1, -1).flatten(0, -2) for each in latents]
-    return audit(model.quantizer, torch.cat(latents))
+    kind = kind_of(model)
+    examples = kind.open(data, model)
+    latents: list[list[Tensor]] = []
+    with evaluating(model):
+        for _, example in examples.readable(range(len(examples)), strict=strict):
+            latents.append([level.latents for level in model.quantize(kind.inputs(example[None]))])
+            if sum(each[0][0, 0].numel() for each in latents) >= positions:
+                break
+    audits = []
+    for quantizer, own in zip(model.quantizers, zip(*latents, strict=True), strict=True):
+        rows = quantizer.positionwise  # examples may differ in size
+        audits.append(
+            audit(quantizer, torch.cat([each.movedim(1, -1).flatten(0, -2) if rows else each for each in own]))
+        )
+    return audits
 
 
 def _mean(values: Mapping[int, float]) -> float:
-    """Return the mean, summed in the order of the images, so that it does not depend on the batches."""
+    """Return the mean, summed in the order of the examples, so that it does not depend on the batches."""
     return sum(values[number] for number in sorted(values)) / len(values) if values else math.nan

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import shutil
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 import torch.nn.functional as F
@@ -12,7 +15,9 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from lexel._core.console import messages, progress_bar
+from lexel._core.errors import naming
 from lexel._core.files import written_beside
+from lexel.runs import DAMAGED_METRICS
 
 __all__ = ["MetricsFile", "TensorBoard", "Ticker"]
 
@@ -38,26 +43,51 @@ class MetricsFile:
         row = {"step": step, **row}
         if not self.columns:
             self._start(["step", *columns])
-        with self.path.open("a", newline="", encoding="utf-8") as file:
+        with naming(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns).writerow(row)
 
     def _start(self, columns: Sequence[str]) -> None:
         self.columns = list(columns)
-        before = read_rows(self.path, self.from_step) if self.from_step else []
+        before, whole = read_rows(self.path) if self.from_step else ([], True)
+        before = [row for row in before if int(row["step"]) < self.from_step]
+        if not whole:
+            aside = self._aside()
+            messages.print(
+                f"{self.path} is damaged: {len(before)} of its rows can be read; the file as it was is kept as {aside}",
+                style="yellow",
+                soft_wrap=True,
+            )
         with written_beside(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(before)
 
+    def _aside(self) -> Path:
+        """Copy a damaged file, and return where to."""
+        places = (self.path.with_name(DAMAGED_METRICS.replace("*", str(number))) for number in count(1))
+        aside = next(place for place in places if not place.exists())
+        with written_beside(aside) as temporary:
+            shutil.copyfile(self.path, temporary)
+        return aside
 
-def read_rows(path: Path, stop: int) -> list[dict[str, str]]:
-    """Return the rows of steps before `stop`; a row that was cut off by a kill is none."""
+
+def read_rows(path: Path) -> tuple[list[dict[str, str]], bool]:
+    """Return the rows of a file of metrics, and whether these are all: a last row that a kill cut off is none."""
     if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        rows = list(csv.DictReader(file))
-    whole = [row for row in rows if None not in row and None not in row.values() and row["step"].isdecimal()]
-    return [row for row in whole if int(row["step"]) < stop]
+        return [], True
+    rows: list[dict[str, str]] = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:  # a spreadsheet may write a mark
+            reader = csv.DictReader(file)
+            rows.extend(reader)
+    except csv.Error:
+        return [row for row in rows if _is_whole(row)], False
+    whole = all(_is_whole(row) for row in rows[:-1]) and "step" in (reader.fieldnames or ())
+    return [row for row in rows if _is_whole(row)], whole
+
+
+def _is_whole(row: dict[str, str]) -> bool:
+    return None not in row and None not in row.values() and row.get("step", "").isdecimal()
 
 
 class TensorBoard:
@@ -69,12 +99,16 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, from_step: int) -> None:
-        self.writer = SummaryWriter(str(folder), purge_step=from_step or None)
+        self.folder = folder
+        self.hook, threading.excepthook = threading.excepthook, self._silent
+        with naming(folder):
+            self.writer = SummaryWriter(str(folder), purge_step=from_step or None)
 
     def curves(self, row: Mapping[str, float], step: int) -> None:
         """Show a point of each curve."""
-        for name, value in row.items():
-            self.writer.add_scalar(name, value, step)
+        with naming(self.folder):
+            for name, value in row.items():
+                self.writer.add_scalar(name, value, step)
 
     def usage(self, counts: Sequence[tuple[int, Tensor]], step: int) -> None:
         """Show how often codes are used, of each codebook K and the counts of those that are."""
@@ -84,19 +118,29 @@ class TensorBoard:
             dead = min(num_embeddings - len(own), MOST_DEAD)
             values = F.pad((own + 1).double().log2(), (dead, 0))
             name = "log2(1 + uses) of a code" + f", codebook {number}" * (len(counts) > 1)
-            self.writer.add_histogram(name, values, step)
+            with naming(self.folder):
+                self.writer.add_histogram(name, values, step)
 
-    def picture(self, pixels: Tensor, step: int) -> None:
-        """Show samples above their reconstructions, uint8 `(3, H, W)`."""
-        self.writer.add_image("originals above reconstructions", pixels, step)
+    def picture(self, title: str, pixels: Tensor, step: int) -> None:
+        """Show a picture, uint8 `(3, H, W)`."""
+        with naming(self.folder):
+            self.writer.add_image(title, pixels, step)
 
     def flush(self) -> None:
         """Let what was shown so far be on disk."""
-        self.writer.flush()
+        with naming(self.folder):
+            self.writer.flush()
 
     def close(self) -> None:
         """Write all."""
-        self.writer.close()
+        with naming(self.folder):
+            self.writer.close()
+        threading.excepthook = self.hook
+
+    def _silent(self, failure: threading.ExceptHookArgs) -> None:
+        """Print no traceback of the thread that writes: the next call raises what was raised there."""
+        if not isinstance(failure.exc_value, OSError):
+            self.hook(failure)
 
 
 class Ticker:
@@ -124,9 +168,9 @@ class Ticker:
         if self.bar_shown:
             self.bar.update(self.task, completed=step, note=self.note)
 
-    def tell(self, figures: Mapping[str, float], step: int) -> None:
-        """Show figures of a row."""
-        self.note = f"PSNR {figures['psnr']:.1f} dB · {figures['usage']:.0%} of the codes"
+    def tell(self, note: str, step: int) -> None:
+        """Say how well it goes."""
+        self.note = note
         now = time.monotonic()
         if self.shown and not messages.is_terminal and (now > self.told + QUIET_SECONDS or step == self.steps):
             rate = (step - self.start) / max(now - self.begun, 1e-9)

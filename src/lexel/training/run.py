@@ -4,51 +4,44 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import os
 import platform
-import threading
-import time
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from typing_extensions import override
 
 try:
     import lightning as L
     import yaml
 
-    from lexel.training.logs import MetricsFile, TensorBoard, Ticker
+    from lexel.training.logs import MetricsFile, TensorBoard, Ticker, read_rows
 except ImportError as error:
     raise ImportError(f"training needs further packages: pip install 'lexel[train]' ({error})") from error
 
-from lexel._core.console import messages, track
+from lexel._core.console import messages
 from lexel._core.devices import pick_device
+from lexel._core.errors import reason_of
 from lexel._core.files import WORKPLACE, written_beside
 from lexel._core.signals import Stop, stopped_softly
-from lexel.data.images import Images, listed, open_images, psnr, save_image, to_pixels
-from lexel.data.pictures import centre, columns
-from lexel.models import VQVAE
-from lexel.runs import RunFolder
+from lexel.data.images import save_image
+from lexel.runs import COMMAND, RunFolder
 from lexel.training.checkpoint import WholeCheckpoints, read_checkpoint
+from lexel.training.processes import end_with_parent, is_first_process, named_to_children
 from lexel.training.settings import Settings
-from lexel.training.task import TrainingTask
+from lexel.training.task import Task
 
 __all__ = ["Outcome", "train"]
 
 # Settings of where and how fast a run computes, not of what: a run may go on with other values.
-FREE = {"data", "out", "validation", "device", "devices", "workers", "log_every", "save_every"}
-
-STARTED_BY = "LEXEL_PARENT"  # the variable in which a process finds the one that started it
+FREE = {"data", "run", "tokens", "out", "validation", "device", "devices", "workers", "log_every", "save_every"}
 
 
 @dataclass(frozen=True)
@@ -74,10 +67,8 @@ class Outcome:
 
 
 def train(
-    model: VQVAE,
-    data: str | Path,
+    task: Task,
     out: Path,
-    settings: Settings,
     *,
     config: str = "",
     strict: bool = False,
@@ -85,18 +76,17 @@ def train(
     resume: bool = False,
     more_steps: bool = False,
 ) -> Outcome:
-    """Train a model on random crops of images.
+    """Train what a task says.
 
     Writes into `out`: config.yaml, environment.json, metrics.csv, tensorboard/, samples/, last.ckpt and at the end
-    model/. Nothing is written, and nothing old removed, before the first step has succeeded. The first Ctrl-C or
-    SIGTERM ends the run after the current step with everything written. `resume` goes on from last.ckpt and comes to
-    the same end as a run that was never stopped, to the bit on the same machine.
+    model/. Nothing is written, and nothing old removed, before the first step has succeeded. The first Ctrl-C, SIGTERM,
+    SIGHUP (unless it is ignored), SIGUSR1 or SIGUSR2 ends the run after the current step with everything written.
+    `resume` goes on from last.ckpt and comes to the same end as a run that was never stopped, to the bit on the same
+    machine.
 
     Args:
-        model: what to train, in place.
-        data: as `lexel.data.images.open_images` takes it.
+        task: what to train, in place, on what, and how.
         out: the run's folder.
-        settings: how to train.
         config: the text of config.yaml.
         strict: refuse data with unreadable files instead of skipping them.
         overwrite: start anew where a run exists.
@@ -106,13 +96,14 @@ def train(
     Raises:
         FileExistsError: `out` exists, and neither `overwrite` nor `resume` is set, or it holds what no run wrote.
         BlockingIOError: another process trains in `out`.
-        FileNotFoundError: `data` does not exist, or there is no run to resume.
-        ValueError: there is no readable image in `data`, a setting is out of range, or the checkpoint is damaged or
-            belongs to another model or other settings.
+        FileNotFoundError: the task's data does not exist, there is no run to resume, or its checkpoint is missing.
+        ValueError: nothing in the data is readable, a setting is out of range, or the checkpoint is damaged or belongs
+            to another model, other settings or other data.
     """
+    settings, task.config = task.settings, config
     run = RunFolder(out)
     with ExitStack() as stack:
-        if _first():
+        if is_first_process():
             if not resume:
                 run.check_free(overwrite=overwrite)
             elif not run.is_run and not run.checkpoint.is_file():
@@ -121,20 +112,25 @@ def train(
             if not resume:
                 run.check_free(overwrite=overwrite)  # another process may have been here in between
         else:
-            _end_with_parent()
-        start = 0
-        checkpoint = run.checkpoint if resume and run.checkpoint.is_file() else None  # none: the run starts again
+            end_with_parent()
+        start, began_with = 0, {}
+        checkpoint = _checkpoint(run, settings.save_every) if resume else None  # none: the run starts again
         if checkpoint is not None:
-            content = read_checkpoint(checkpoint, model)
+            content = read_checkpoint(checkpoint, task.model)
             start = int(content["global_step"])
             _check_config(start, str(content["config"]), config, run, settings, more_steps=more_steps)
-        images = _opened(data, model, strict=strict)
-        validation = _opened(settings.validation, model, strict=strict) if settings.validation else None
-        writer = RunWriter(run, images, validation, settings, config, start, fresh=not resume)
+            began_with = dict(content.get("data", {}))  # older checkpoints have none
+        task.open(strict=strict)
+        if began_with and began_with != task.data_facts:
+            before, now = (facts.get("examples") for facts in (began_with, task.data_facts))
+            raise ValueError(
+                f"{run.path} did not begin with this data: it had {before} examples, now {now}"
+                f"{' of other names' * (before == now)}; it would come to another end"
+            )
+        writer = RunWriter(run, task, start, fresh=not resume)
         trainer = _trainer(settings, writer)
-        task = TrainingTask(model, images, settings, config)
         try:
-            with _interrupts_unchanged(), _named_to_children():
+            with _interrupts_unchanged(), named_to_children():
                 trainer.fit(task, ckpt_path=checkpoint, weights_only=True)
         except BaseException:
             writer.remove_failed_start()
@@ -142,8 +138,8 @@ def train(
         if trainer.is_global_zero:
             # Also where all steps were done before: a kill may have come between the checkpoint and the model.
             if not run.sample(trainer.global_step).exists():
-                writer.write_sample(task)
-            _save_model(model, run.model)
+                writer.write_sample(trainer.global_step)
+            _save_model(task, run.model)
         return Outcome(trainer.global_step, settings.steps, writer.signal, writer.figures)
 
 
@@ -159,6 +155,7 @@ def _trainer(settings: Settings, writer: RunWriter) -> L.Trainer:
     # Lightning's advice is for authors of training scripts; errors are still shown.
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # who gives --workers wants them
     trainer = L.Trainer(
         max_steps=settings.steps,
         accelerator=device.type,
@@ -186,29 +183,14 @@ class RunWriter(L.Callback):
 
     Args:
         run: where to write.
-        images: what is trained on.
-        validation: images to measure the model on at each checkpoint.
-        settings: how to train.
-        config: the text of config.yaml.
+        task: what is trained.
         start: how many steps were done before.
         fresh: whether the run starts anew, and replaces what was there.
     """
 
-    def __init__(
-        self,
-        run: RunFolder,
-        images: Images,
-        validation: Images | None,
-        settings: Settings,
-        config: str,
-        start: int,
-        *,
-        fresh: bool,
-    ) -> None:
-        self.run, self.validation, self.settings, self.config = run, validation, settings, config
+    def __init__(self, run: RunFolder, task: Task, start: int, *, fresh: bool) -> None:
+        self.run, self.task, self.settings = run, task, task.settings
         self.start, self.fresh, self.begun = start, fresh, False
-        few = islice(images.readable(range(len(images))), 4)
-        self.samples = [centre(pixels, 256, 256).float() / 255 for _, pixels in few]
         self.figures: dict[str, float] = {}
         self.signal = 0
         self.stop = Stop()
@@ -223,16 +205,16 @@ class RunWriter(L.Callback):
         self.opened.callback(self.ticker.close)
 
     @override
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: TrainingTask, *_: Any) -> None:  # type: ignore[override]
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Write what is due after a step."""
         step = trainer.global_step
         if trainer.is_global_zero and not self.begun:
             self._begin()
         # Not where a run is stopped: one that was never stopped has no row there.
-        validated = self.validation is not None and self._due(step, self.settings.save_every)
+        validated = bool(self.task.validation_figures) and self._due(step, self.settings.save_every)
         if validated or step % min(self.settings.log_every, self.settings.steps) == 0:
-            self._write_row(trainer, pl_module, step)
-            self.ticker.tell(self.figures, step)
+            self._write_row(trainer, step, validated=validated)
+            self.ticker.tell(self.task.note(self.figures), step)
         self.ticker.advance(step)
         self.signal = self._agreed_signal(trainer)
         if self.signal:
@@ -240,12 +222,12 @@ class RunWriter(L.Callback):
             if trainer.is_global_zero:
                 messages.print("stopping after this step; press Ctrl-C again to stop at once")
         elif step % self.settings.save_every == 0 and step < self.settings.steps:
-            self._save(trainer, pl_module)
+            self._save(trainer)
 
     @override
-    def on_train_end(self, trainer: L.Trainer, pl_module: TrainingTask) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Write the checkpoint."""
-        self._save(trainer, pl_module)
+        self._save(trainer)
         self.opened.close()
 
     @override
@@ -258,27 +240,25 @@ class RunWriter(L.Callback):
         if self.begun and self.fresh and not (self.run.checkpoint.exists() or self.run.metrics.exists()):
             self.run.clear()
 
-    @torch.no_grad()
-    def write_sample(self, task: TrainingTask) -> None:
-        """Write a picture of samples above their reconstructions."""
-        picture = to_pixels(columns([[sample, _reconstructed(task, sample)] for sample in self.samples]))
-        step = task.global_step
+    def write_sample(self, step: int) -> None:
+        """Write the picture that shows how far the task is."""
+        picture = self.task.picture()
         with written_beside(self.run.sample(step)) as temporary:
             save_image(picture, temporary)
         if self.begun:
-            self.board.picture(picture, step - 1)
+            self.board.picture(self.task.picture_title, picture, step - 1)
             self.board.flush()
 
     def _begin(self) -> None:
         """Take over the folder, once a step has succeeded."""
         if self.fresh:
             with written_beside(self.run.environment) as temporary:  # first, since it tells that this is a run
-                temporary.write_text(json.dumps(_environment()), encoding="utf-8")
+                temporary.write_text(json.dumps(_environment(self.task.command)), encoding="utf-8")
             self.run.clear(but=self.run.environment)
         self.run.tidy()
-        if self.config:
+        if self.task.config:
             with written_beside(self.run.config) as temporary:
-                temporary.write_text(self.config, encoding="utf-8")
+                temporary.write_text(self.task.config, encoding="utf-8")
         self.metrics = MetricsFile(self.run.metrics, from_step=self.start)
         self.board = TensorBoard(self.run.tensorboard, from_step=self.start)
         self.opened.callback(self.board.close)
@@ -294,80 +274,33 @@ class RunWriter(L.Callback):
         number = torch.tensor(self.stop.number, device=trainer.strategy.root_device)
         return int(trainer.strategy.reduce(number, reduce_op="max"))
 
-    def _write_row(self, trainer: L.Trainer, task: TrainingTask, step: int) -> None:
-        counts = task.window.counts()
-        row = task.figures()
-        if self.validation is not None:
-            due = self._due(step, self.settings.save_every)
-            measured = _validate(task, self.validation) if due else (math.nan, math.nan)
-            row |= dict(zip(("validation_psnr", "validation_l1"), measured, strict=True))
-        self.figures = row
+    def _write_row(self, trainer: L.Trainer, step: int, *, validated: bool) -> None:
+        counts = self.task.usage()  # first, since the figures start the window anew
+        known = self.task.figures() | (self._validate() if validated else {})
+        self.figures = known
         if trainer.is_global_zero:
-            known = {name: value for name, value in row.items() if not (name.startswith("valid") and math.isnan(value))}
-            self.metrics.write(known, step - 1, columns=list(row))
+            self.metrics.write(known, step - 1, columns=[*dict.fromkeys([*known, *self.task.validation_figures])])
             self.board.curves(known, step - 1)
             self.board.usage(counts, step - 1)
 
-    def _save(self, trainer: L.Trainer, task: TrainingTask) -> None:
+    def _validate(self) -> dict[str, float]:
+        """Return the figures of validation, none if it fails: a run of days does not end for that."""
+        try:
+            return self.task.validate()
+        except Exception as error:
+            if is_first_process():
+                held_out = f"{self.settings.validation}: "
+                messages.print(
+                    f"--validation {held_out}{reason_of(error).removeprefix(held_out)}; a row has no figures of it",
+                    style="yellow",
+                    soft_wrap=True,
+                )
+            return {}
+
+    def _save(self, trainer: L.Trainer) -> None:
         trainer.save_checkpoint(self.run.checkpoint)
         if trainer.is_global_zero:
-            self.write_sample(task)
-
-
-@torch.no_grad()
-def _validate(task: TrainingTask, images: Images) -> tuple[float, float]:
-    """Return PSNR and mean absolute error of whole images that are not trained on."""
-    ratios, errors = [], []
-    for _, pixels in images.readable(range(len(images))):
-        original = pixels.float() / 255
-        decoded = to_pixels(_reconstructed(task, original)).float() / 255
-        ratios.append(psnr(original, decoded))
-        errors.append(float((decoded - original).abs().mean()))
-    return sum(ratios) / len(ratios), sum(errors) / len(errors)
-
-
-def _reconstructed(task: TrainingTask, image: Tensor) -> Tensor:
-    """Return the reconstruction of one image `(C, H, W)`."""
-    indices = task.model.encode(image[None].to(task.device))
-    return task.model.decode(indices, (image.shape[1], image.shape[2]))[0].cpu()
-
-
-def _opened(data: str | Path, model: VQVAE, *, strict: bool) -> Images:
-    images = open_images(data, model.image_channels)
-    images.check(track(range(len(images)), "reading images"), strict=strict)
-    if images.skipped and _first():
-        messages.print(f"skipped {listed(images.skipped)}", style="yellow", soft_wrap=True)
-    return images
-
-
-def _first() -> bool:
-    """Whether this process was not started by another one, to train with it on a further device."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it has been killed: nobody is left to train with."""
-    parent = int(os.environ.get(STARTED_BY, os.getppid()))  # who may be gone by now
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-@contextmanager
-def _named_to_children() -> Iterator[None]:
-    """Tell the processes that Lightning starts which one started them."""
-    if not _first():
-        yield
-        return
-    os.environ[STARTED_BY] = str(os.getpid())
-    try:
-        yield
-    finally:
-        del os.environ[STARTED_BY]
+            self.write_sample(trainer.global_step)
 
 
 @contextmanager
@@ -381,6 +314,27 @@ def _interrupts_unchanged() -> Iterator[None]:
         raise
 
 
+def _checkpoint(run: RunFolder, save_every: int) -> Path | None:
+    """Return the checkpoint to go on from, None where a run was killed before it had one.
+
+    Raises:
+        FileNotFoundError: it is missing, though there was one.
+        ValueError: it is no file.
+    """
+    run.check_files()
+    if run.checkpoint.is_file():
+        return run.checkpoint
+    rows, _ = read_rows(run.metrics)
+    if run.model.exists() or any(int(row["step"]) >= save_every for row in rows):
+        raise FileNotFoundError(
+            f"{run.checkpoint} is missing, which this run had: without it, it cannot go on. To train from the start: "
+            f"lexel {run.command} --config {run.config} --out {run.path} --overwrite"
+        )
+    if is_first_process():
+        messages.print(f"{run.path} has no checkpoint yet: the run starts again", soft_wrap=True)
+    return None
+
+
 def _check_config(
     step: int, began_with: str, config: str, run: RunFolder, settings: Settings, *, more_steps: bool
 ) -> None:
@@ -391,6 +345,8 @@ def _check_config(
     for name in sorted(before.keys() | now.keys()) if began_with and config else ():
         if name in FREE or (name == "steps" and more_steps) or before.get(name) == now.get(name):
             continue
+        if name == "model.class_path" and name not in before:
+            continue  # written when there was one class; the weights have told that it is still this one
         hint = "; give --steps to change it" if name == "steps" else ""
         raise ValueError(
             f"{run.config} says {name}: {now.get(name)}, but the run began with {before.get(name)}: it would come to "
@@ -399,24 +355,26 @@ def _check_config(
 
 
 def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Return all settings by their full names."""
+    """Return all settings by their names on the command line."""
     if not isinstance(config, Mapping):
         return {prefix.rstrip("."): config}
-    return {name: value for key, item in config.items() for name, value in _flat(item, f"{prefix}{key}.").items()}
+    inner = {key: prefix if key == "init_args" else f"{prefix}{key}." for key in config}
+    return {name: value for key, item in config.items() for name, value in _flat(item, inner[key]).items()}
 
 
-def _save_model(model: VQVAE, folder: Path) -> None:
+def _save_model(task: Task, folder: Path) -> None:
     """Replace the files of a model one by one, each whole."""
     new = folder.with_name(f"{WORKPLACE}{folder.name}")
-    model.save_pretrained(new)
-    for file in sorted(new.iterdir()):
-        with written_beside(folder / file.name) as temporary:
+    task.save(new)
+    for file in sorted(path for path in new.rglob("*") if path.is_file()):
+        with written_beside(folder / file.relative_to(new)) as temporary:
             file.replace(temporary)
-    new.rmdir()
+    shutil.rmtree(new)
 
 
-def _environment() -> dict[str, str]:
+def _environment(command: str) -> dict[str, str]:
     return {
+        COMMAND: command,
         "Lexel": version("lexel"),
         "PyTorch": torch.__version__,
         "Lightning": L.__version__,

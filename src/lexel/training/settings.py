@@ -6,34 +6,30 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Settings"]
+__all__ = ["PriorSettings", "ReconstructionSettings", "Settings"]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train.
+    """How to train anything.
 
     Args:
         steps: optimizer steps.
-        batch_size: crops in a step, over all devices.
-        crop: side of the random crops in pixels.
+        batch_size: examples in a step, over all devices.
         learning_rate: the highest of the schedule: a short warm-up, then a cosine down to zero.
-        reconstruction_loss: `"mse"` or `"l1"`, divided by the loss of the best constant image.
-        seed: seed of the weights, the crops and everything else that is random.
+        seed: seed of the weights, the examples and everything else that is random.
         precision: precision of the computation; the quantizer itself computes in float32 at least.
         devices: how many devices to train on; `"auto"` takes all accelerators, or one process on CPU.
-        workers: processes that read images beside the training process.
+        workers: processes that read examples beside the training process.
         log_every: steps between rows of metrics.csv.
         save_every: steps between checkpoints and sample pictures.
         device: the kind of device, `"cpu"`, `"cuda"` or `"mps"`; `"auto"` takes an accelerator where there is one.
-        validation: images to measure the model on at each checkpoint, as DATA.
+        validation: data to measure the model on at each checkpoint.
     """
 
     steps: int = 5000
     batch_size: int = 32
-    crop: int = 64
     learning_rate: float = 1e-3
-    reconstruction_loss: Literal["mse", "l1"] = "mse"
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     devices: int | Literal["auto"] = "auto"
@@ -44,10 +40,54 @@ class Settings:
     validation: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "crop", "learning_rate", "log_every", "save_every"):
+        for name in ("steps", "batch_size", "learning_rate", "log_every", "save_every"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
+        if not -(1 << 63) <= self.seed < 1 << 64:  # what torch takes
+            raise ValueError(f"seed must be an integer of 64 bits, got {self.seed}")
         if self.workers < 0:
             raise ValueError(f"workers must be at least 0, got {self.workers}")
-        if self.devices != "auto" and (self.devices < 1 or self.batch_size % self.devices):
+        if self.devices != "auto" and self.devices < 1:
+            raise ValueError(f"devices must be auto or at least 1, got {self.devices}")
+        if self.devices != "auto" and self.batch_size % self.devices:
             raise ValueError(f"batch_size {self.batch_size} cannot be shared evenly by {self.devices} devices")
+
+
+@dataclass(frozen=True)
+class ReconstructionSettings(Settings):
+    """How to train a model to reconstruct images.
+
+    Args:
+        batch_size: crops in a step, over all devices.
+        validation: images to measure the model on at each checkpoint, as DATA.
+        crop: side of the random crops in pixels.
+        reconstruction_loss: `"mse"` or `"l1"`, divided by the loss of the best constant image.
+    """
+
+    crop: int = 64
+    reconstruction_loss: Literal["mse", "l1"] = "mse"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.crop < 1:
+            raise ValueError(f"crop must be at least 1, got {self.crop}")
+
+
+@dataclass(frozen=True)
+class PriorSettings(Settings):
+    """How to train a prior, and its size.
+
+    Args:
+        batch_size: examples in a step, over all devices.
+        validation: tokens to measure the prior on at each checkpoint.
+        kind: of the prior.
+        layers: blocks of its network.
+        width: channels between the blocks.
+        heads: attention heads of a block.
+    """
+
+    batch_size: int = 64
+    kind: str = "causal"
+    layers: int = 4
+    width: int = 192
+    heads: int = 6

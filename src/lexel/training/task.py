@@ -1,117 +1,140 @@
-"""What one training step does, in Lightning's terms."""
+"""What a run trains: everything that differs between one kind of training and another, in Lightning's terms."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import random
-from collections.abc import Mapping
-from itertools import islice
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import lightning as L
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
 from lexel._core.collectives import gather_rows, rank, world_size
 from lexel._core.signals import ignore_signals
-from lexel.data.images import Images, constant_error
-from lexel.metrics import Usage
-from lexel.models import VQVAE
-from lexel.quantizers.base import Quantized, Quantizer
-from lexel.training.crops import Batches, RandomCrops
+from lexel.training.batches import Batches
 from lexel.training.settings import Settings
 
-__all__ = ["TrainingTask", "Window", "schedule", "seed_step"]
-
-MOST_WAITING = 1 << 16  # positions whose codes wait to be counted
+__all__ = ["Average", "Task", "Window", "facts_of", "schedule", "seed_step"]
 
 
-class TrainingTask(L.LightningModule):
-    """Reconstruct random crops: loss = reconstruction error / error of a constant image + the quantizer's loss.
+class Window(Protocol):
+    """What was counted since the last row of the metrics, over all ranks. Every rank must call each method."""
 
-    The crops, the learning rate and all random numbers of a step are functions of the seed, the step and the rank. So a
-    run that goes on from a checkpoint needs no state of theirs.
+    def state(self) -> dict[str, Any]:
+        """Return what was counted, for the checkpoint."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with what was counted."""
+
+
+class Task(L.LightningModule, ABC):
+    """What a run trains: its data, the loss of a step, the figures of a row, a picture to look at, and what is saved.
+
+    The examples, the learning rate and all random numbers of a step are functions of the seed, the step and the rank.
+    So a run that goes on from a checkpoint needs no state of theirs.
+
+    Attributes:
+        command: the command that trains this, by which `lexel resume` knows what to go on with.
+        picture_title: what the picture shows.
+        validation_figures: the names of the figures that `validate` returns.
+        window: what was counted since the last row.
+        config: the text of config.yaml, which the checkpoint keeps.
+        data_facts: how many examples there are, and a digest of their names, known once the data is open. The
+            checkpoint keeps them: a run goes on with the same data.
 
     Args:
-        model: what is trained.
-        images: where the crops come from.
+        model: what is trained, in place; the checkpoint holds its state.
         settings: how to train.
-        config: the text of config.yaml, which the checkpoint keeps.
     """
 
-    def __init__(self, model: VQVAE, images: Images, settings: Settings, config: str = "") -> None:
+    command: ClassVar[str]
+    picture_title: ClassVar[str]
+    collate: ClassVar[Callable[..., Any] | None] = None
+    validation_figures: Sequence[str] = ()
+    window: Window
+
+    def __init__(self, model: nn.Module, settings: Settings) -> None:
         super().__init__()
         self.model = model
-        self.images = images
         self.settings = settings
-        self.config = config
-        few = (pixels for _, pixels in islice(images.readable(range(len(images))), 64))
-        error = constant_error(few, settings.reconstruction_loss)
-        self.constant_error = max(error, 1e-4)  # it is zero for images of a single colour
+        self.config = ""
+        self.data_facts: dict[str, Any] = {}
+
+    def open(self, *, strict: bool) -> None:
+        """Open and check the data, once the folder is this run's.
+
+        Args:
+            strict: refuse data with unreadable files instead of skipping them.
+
+        Raises:
+            FileNotFoundError: the data does not exist.
+            ValueError: nothing in it is readable.
+        """
+
+    @abstractmethod
+    def examples(self, length: int) -> Dataset[Any]:
+        """Return the examples of a whole run, `length` of them; the i-th is a function of the seed and i alone."""
+
+    @abstractmethod
+    def figures(self) -> dict[str, float]:
+        """Return the figures of a row, and start the window anew. Every rank must call it."""
+
+    def validate(self) -> dict[str, float]:
+        """Return the figures of data that is not trained on, by their names in `validation_figures`."""
+        return {}
+
+    def usage(self) -> list[tuple[int, Tensor]]:
+        """Return K of each codebook and how often each used code occurred in the window. Every rank must call it."""
+        return []
+
+    @abstractmethod
+    def note(self, figures: Mapping[str, float]) -> str:
+        """Say in a few words how well it goes."""
+
+    @abstractmethod
+    def picture(self) -> Tensor:
+        """Draw what can be looked at while training goes on, uint8 `(3, H, W)`."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Save the model."""
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the last step."""
+        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
 
     @override
-    def setup(self, stage: str) -> None:
-        """Count codes on the device over which the ranks communicate."""
-        self.window = Window(self.model.quantizer, self.trainer.strategy.root_device)
-
-    @override
-    def on_train_batch_start(self, batch: Tensor, index: int) -> None:
+    def on_train_batch_start(self, batch: Any, index: int) -> None:
         """Set the learning rate and the random generators of this step."""
         seed_step(self.settings.seed, self.global_step, self.global_rank, self.device)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.settings.learning_rate * schedule(self.global_step, self.settings.steps)
 
     @override
-    def training_step(self, images: Tensor, index: int) -> Tensor:
-        """Return the loss of a batch of crops `(B, C, crop, crop)`."""
-        latents = self.model.latents(images)
-        output: Quantized = self.model.quantizer(latents)
-        reconstructions = self.model.images(output.quantized, images.shape[-2:])
-        squared_error = F.mse_loss(reconstructions, images)
-        absolute_error = F.l1_loss(reconstructions, images)
-        error = squared_error if self.settings.reconstruction_loss == "mse" else absolute_error
-        loss: Tensor = error / self.constant_error + output.loss
-        self.seen = {"loss": loss, "squared_error": squared_error, "l1": absolute_error}
-        self.seen |= {f"quantizer_{name}": term for name, term in output.terms.items()}
-        self.seen = {name: value.detach().float() for name, value in self.seen.items()}
-        self.window.count(output, latents)
-        return loss
-
-    def figures(self) -> dict[str, float]:
-        """Return the figures of the last step and of the codes since the last call. Every rank must call it."""
-        of_ranks = gather_rows(torch.stack([*self.seen.values()])[None], absent=0)
-        means = dict(zip(self.seen, of_ranks.mean(0).tolist(), strict=True))
-        psnr = -10 * math.log10(max(means.pop("squared_error"), 1e-10))
-        learning_rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        return {
-            "loss": means.pop("loss"),
-            "psnr": psnr,
-            **means,
-            "learning_rate": learning_rate,
-            **self.window.figures(),
-        }
-
-    @override
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Use Adam."""
-        # In one kernel: for a small model, Adam's many small operations take as long as a layer. With a scaled loss
-        # the kernel would unscale the gradients itself, after they have been clipped.
-        fused = self.device.type in ("cpu", "cuda") and self.settings.precision != "16-mixed"
+        # In one kernel: for a small model, Adam's many small operations take as long as a layer. But the kernel may
+        # unscale gradients by itself after they have been clipped, so Lightning refuses it in mixed precision.
+        fused = self.device.type in ("cpu", "cuda") and self.settings.precision == "32-true"
         return torch.optim.Adam(self.parameters(), self.settings.learning_rate, betas=(0.9, 0.99), fused=fused)
 
     @override
-    def train_dataloader(self) -> DataLoader[Tensor]:
-        """Load this rank's share of each batch of crops, from the current step on."""
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Load this rank's share of each batch of examples, from the current step on."""
         settings, ranks = self.settings, self.trainer.world_size
-        crops = RandomCrops(self.images, settings.crop, settings.steps * settings.batch_size, settings.seed)
         return DataLoader(
-            crops,
+            self.examples(settings.steps * settings.batch_size),
             batch_sampler=Batches(self.global_step, settings.steps, settings.batch_size, self.global_rank, ranks),
+            collate_fn=self.collate,
             num_workers=settings.workers,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=ignore_signals if settings.workers else None,
@@ -122,6 +145,7 @@ class TrainingTask(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the settings, and what was counted since the last row. Every rank must call it."""
         checkpoint["config"] = self.config
+        checkpoint["data"] = self.data_facts
         checkpoint["window"] = self.window.state()
 
     @override
@@ -130,90 +154,56 @@ class TrainingTask(L.LightningModule):
         self.window.restore(checkpoint["window"])
 
 
-class Window:
-    """How the codes were used since the last row of the metrics, over all ranks.
+def facts_of(names: Sequence[str]) -> dict[str, Any]:
+    """Return how many examples there are, and a digest of their names.
+
+    Example:
+        >>> facts_of(["a.png", "b.png"])["examples"]
+        2
+    """
+    digest = hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass"))
+    return {"examples": len(names), "names": digest.hexdigest()}
+
+
+class Average:
+    """The mean of numbers that come step by step, over all ranks.
 
     Args:
-        quantizer: whose codes are counted.
-        device: where they are counted; the ranks must be able to exchange tensors of this device.
+        device: where they are added up; the ranks must be able to exchange tensors of this device.
     """
 
-    def __init__(self, quantizer: Quantizer, device: torch.device) -> None:
-        # MPS has no float64, in which the distortion is summed.
+    def __init__(self, device: torch.device) -> None:
+        # MPS has no float64, in which they are added up.
         self.device = torch.device("cpu") if device.type == "mps" else device
-        self.quantizer = quantizer
-        self.usages = [Usage(size, device=self.device) for size in quantizer.codebook_sizes]
-        self.waiting: list[Tensor] = []
-        self._forget_error()
+        self.reset()
 
-    @torch.no_grad()
-    def count(self, output: Quantized, latents: Tensor) -> None:
-        """Count the codes of a step, and its distortion."""
-        # The codes of many steps are counted at once: for a small model, counting would take as long as a layer.
-        self.waiting.append(output.indices.reshape(-1, len(self.usages)))
-        if sum(map(len, self.waiting)) > MOST_WAITING:
-            self._count_waiting()
-        difference = output.quantized.detach() - self.quantizer.unquantized(latents)
-        squares = difference.square_().sum(dtype=torch.float64 if self.device == difference.device else None)
-        self.error += squares.to(self.device)
-        self.elements += difference.numel()
+    def reset(self) -> None:
+        """Forget all numbers."""
+        self.sum, self.count = torch.zeros((), dtype=torch.float64, device=self.device), 0
 
-    def figures(self) -> dict[str, float]:
-        """Return the figures, and start counting anew. Every rank must call it.
+    def add(self, total: Tensor, count: int) -> None:
+        """Take in so many numbers, of which `total` is the sum."""
+        self.sum += total.detach().to(self.device)
+        self.count += count
 
-        Several codebooks are averaged (the perplexity geometrically, as in `Quantized`); their dead codes are added up.
-        """
-        self._count_waiting()
-        found = [usage.compute() for usage in self.usages]
-        errors, elements = self._errors()
-        for usage in self.usages:
-            usage.reset()
-        self._forget_error()
-        entropy = sum(each.entropy for each in found) / len(found)
-        return {
-            "usage": sum(each.usage for each in found) / len(found),
-            "perplexity": math.exp(entropy),
-            "dead_codes": sum(each.dead for each in found),
-            "bits_per_code": entropy / math.log(2),
-            "distortion": float(errors.sum()) / float(elements.sum()),
-        }
+    def compute(self) -> float:
+        """Return the mean. Every rank must call it."""
+        sums, counts = self.of_ranks()
+        return float(sums.sum()) / float(counts.sum())
 
-    def counts(self) -> list[tuple[int, Tensor]]:
-        """Return K of each codebook and how often each of its codes occurred. Every rank must call it."""
-        self._count_waiting()
-        return [(usage.num_embeddings, usage.counts()[1]) for usage in self.usages]
+    def of_ranks(self) -> tuple[Tensor, Tensor]:
+        """Return the sum and the count of each rank. Every rank must call it."""
+        own = torch.stack([self.sum, self.sum.new_tensor(self.count)])
+        sums, counts = gather_rows(own[None], absent=0).cpu().unbind(1)
+        return sums.contiguous(), counts.contiguous()
 
-    def state(self) -> dict[str, Any]:
-        """Return what was counted, and the errors of each rank. Every rank must call it."""
-        self._count_waiting()
-        errors, elements = self._errors()
-        return {"usages": [usage.state_dict() for usage in self.usages], "errors": errors, "elements": elements}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on with what was counted: each rank with its own errors if there are as many ranks as before."""
-        for usage, own in zip(self.usages, state["usages"], strict=True):
-            usage.load_state_dict(own)
-        errors, elements = state["errors"], state["elements"]
-        if len(errors) == world_size():
-            own_error, own_elements = errors[rank()], elements[rank()]
+    def restore(self, sums: Tensor, counts: Tensor) -> None:
+        """Go on with what `of_ranks` returned: each rank with its own if there are as many ranks as before."""
+        if len(sums) == world_size():
+            own, count = sums[rank()], counts[rank()]
         else:
-            own_error, own_elements = errors.sum() * (rank() == 0), elements.sum() * (rank() == 0)
-        self.error, self.elements = own_error.clone().to(self.device), int(own_elements)
-
-    def _count_waiting(self) -> None:
-        if self.waiting:
-            for usage, indices in zip(self.usages, torch.cat(self.waiting).unbind(1), strict=True):
-                usage.update(indices)
-        self.waiting = []
-
-    def _forget_error(self) -> None:
-        self.error, self.elements = torch.zeros((), dtype=torch.float64, device=self.device), 0
-
-    def _errors(self) -> tuple[Tensor, Tensor]:
-        """Return the sum of squares and the number of elements of each rank."""
-        own = torch.stack([self.error, self.error.new_tensor(self.elements)])
-        squares, elements = gather_rows(own[None], absent=0).cpu().unbind(1)
-        return squares.contiguous(), elements.contiguous()
+            own, count = sums.sum() * (rank() == 0), counts.sum() * (rank() == 0)
+        self.sum, self.count = own.clone().to(self.device), int(count)
 
 
 def schedule(step: int, steps: int) -> float:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lexel.data.examples import reason_of
+from lexel._core.errors import reason_of
+from lexel.data.images.decode import MODES, in_channels
 from lexel.data.images.write import to_pixels
 
 __all__ = ["ImageArray", "open_array"]
@@ -25,25 +26,26 @@ class ImageArray:
     Args:
         path: of a `.npy` or `.npz` file.
         layout: names of its axes: H, W, and N or C or both.
+        channels: how many to convert the images to, as files are; its own when None.
 
     Raises:
         ValueError: it is damaged, or not one array of images.
     """
 
-    def __init__(self, path: Path, layout: str) -> None:
+    def __init__(self, path: Path, layout: str, channels: int | None = None) -> None:
         self.path, self.layout = path, layout
         array = _load(path)
         array = array.transpose([layout.index(axis) for axis in "NCHW" if axis in layout])
         for position, axis in enumerate("NC"):
             array = array if axis in layout else np.expand_dims(array, position)
         self.array = array
-        self.channels: int = array.shape[1]
+        self.channels: int = channels or array.shape[1]
 
     def __len__(self) -> int:
         return len(self.array)
 
     def __reduce__(self) -> Any:
-        return ImageArray, (self.path, self.layout)
+        return ImageArray, (self.path, self.layout, self.channels)
 
     def __call__(self, index: int) -> Tensor:
         """Return an image.
@@ -53,11 +55,11 @@ class ImageArray:
         """
         values = self.array[index]
         if self.array.dtype == np.uint8:
-            return torch.from_numpy(np.array(values, order="C"))
+            return in_channels(torch.from_numpy(np.array(values, order="C")), self.channels)
         pixels = torch.from_numpy(np.array(values, dtype=np.float32, order="C"))  # of whichever byte order
         if not (pixels.min() >= 0 and pixels.max() <= 1):  # NaN is neither
             raise ValueError(f"floating images must be in [0, 1], this one reaches {pixels.min()} to {pixels.max()}")
-        return to_pixels(pixels)
+        return in_channels(to_pixels(pixels), self.channels)
 
 
 def open_array(path: Path, channels: int | None, layout: str | None) -> ImageArray:
@@ -65,7 +67,7 @@ def open_array(path: Path, channels: int | None, layout: str | None) -> ImageArr
 
     Args:
         path: of a `.npy` or `.npz` file.
-        channels: the number of channels that the images must have; any when None.
+        channels: the number of channels to convert the images to, as files are; their own when None.
         layout: names of its axes; inferred from the shape when None.
 
     Raises:
@@ -73,6 +75,7 @@ def open_array(path: Path, channels: int | None, layout: str | None) -> ImageArr
     """
     array = _load(path)
     shape, dtype = array.shape, array.dtype
+    del array  # one of an archive fills the memory, and `ImageArray` loads it again
     if dtype not in (np.uint8, np.bool_) and not np.issubdtype(dtype, np.floating):
         raise ValueError(
             f"{path} holds {dtype}, expected uint8, bool or floating in [0, 1]; divide it by its white value"
@@ -83,10 +86,13 @@ def open_array(path: Path, channels: int | None, layout: str | None) -> ImageArr
         layout = _layout(path, shape, channels)
     elif set(layout) | {"C", "N"} != set("NCHW") or not len(set(layout)) == len(layout) == len(shape):
         raise ValueError(f"layout must name the axes of {shape} as in 'NHWC', got {layout!r}")
-    images = ImageArray(path, layout)
-    if channels not in (None, images.channels):
-        raise ValueError(f"{path} has {images.channels} channels, expected {channels}")
-    return images
+    own = shape[layout.index("C")] if "C" in layout else 1
+    if channels not in (None, own) and not {own, channels} <= MODES.keys():
+        raise ValueError(
+            f"{path} has {own} channels, expected {channels} (--model.image-channels); only 1, 3 and 4 are "
+            "converted into each other"
+        )
+    return ImageArray(path, layout, channels)
 
 
 def _layout(path: Path, shape: tuple[int, ...], channels: int | None) -> str:

@@ -6,16 +6,20 @@ import os
 import struct
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-__all__ = ["MAX_PIXELS", "MODES", "decode", "glance", "is_image", "most_pixels"]
+from lexel._core.files import require_file
+
+__all__ = ["MAX_PIXELS", "MODES", "decode", "glance", "in_channels", "is_image", "most_pixels"]
+
+NOT_AN_IMAGE = "not an image"
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 MAX_PIXELS = "LEXEL_MAX_PIXELS"  # an environment variable, so that newly started workers and ranks know it too
@@ -26,8 +30,9 @@ REFUSED = {"EPS"}
 WHITE_IS_65535 = {"PNG", "PPM", "JPEG2000"}
 # Formats in which further images of a file are frames or pages, not previews.
 FRAMES = {"AVIF", "FLI", "GIF", "PNG", "TIFF", "WEBP"}
-BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # TIFF 6.0, section 8 and 19
-WHITE_IS_ZERO, UNSIGNED, SHORT = 0, 1, 3
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT = 258, 262, 277, 339  # TIFF 6.0, section 8 and 19
+WHITE_IS_ZERO, UNSIGNED, SIGNED, SHORT = 0, 1, 2, 3
+KINDS = {1: "unsigned", 2: "signed", 3: "float", 5: "complex signed", 6: "complex float"}  # of a sample
 
 # A damaged file is read, or skipped with a reason; the decoder's warnings would only break the progress bar.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -72,12 +77,22 @@ def glance(file: Path | IO[bytes]) -> str | None:
         return "only its first frame is read" if several else None
 
 
+def in_channels(pixels: Tensor, channels: int) -> Tensor:
+    """Convert uint8 `(C, H, W)` to another C, both 1, 3 or 4, as `decode` converts files."""
+    if len(pixels) == channels:
+        return pixels
+    array = pixels.movedim(0, -1).numpy()
+    image = _flattened(Image.fromarray(array[..., 0] if len(pixels) == 1 else array), channels)
+    converted = np.asarray(image).reshape(*array.shape[:2], channels)
+    return torch.from_numpy(converted.copy()).movedim(-1, 0).contiguous()
+
+
 def is_image(file: Path) -> bool:
     """Return whether a file begins like an image, whatever its name."""
     try:
         glance(file)
     except ValueError as error:
-        return "pixels" in str(error)
+        return str(error) != NOT_AN_IMAGE
     except Exception:
         return False
     return True
@@ -104,10 +119,12 @@ def most_pixels() -> int | None:
 def _opened(file: Path | IO[bytes]) -> Iterator[Image.Image]:
     Image.init()
     limit = most_pixels()
+    if isinstance(file, Path) and file.exists():
+        require_file(file)
     try:
         image = Image.open(file, formats=[name for name in Image.ID if name not in REFUSED])
     except UnidentifiedImageError:
-        raise ValueError("not an image") from None  # Pillow's message names the path, or an address in memory
+        raise ValueError(_unknown(file)) from None  # Pillow's message names the path, or an address in memory
     except Image.DecompressionBombError as error:
         raise ValueError(f"{error}; {MAX_PIXELS} can be set higher") from None
     with image:
@@ -116,6 +133,23 @@ def _opened(file: Path | IO[bytes]) -> Iterator[Image.Image]:
                 f"{image.width} × {image.height} pixels are more than {limit:,}; {MAX_PIXELS} can be set higher"
             )
         yield image
+
+
+def _unknown(file: Path | IO[bytes]) -> str:
+    """Say what a file is that Pillow does not know: of TIFF, it knows few kinds of samples."""
+    try:
+        with file.open("rb") if isinstance(file, Path) else nullcontext(file) as opened:
+            opened.seek(0)
+            tags = TiffImagePlugin.ImageFileDirectory_v2(opened.read(8))
+            opened.seek(tags.next)
+            tags.load(opened)
+            kind, bits = KINDS[tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0]], int(tags[BITS_PER_SAMPLE][0])
+            return (
+                f"a TIFF, channels: {tags.get(SAMPLES_PER_PIXEL, 1)}, each {bits}-bit {kind}, which cannot be read; "
+                "save it as grey or colour of 8 bits, or as grey of 16 bits or of 32-bit floats"
+            )
+    except Exception:  # it is no TIFF, or a damaged one
+        return NOT_AN_IMAGE
 
 
 def _scale_transparency(image: Image.Image) -> None:
@@ -133,10 +167,14 @@ def _scale_transparency(image: Image.Image) -> None:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale grey of more than 8 bits; images of other modes are returned as they are."""
+    tags = getattr(image, "tag_v2", {})
     if not image.mode.startswith(("I", "F")):
+        if image.mode == "L" and tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == SIGNED:
+            signed = np.asarray(image).view(np.int8)  # Pillow takes the bytes as unsigned
+            if signed.min() < 0:
+                raise ValueError(f"grey must not be negative, this reaches {signed.min()} to {signed.max()}")
         return image
     values = np.asarray(image)
-    tags = getattr(image, "tag_v2", {})
     if image.mode == "F":
         if not (values.min() >= 0 and values.max() <= 1):  # NaN is neither
             raise ValueError(f"floating grey must be in [0, 1], this reaches {values.min():g} to {values.max():g}")

@@ -10,7 +10,8 @@ from stat import S_ISDIR, S_ISREG
 
 from torch import Tensor
 
-from lexel.data.examples import reason_of
+from lexel._core.errors import reason_of
+from lexel._core.files import ENVIRONMENT, environment_of
 from lexel.data.images.decode import decode, glance
 
 __all__ = ["Found", "ImageFiles", "walk"]
@@ -71,7 +72,8 @@ def walk(root: Path) -> Found:
     """List the files of a folder at any depth.
 
     Links to folders are followed after all other folders, and each folder is read once: so a link to a parent folder
-    does no harm, and links do not change the names of files that are reached without them.
+    does no harm, and links do not change the names of files that are reached without them. The folders of runs are left
+    out.
 
     Raises:
         OSError: `root` itself cannot be read.
@@ -93,6 +95,10 @@ def walk(root: Path) -> Found:
             if not folder:
                 raise
             found.skipped[folder] = reason_of(error)
+            continue
+        # A run may lie in the folder that it is trained on, and the next look must find the same images there.
+        if folder and any(entry.name == ENVIRONMENT for entry in entries) and environment_of(root / folder):
+            found.remarks[folder] = "the folder of a run"
             continue
         for entry in entries:
             name = os.path.join(folder, entry.name)  # noqa: PTH118 - a Path would cost more than the rest

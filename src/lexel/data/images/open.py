@@ -15,6 +15,7 @@ from lexel.data.images.arrays import open_array
 from lexel.data.images.decode import is_image, most_pixels
 from lexel.data.images.files import ImageFiles, walk
 from lexel.data.images.tables import TABLES, open_table
+from lexel.data.labels import Labels
 
 __all__ = ["Images", "open_images"]
 
@@ -29,6 +30,7 @@ class Images(Examples):
         glance: as for `Examples`.
         skipped: as for `Examples`.
         remarks: as for `Examples`.
+        labels: as for `Examples`.
     """
 
     noun = "image"
@@ -41,8 +43,9 @@ class Images(Examples):
         glance: Callable[[int], str | None] | None = None,
         skipped: Mapping[str, str] | None = None,
         remarks: Mapping[str, str] | None = None,
+        labels: Callable[[], Labels] | None = None,
     ) -> None:
-        super().__init__(names, source, glance, skipped, remarks)
+        super().__init__(names, source, glance, skipped, remarks, labels)
         self.channels = channels
 
 
@@ -53,11 +56,11 @@ def open_images(data: str | os.PathLike[str], channels: int | None = None, *, la
         data: a folder of images at any depth; one image; a `.npy` or `.npz` array, `(N, H, W)`, `(N, H, W, C)` or
             `(N, C, H, W)`, uint8, bool, or floating in [0, 1]; or anything local that `datasets.load_dataset` opens (a
             folder or file of Parquet, Arrow, JSON, …), of which the first column of images is taken, from all splits.
-            Links to folders are followed, each folder is read once; hidden files are left out. If the name of a file
-            does not say its type, its content does. An image of more pixels than
+            Links to folders are followed, each folder is read once; hidden files and the folders of runs are left out.
+            If the name of a file does not say its type, its content does. An image of more pixels than
             `lexel.data.images.decode.most_pixels` allows cannot be read.
         channels: 1, 3 or 4 to convert to grey, colour, or colour and transparency; by default those of the data (files
-            count as colour). `lexel.data.images.decode.decode` says how files are converted.
+            count as colour). `lexel.data.images.decode.decode` says how; an array of other channels is not converted.
         layout: the axes of an array, where its shape can be read in two ways: some of `N`, `C`, `H` and `W`, as in
             `"NHWC"` or `"HWC"`.
 
@@ -70,6 +73,12 @@ def open_images(data: str | os.PathLike[str], channels: int | None = None, *, la
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
     most_pixels()  # raises for a malformed limit, before an image is blamed for it
+    images = _open(path, channels, layout)
+    images.origin = str(path)
+    return images
+
+
+def _open(path: Path, channels: int | None, layout: str | None) -> Images:
     if path.is_dir():
         return _open_folder(path, channels)
     if not path.is_file():
@@ -111,4 +120,4 @@ def _open_table(path: Path, files: list[str], channels: int | None) -> Images:
     rows = open_table(path, files, channels or 3)
     digits = len(str(max(len(rows) - 1, 0)))
     names = [f"{index:0{digits}d}.png" for index in range(len(rows))]
-    return Images(names, rows.channels, rows, rows.glance)
+    return Images(names, rows.channels, rows, rows.glance, labels=None if rows.labels is None else rows.read_labels)

@@ -7,14 +7,17 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
+import torch
 from torch import Tensor
 
-from lexel.data.examples import reason_of
+from lexel._core.errors import reason_of
 from lexel.data.images.decode import decode, glance
+from lexel.data.labels import Labels, named_labels
 
 __all__ = ["TABLES", "ImageColumn", "open_table"]
 
 TABLES = {".parquet": "parquet", ".arrow": "arrow", ".json": "json", ".jsonl": "json", ".csv": "csv"}
+LABEL = "label"  # the name of the column of classes
 EXAMINED_ROWS = 100  # of a column, to find an image in it: some rows may be empty or damaged
 
 
@@ -26,11 +29,13 @@ class ImageColumn:
         table: a `datasets.Dataset` of that column alone, not decoded: bytes, or a struct of `bytes` and `path`.
         column: the column's name.
         channels: as for `decode`.
+        labels: a `datasets.Dataset` of the column `label` alone; None if there is none.
     """
 
     table: Any
     column: str
     channels: int
+    labels: Any = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -42,6 +47,33 @@ class ImageColumn:
     def glance(self, index: int) -> str | None:
         """Read the header of an image."""
         return glance(self._file(index))
+
+    def read_labels(self) -> Labels:
+        """Return the class of each row.
+
+        Raises:
+            ValueError: the column holds something else than classes: numbers from 0, or names.
+        """
+        feature = self.labels.features[LABEL]
+        names = tuple(feature.names) if hasattr(feature, "names") else None
+        values = self.labels.with_format("arrow")[LABEL]
+        values = values.combine_chunks() if hasattr(values, "combine_chunks") else values[:]
+        if values.null_count:
+            raise ValueError(
+                f"labels: the row {values.is_null().index(True).as_py()} has none, in the column {LABEL!r}"
+            )
+        kind = str(values.type)
+        if "string" in kind:
+            return named_labels(values.to_pylist())
+        if "int" not in kind:
+            raise ValueError(f"labels: the column {LABEL!r} holds {kind}, expected whole numbers or names of classes")
+        found = torch.from_numpy(values.to_numpy(zero_copy_only=False).astype("int64"))
+        limit = len(names) if names else 1 << 62
+        if len(found) and not 0 <= int(found.min()) <= int(found.max()) < limit:
+            row = int(((found < 0) | (found >= limit)).int().argmax())
+            expected = f"one of {limit} classes" if names else "0 or above"
+            raise ValueError(f"labels: the row {row} has the label {int(found[row])}, expected {expected}")
+        return Labels(found, names)
 
     def _file(self, index: int) -> Path | IO[bytes]:
         value = self.table[index][self.column]
@@ -71,8 +103,9 @@ def open_table(path: Path, files: list[str], channels: int) -> ImageColumn:
     except ImportError as error:
         raise ImportError(f"{path} needs the package datasets to open: pip install 'lexel[train]'") from error
 
-    verbosity = datasets.logging.get_verbosity()
+    verbosity, barred = datasets.logging.get_verbosity(), datasets.is_progress_bar_enabled()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # the error itself says what it would log
+    datasets.disable_progress_bars()
     try:
         loaded = _load(datasets, path, files)
         table = datasets.concatenate_datasets(list(loaded.values())) if isinstance(loaded, dict) else loaded
@@ -81,15 +114,17 @@ def open_table(path: Path, files: list[str], channels: int) -> ImageColumn:
         raise ValueError(f"no images found in {path}: {reason_of(error)}") from error
     finally:
         datasets.logging.set_verbosity(verbosity)
+        if barred:
+            datasets.enable_progress_bars()
+    labels = table.select_columns([LABEL]) if LABEL in table.features else None
     for column, feature in table.features.items():
         if isinstance(feature, datasets.Image):
-            return ImageColumn(
-                table.select_columns([column]).cast_column(column, datasets.Image(decode=False)), column, channels
-            )
+            images = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+            return ImageColumn(images, column, channels, labels)
     # Files of other programs do not have the type `datasets.Image`: look for a column of bytes that are images.
     for column, feature in table.features.items():
         if (isinstance(feature, datasets.Value) and "binary" in feature.dtype) or isinstance(feature, dict):
-            images = ImageColumn(table.select_columns([column]), column, channels)
+            images = ImageColumn(table.select_columns([column]), column, channels, labels)
             if _holds_images(images):
                 return images
     columns = ", ".join(f"{name} ({_kind(feature)})" for name, feature in table.features.items()) or "none"

@@ -19,20 +19,26 @@ from lexel.quantizers.residual_finite_scalar import ResidualFiniteScalarQuantize
 __all__ = ["FORMATS"]
 
 
-def _fsq(keys: Keys, *, levels: Sequence[int], symmetric: bool, heads: int = 1) -> Quantizer:
-    each = FiniteScalarQuantizer(levels, bound="symmetric" if symmetric else "artanh")
+def _fsq(keys: Keys, *, levels: Sequence[int], symmetric: bool, hard_clamp: bool = False, heads: int = 1) -> Quantizer:
+    if hard_clamp and not symmetric:
+        raise ValueError("migrate.load: with hard_clamp=True and symmetric=False there is no such quantizer here")
+    each = FiniteScalarQuantizer(levels, bound="clamp" if hard_clamp else "symmetric" if symmetric else "artanh")
     if "project_in.weight" in keys:
         heads = max(1, keys.size("project_in.weight", 0) // each.embedding_dim)
     return projected(keys, in_heads(each, heads))
 
 
-def _residual_fsq(keys: Keys, *, levels: Sequence[int], depth: int) -> Quantizer:
+def _residual_fsq(keys: Keys, *, levels: Sequence[int], depth: int, hard_clamp: bool = True) -> Quantizer:
+    if not hard_clamp:
+        raise ValueError("migrate.load: with hard_clamp=False there is no such residual quantizer here")
     return projected(keys, ResidualFiniteScalarQuantizer(levels, depth))
 
 
-def _grouped_residual_fsq(keys: Keys, *, levels: Sequence[int], depth: int) -> Quantizer:
+def _grouped_residual_fsq(keys: Keys, *, levels: Sequence[int], depth: int, hard_clamp: bool = True) -> Quantizer:
     groups = keys.stages("rvqs", "project_in.weight")
-    return ProductQuantizer([_residual_fsq(group, levels=levels, depth=depth) for group in groups])
+    return ProductQuantizer(
+        [_residual_fsq(group, levels=levels, depth=depth, hard_clamp=hard_clamp) for group in groups]
+    )
 
 
 def _older_residual_fsq(keys: Keys, *, levels: Sequence[int], depth: int = 1) -> Quantizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -89,6 +90,7 @@ def _lfq(
     *,
     commitment_cost: float,
     spherical: bool,
+    codebook_scale: float = 1.0,
     heads: int = 1,
     entropy_weight: float = 0.1,
     diversity_gamma: float = 1.0,
@@ -100,8 +102,12 @@ def _lfq(
         heads = keys.size("project_in.weight", 0) // bits
     # Its first channel is the most significant bit.
     reversed_bits = torch.arange(heads * bits).reshape(heads, bits).flip(1).flatten()
-    quantizer = projected(keys, in_heads(each, heads), reversed_bits)
-    return quantizer if isinstance(quantizer, ProjectedQuantizer) else reordered(quantizer, reversed_bits)
+    if not 0 < codebook_scale < math.inf:
+        raise ValueError(f"migrate.load: codebook_scale must be positive and finite, got {codebook_scale!r}")
+    quantizer = projected(keys, in_heads(each, heads), reversed_bits, codebook_scale)
+    if isinstance(quantizer, ProjectedQuantizer):
+        return quantizer
+    return reordered(quantizer, reversed_bits, codebook_scale)
 
 
 def _residual_lfq(

@@ -26,11 +26,12 @@ const short = (value) =>
 /**
  * A line over x that tells its value under the pointer, or, with the arrow keys, at the next point.
  *
+ * `levels` are values to compare with, [name, value] each, drawn as dotted lines.
  * `group` holds the charts that share their x: pointing at one of them points at all.
  */
 class Chart {
-  constructor(container, { title, x, y, xName, format = short, logY, zero, limit, most = Infinity, area }, group) {
-    Object.assign(this, { title, x, y, xName, format, logY, zero, limit, most, area, group });
+  constructor(container, { title, x, y, xName, format = short, logY, zero, limit, most = Infinity, area, levels = [] }, group) {
+    Object.assign(this, { title, x, y, xName, format, logY, zero, limit, most, area, levels, group });
     this.points = x.map((_, i) => i).filter((i) => y[i] !== null && (!logY || y[i] > 0));
     if (!this.points.length) return container.remove();
     this.first = this.points[0];
@@ -91,7 +92,7 @@ class Chart {
 
   /** The lowest and the highest value that the chart has room for. */
   range() {
-    const values = this.points.map((i) => this.y[i]);
+    const values = [...this.points.map((i) => this.y[i]), ...this.levels.map(([, value]) => value)];
     const highest = Math.max(...values);
     const low = this.zero ? 0 : Math.min(...values);
     const high = this.limit && this.limit < 3 * highest ? Math.max(highest, this.limit) : highest;
@@ -127,6 +128,10 @@ class Chart {
       text(this.across(value), height - 4, "middle", short(value));
     }
     if (this.limit >= low && this.limit <= high) rule("limit", this.limit);
+    for (const [name, value] of this.levels) {
+      rule("limit", value);
+      text(right, this.up(value) - 4, "end", name);
+    }
     this.drawLine(bottom);
     this.point(null);
   }

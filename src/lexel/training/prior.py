@@ -1,0 +1,172 @@
+"""Training of a prior on tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from typing_extensions import override
+
+from lexel.priors import Prior
+from lexel.priors.codes import batches, simple_codes
+from lexel.priors.painter import Painter, check_tokens
+from lexel.tokens import TokenSet
+from lexel.training.settings import PriorSettings
+from lexel.training.task import Average, Task
+
+__all__ = ["Draws", "PriorTask"]
+
+SAMPLES = 16
+MEASURED_AT_ONCE = 1 << 14  # tokens
+
+
+class Draws(Dataset[dict[str, Tensor]]):
+    """The i-th example of a training run: all in an order of the seed, then all in another one, and so on.
+
+    It is a function of the seed and i alone.
+
+    Args:
+        tokens: the examples.
+        length: how many are drawn.
+        seed: seed of the orders.
+    """
+
+    def __init__(self, tokens: TokenSet, length: int, seed: int) -> None:
+        self.tokens, self.length, self.seed = tokens, length, seed
+        self.round, self.order = -1, torch.empty(0)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return self.tokens[self._number(index)]
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        return self.tokens.batch([self._number(index) for index in indices])
+
+    def _number(self, index: int) -> int:
+        """Return which example the i-th is."""
+        number, place = divmod(index, len(self.tokens))
+        if number != self.round:
+            digest = hashlib.blake2b(f"{self.seed}/{number}".encode(), digest_size=8).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+            self.round, self.order = number, torch.randperm(len(self.tokens), generator=generator)
+        return int(self.order[place])
+
+
+class LossWindow:
+    """The mean loss since the last row.
+
+    Args:
+        device: over which the ranks communicate.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.loss = Average(device)
+
+    def state(self) -> dict[str, Any]:
+        """Return what was counted, for the checkpoint."""
+        sums, counts = self.loss.of_ranks()
+        return {"sums": sums, "counts": counts}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with what was counted."""
+        self.loss.restore(state["sums"], state["counts"])
+
+
+class PriorTask(Task):
+    """Predict tokens: the loss is the prior's, in nats per token.
+
+    Args:
+        painter: the prior to train, and the model whose tokens these are.
+        tokens: to learn from.
+        settings: how to train.
+        held_out: tokens to measure the prior on.
+
+    Raises:
+        ValueError: the tokens to measure on are not like those to learn from.
+    """
+
+    command = "train-prior"
+    picture_title = "samples"
+    model: Prior
+    window: LossWindow
+
+    def __init__(
+        self, painter: Painter, tokens: TokenSet, settings: PriorSettings, held_out: TokenSet | None = None
+    ) -> None:
+        super().__init__(painter.prior, settings)
+        self.painter, self.tokens, self.held_out = painter, tokens, held_out
+        if held_out is not None:
+            check_tokens(painter, held_out)
+            self.codes = {f"{name}_bits_per_token": bits for name, bits in simple_codes(tokens, held_out).items()}
+            self.validation_figures = (
+                *("validation_bits_per_token", f"validation_bits_per_{painter.kind.unit}"),
+                *self.codes,
+            )
+
+    @staticmethod
+    def collate(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a batch as the tokens give it."""
+        return batch
+
+    @override
+    def setup(self, stage: str) -> None:
+        """Count on the device over which the ranks communicate."""
+        self.window = LossWindow(self.trainer.strategy.root_device)
+
+    @override
+    def examples(self, length: int) -> Draws:
+        """Return the tokens in random orders."""
+        return Draws(self.tokens, length, self.settings.seed)
+
+    @override
+    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+        """Return the loss of a batch of tokens."""
+        loss = self.model.loss(batch["indices"].reshape(-1, *self.model.shape), batch.get("label"))
+        self.window.loss.add(loss.double() if self.window.loss.device == loss.device else loss, 1)
+        return loss
+
+    @override
+    def figures(self) -> dict[str, float]:
+        """Return the mean loss since the last row, and the learning rate."""
+        loss = self.window.loss.compute()
+        self.window.loss.reset()
+        return {"loss": loss, "learning_rate": self.learning_rate}
+
+    @override
+    def validate(self) -> dict[str, float]:
+        """Return the bits of held-out tokens, given their classes, beside those of simple codes."""
+        if self.held_out is None:
+            return {}
+        bits, device = 0.0, self.device
+        for batch in batches(self.held_out, MEASURED_AT_ONCE):
+            indices = batch["indices"].reshape(-1, *self.model.shape).to(device)
+            label = batch.get("label")
+            bits += float(self.model.bits(indices, None if label is None else label.to(device)).double().sum())
+        units = torch.stack([torch.ones(len(self.held_out)).long(), *self.held_out.extents.values()]).prod(0).sum()
+        measured = (bits / self.held_out.total, bits / int(units))
+        return dict(zip(self.validation_figures, (*measured, *self.codes.values()), strict=True))
+
+    @override
+    def note(self, figures: Mapping[str, float]) -> str:
+        """Tell the loss."""
+        return f"loss {figures['loss']:.3f} nats per token"
+
+    @override
+    def picture(self) -> Tensor:
+        """Draw samples of all classes in turn; the same random numbers each time."""
+        self.painter.model.to(self.device)
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        examples = self.painter.paint(SAMPLES, self.painter.labels(None, SAMPLES), generator=generator)
+        return self.painter.kind.show([[*column] for column in torch.split(examples, 2)])
+
+    @override
+    def save(self, folder: Path) -> None:
+        """Save the prior, and the model beside it."""
+        self.painter.save(folder)
