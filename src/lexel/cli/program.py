@@ -18,7 +18,7 @@ from lexel._core.console import complain
 from lexel._core.errors import memory_wanted
 from lexel._core.plugins import import_plugin
 from lexel._core.signals import ended_by_signals
-from lexel.cli import files, models, priors, resume, runs, tokens
+from lexel.cli import files, models, priors, resume, runs, tokens, tour
 from lexel.cli.common import hints
 
 # What takes long to import is left to the commands that need it.
@@ -29,6 +29,7 @@ COMMANDS = {
     **tokens.COMMANDS,
     **priors.COMMANDS,
     **files.COMMANDS,
+    **tour.COMMANDS,
 }
 
 # A configuration file can name Lexel's own classes; it cannot import anything else.
