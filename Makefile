@@ -3,10 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test kills fuzz soak sanitize lint format bench bench-quality bench-static clean
+.PHONY: demo tour test kills fuzz soak sanitize lint format bench bench-quality bench-static clean
 
 demo: $(VENV)/demo
 	$(BIN)/lexel demo --out runs/demo --overwrite
+
+# Codes, tokens, a prior, new pictures and files, and a page that shows it. Fashion-MNIST comes from Debian.
+tour: $(VENV)/tour
+	test -d /usr/share/datasets/fashion-mnist || (apt-get update && apt-get install --yes dataset-fashion-mnist)
+	$(BIN)/lexel tour --out runs/tour
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
@@ -54,7 +59,7 @@ clean:
 	rm -rf $(VENV) build dist runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-$(VENV)/demo $(VENV)/dev: pyproject.toml constraints.txt CMakeLists.txt $(VENV)/modules $(wildcard src/lexel/nearest/csrc/*)
+$(VENV)/demo $(VENV)/tour $(VENV)/dev: pyproject.toml constraints.txt CMakeLists.txt $(VENV)/modules $(wildcard src/lexel/nearest/csrc/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(@F)]'
 	touch $@
