@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -127,7 +128,7 @@ class TestRefusals:
             ([model, learnt, "--kind", "oracle"], "no kind of prior named 'oracle'; known: causal"),
             ([tmp_path / "other", learnt], "the tokens come from the model with the fingerprint"),
             ([tmp_path / "smaller", learnt], "the tokens come from a quantizer with 16 codes, this model has 8"),
-            ([model, learnt, "--validation", wide], "of shape (2, 3), but there are some of (2, 4)"),
+            ([model, learnt, "--validation", wide], "the prior learns the grids [(2, 3)], but there are [(2, 4)]"),
             ([model, learnt, "--validation", unlabelled], "must have labels"),
             ([model, learnt, "--validation", more], "the prior knows 3 classes, but there are labels from 0 to 3"),
             ([model, tmp_path / "nothing"], "no such file or folder"),
@@ -145,7 +146,45 @@ class TestRefusals:
         mixed = [tokens.Row(f"{n}.png", size, torch.zeros(2, 3 + n % 2).long().numpy()) for n in range(4)]
         tokens.write_set(tmp_path / "mixed", mixed, facts)
         words = ["train-prior", model, tmp_path / "mixed", "--out", tmp_path / "run"]
-        assert "grids of one size, but the tokens have 2: 2 × 3, 2 × 4" in refused(words, capsys)
+        assert "grids of one size, but the tokens have 2, such as [(2, 3)] and [(2, 4)]" in refused(words, capsys)
+
+    def test_classes_of_another_order(
+        self, model: Path, learnt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        rows = [tokens.Row("a.png", {"height": 5, "width": 9}, np.zeros((2, 3), np.int64), 0)]
+        tokens.write_set(tmp_path / "held-out", rows, tokens.facts_of(load_model(model), ["dog", "cat", "owl"]))
+        words = ["train-prior", model, learnt, "--validation", tmp_path / "held-out", "--out", tmp_path / "run", *TINY]
+        assert "the prior knows the class 'cat' where these tokens have 'dog'" in refused(words, capsys)
+
+    def test_tokens_that_the_model_cannot_paint(
+        self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for name, shape in (("flat", (6,)), ("wide", (2, 4)), ("two", (2, 3, 2))):
+            rows = [tokens.Row("a.png", {"height": 5, "width": 9}, np.zeros(shape, np.int64))]
+            tokens.write_set(tmp_path / name, rows, tokens.facts_of(load_model(model)))
+            words = ["train-prior", model, tmp_path / name, "--out", tmp_path / "run", *TINY]
+            assert "'a.png' is no example of this model: of size (5, 9) it has the grids [(2, 3)]" in refused(
+                words, capsys
+            )
+
+    def test_labels_that_are_no_classes(self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        rows = [tokens.Row("a.png", {"height": 5, "width": 9}, np.zeros((2, 3), np.int64), 10**12)]
+        tokens.write_set(tmp_path / "t", rows, tokens.facts_of(load_model(model), []))
+        words = ["train-prior", model, tmp_path / "t", "--out", tmp_path / "run", *TINY]
+        assert "but there is 1,000,000,000,000 among 1 examples" in refused(words, capsys)
+
+    def test_other_tokens_than_it_began_with(
+        self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert train_prior(model, write(model, tmp_path / "t", 9), tmp_path / "run", steps=4) == 0
+        shutil.rmtree(tmp_path / "t")
+        found = tokens.open(write(model, tmp_path / "other", 9))
+        changed = found.batch(range(9))["indices"].numpy()
+        changed[0, 0, 0] = (changed[0, 0, 0] + 1) % 16
+        size = {"height": 5, "width": 9}
+        rows = [tokens.Row(name, size, changed[n], int(found.labels[n])) for n, name in enumerate(found.names)]
+        tokens.write_set(tmp_path / "t", rows, found.facts)
+        assert "did not begin with this data" in refused(["resume", tmp_path / "run", "--steps", 8], capsys)
 
     def test_other_settings_than_it_began_with(
         self, prior: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

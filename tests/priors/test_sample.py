@@ -161,3 +161,11 @@ def test_a_kind_that_there_is_not(
 ) -> None:
     words = ["train-prior", model, learnt, "--out", tmp_path / "out", "--kind", "random"]
     assert "'random'; known: causal, masked, next-scale" in refused(words, capsys).replace(", uniform", "")
+
+
+def test_samples_of_before_are_not_left_between_the_new_ones(prior: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.png").write_bytes(b"mine")
+    for count in (12, 2):
+        assert main(["sample", str(prior), "--num", str(count), "--out", str(tmp_path), "--overwrite"]) == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"mine.png", "0.png", "1.png", "contact-sheet.png"}

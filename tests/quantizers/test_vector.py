@@ -319,8 +319,12 @@ class TestRefusals:
         ("inputs", "error", "message"),
         [
             (torch.randn(2, 3, 8, 8), ValueError, "3 channels at axis 1 .* expected embedding_dim=8"),
-            (torch.zeros(2, 8, dtype=torch.int64), TypeError, "must be floating, got torch.int64"),
-            (torch.zeros(2, 8, dtype=torch.complex64), TypeError, "must be floating, got torch.complex64"),
+            (torch.zeros(2, 8, dtype=torch.int64), TypeError, "must be floating, of 16 bits at least, got torch.int64"),
+            (
+                torch.zeros(2, 8, dtype=torch.complex64),
+                TypeError,
+                "must be floating, of 16 bits at least, got torch.complex64",
+            ),
             (torch.tensor(1.0), ValueError, "0 dimensions"),
             (torch.randn(8), ValueError, "1 dimensions"),
             ([[1.0]], TypeError, "must be a tensor, got list"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import constriction
@@ -242,3 +243,16 @@ class TestCommands:
         assert main(words) == 0
         assert "The model, which is in no file" in capsys.readouterr().out
         assert "exists" in refused([*words, "--plot", picture], capsys)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_what_is_no_file_is_refused_and_not_waited_for(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small_model().save_pretrained(tmp_path / "model")
+    path = Path("/dev/zero") if kind == "device" else tmp_path / "a.lxl"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    assert str(path) in refused(["decompress", tmp_path / "model", path, "--out", tmp_path / "a.png"], capsys)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import datasets
@@ -22,8 +22,8 @@ from PIL import Image
 import lexel
 import lexel.tokens
 from lexel.cli import main
-from lexel.models import VQVAE
-from lexel.tokens.encode import here
+from lexel.models import VQVAE, VQVAE2
+from lexel.tokens.encode import Done, Work, here
 from lexel.tokens.shards import MANIFEST, PROGRESS
 from tests.commands import refused
 
@@ -193,7 +193,7 @@ class TestGoingOn:
         for name, settings in others.items():
             with pytest.raises(ValueError, match=rf"begun otherwise \({name}\)"):
                 lexel.tokens.encode(model, pictures, tmp_path / "t", **settings)
-        with pytest.raises(ValueError, match=r"begun otherwise \(data\)"):
+        with pytest.raises(ValueError, match=r"begun otherwise \(data, files\)"):
             lexel.tokens.encode(model, pictures / "cats", tmp_path / "t", shard_size=6)
         assert content(tmp_path / "t") == before
         lexel.tokens.encode(model, pictures, tmp_path / "t", shard_size=7, overwrite=True)
@@ -334,3 +334,39 @@ def test_a_cluster_that_does_not_answer(
     message = refused(["encode", saved, pictures, "--out", tmp_path / "t", "--ray", address], capsys)
     assert f"no Ray cluster answers at {address}: " in message
     assert not (tmp_path / "t/_tokens.json").exists()
+
+
+def test_a_refused_command_touches_nothing(model: VQVAE, pictures: Path, tmp_path: Path) -> None:
+    for name in (".lexel.abc/half", ".lock", "notes.txt"):
+        (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / name).write_text("mine")
+    with pytest.raises(FileExistsError, match="is not a set of tokens"):
+        lexel.tokens.encode(model, pictures, tmp_path / "mine")
+    assert [path.read_text() for path in (tmp_path / "mine").rglob("*") if path.is_file()] == ["mine"] * 3
+
+
+def test_it_does_not_go_on_with_other_data_of_the_same_names(model: VQVAE, tmp_path: Path) -> None:
+    data = np.random.default_rng(0).integers(0, 256, (6, 8, 8), np.uint8)
+    np.save(tmp_path / "a.npy", data)
+
+    def interrupted(work: Work, numbers: Sequence[int], advance: Callable[[int], None]) -> Iterator[Done]:
+        yield from here(work, numbers[:2], advance)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lexel.tokens.encode(model, tmp_path / "a.npy", tmp_path / "t", shard_size=1, engine=interrupted)
+    np.save(tmp_path / "a.npy", 255 - data)
+    with pytest.raises(ValueError, match=r"begun otherwise \(files\)"):
+        lexel.tokens.encode(model, tmp_path / "a.npy", tmp_path / "t", shard_size=1)
+
+
+def test_every_format_that_is_read_again_keeps_the_grids_of_several_levels(pictures: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    levels = [lexel.VectorQuantizer(8, 4) for _ in range(2)]
+    model = VQVAE2(levels, 1, hidden_channels=4, residual_layers=0, downsampling=[4, 2]).eval()
+    lexel.tokens.encode(model, pictures, tmp_path / "parquet", shard_size=50)
+    lexel.tokens.encode(model, pictures, tmp_path / "other", shard_size=50, form="safetensors")
+    whole = lexel.tokens.open(tmp_path / "parquet")
+    found = lexel.tokens.open(tmp_path / "other/part-00000.safetensors")
+    assert [found.levels(number) for number in range(30)] == [whole.levels(number) for number in range(30)]
+    assert len(whole.levels(0)) == 2

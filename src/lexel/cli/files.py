@@ -14,7 +14,7 @@ from rich.table import Table
 from lexel._core.arguments import Parser
 from lexel._core.console import messages, results
 from lexel._core.devices import pick_device
-from lexel._core.files import refuse_existing, written_beside
+from lexel._core.files import refuse_existing, require_file, written_beside
 from lexel.cli.common import (
     DATA,
     Command,
@@ -81,6 +81,7 @@ def decompress(settings: Namespace) -> int:
 
     out, file = Path(settings.out), Path(settings.file)
     refuse_existing(out, overwrite=settings.overwrite)
+    require_file(file)
     model = _loaded(settings)
     try:
         image = decompress(model, file.read_bytes())

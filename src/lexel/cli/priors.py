@@ -85,7 +85,7 @@ def sample(settings: Namespace) -> int:
         if settings[name] < 1:
             raise ValueError(f"{name} must be at least 1, got {settings[name]}")
     out = Path(settings.out)
-    refuse_existing(out, overwrite=settings.overwrite)
+    refuse_existing(out, overwrite=settings.overwrite, folder=True)
     painter = Painter.load(Path(settings.prior)).to(pick_device(settings.device))
     sheet = write_samples(
         painter,

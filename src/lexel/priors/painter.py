@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from lexel.tokens.decode import check_model
 __all__ = ["KEPT", "Painter", "check_tokens", "class_count"]
 
 FACTS = "tokens.json"  # beside the prior: which tokens it knows
+MOST_CODES, FEW_CLASSES = 1 << 20, 1000
 KEPT = ("left", "top", "box")
 DECODED_AT_ONCE = 64
 
@@ -64,10 +66,10 @@ class Painter:
         if kind not in known:
             raise ValueError(f"there is no kind of prior named {kind!r}; known: {', '.join(sorted(known))}")
         check_model(tokens, model)
-        shapes = torch.unique(tokens.shapes, dim=0).tolist()
-        if len(shapes) > 1:
-            several = ", ".join(" × ".join(map(str, shape)) for shape in shapes[:4])
-            raise ValueError(f"a prior learns grids of one size, but the tokens have {len(shapes)}: {several}")
+        _check_size(model, tokens)
+        if (most := max(tokens.codebook_sizes)) > MOST_CODES:
+            raise ValueError(f"a prior has weights for each code: K must be at most {MOST_CODES:,}, got {most:,}")
+        shapes = tokens.shapes[:1].tolist()
         prior = known[kind](tokens.levels(0), list(tokens.codebook_sizes), class_count(tokens), **sizes)
         return cls(prior, model, tuple(shapes[0]), tokens.extent(0), tokens.label_names)
 
@@ -213,7 +215,36 @@ def class_count(tokens: TokenSet) -> int | None:
         return None
     if int(tokens.labels.min()) < 0:
         raise ValueError(f"the labels must be at least 0, got {int(tokens.labels.min())}")
-    return len(tokens.label_names) if tokens.label_names else int(tokens.labels.max()) + 1
+    if tokens.label_names:
+        return len(tokens.label_names)
+    count = int(tokens.labels.max()) + 1
+    if count > max(len(tokens), FEW_CLASSES):
+        raise ValueError(
+            f"the labels are classes, from 0 on, but there is {count - 1:,} among {len(tokens):,} examples"
+        )
+    return count
+
+
+def _check_size(model: Autoencoder, tokens: TokenSet) -> None:
+    """Refuse tokens of several sizes, and tokens from which the model makes no example.
+
+    Raises:
+        ValueError: they are.
+    """
+    sizes = torch.cat([torch.stack([*tokens.extents.values()], 1), tokens.shapes], 1)
+    firsts = [int((sizes == row).all(1).nonzero()[0]) for row in torch.unique(sizes, dim=0)]
+    kinds = {(tuple(tokens.levels(number)), tuple(tokens.shapes[number].tolist())) for number in firsts}
+    if len(kinds) > 1:
+        several = " and ".join(str(list(levels)) for levels, _ in sorted(kinds)[:2])
+        raise ValueError(f"a prior learns grids of one size, but the tokens have {len(kinds)}, such as {several}")
+    (levels, shape), size = next(iter(kinds)), tokens.extent(0)
+    expected = model.levels(size)  # type: ignore[arg-type]
+    positions = sum(height * width for height, width in expected) * len(model.codebook_sizes)
+    if list(levels) != list(expected) or torch.Size(shape).numel() != positions:
+        raise ValueError(
+            f"{tokens.names[0]!r} is no example of this model: of size {size} it has the grids {expected} of "
+            f"{len(model.codebook_sizes)} codebook(s), but the tokens have the shape {shape}"
+        )
 
 
 def check_tokens(painter: Painter, tokens: TokenSet) -> None:
@@ -223,6 +254,9 @@ def check_tokens(painter: Painter, tokens: TokenSet) -> None:
         ValueError: they come from another model, have another shape, or labels that the prior does not know.
     """
     check_model(tokens, painter.model)
+    _check_size(painter.model, tokens)
+    if tokens.levels(0) != list(painter.prior.levels):
+        raise ValueError(f"the prior learns the grids {painter.prior.levels}, but there are {tokens.levels(0)}")
     if (tokens.shapes != torch.tensor(painter.shape)).any():
         other = tokens.shapes[(tokens.shapes != torch.tensor(painter.shape)).any(1)][0].tolist()
         raise ValueError(f"the prior learns indices of shape {painter.shape}, but there are some of {tuple(other)}")
@@ -233,6 +267,10 @@ def check_tokens(painter: Painter, tokens: TokenSet) -> None:
         raise ValueError(
             f"the prior knows {count} classes, but there are labels from {tokens.labels.min()} to {tokens.labels.max()}"
         )
+    names, others = painter.label_names, tokens.label_names
+    if names is not None and others is not None and names != others:
+        first = next(pair for pair in zip_longest(names, others) if pair[0] != pair[1])
+        raise ValueError(f"the prior knows the class {first[0]!r} where these tokens have {first[1]!r}")
 
 
 def _mask(height: int, width: int, keep: str) -> Tensor:

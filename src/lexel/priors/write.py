@@ -49,13 +49,22 @@ def write_samples(
         ValueError: a setting or a label is out of range, or the example has another size.
     """
     first = []
+    if not 0 <= seed < 1 << 63:
+        raise ValueError(f"seed must be from 0 to 2^63 - 1, got {seed}")
     if complete is not None:
-        original = painter.kind.open(complete, painter.model).first_readable(range(1))
+        opened = painter.kind.open(complete, painter.model)
+        if len(opened) != 1:
+            raise ValueError(f"{complete} holds {len(opened)} {painter.kind.noun}s: give one to complete")
+        original = opened.first_readable(range(1))
         how["given"] = painter.kept(original, keep)
         first = [original]
     classes = None if complete is not None and not labels else painter.labels(labels, count)
     examples = painter.paint(count, classes, generator=torch.Generator().manual_seed(seed), **how)
     out.mkdir(parents=True, exist_ok=True)
+    if (out / SHEET).is_file():  # samples of before are not left between the new ones
+        for path in out.glob(f"*{painter.kind.suffix}"):
+            if path.stem.isdecimal():
+                path.unlink()
     for number, example in enumerate(examples):
         name = f"{number:0{len(str(count - 1))}d}{painter.kind.suffix}"
         with written_beside(out / name) as temporary:

@@ -22,6 +22,7 @@ except ImportError as error:
     raise ImportError("token data sets need filelock: pip install 'lexel[train]'") from error
 
 from lexel._core.console import messages, progress_bar
+from lexel._core.errors import blamed_on
 from lexel._core.files import WORKPLACE, refuse_existing, written_beside
 from lexel.data.batches import batches
 from lexel.data.examples import Examples
@@ -40,6 +41,7 @@ from lexel.tokens.shards import (
     Shard,
     file_digest,
     is_shard,
+    shard_name,
     write_manifest,
     write_shard,
 )
@@ -134,7 +136,8 @@ class Work:
             advance: is told how many further examples are encoded.
         """
         levels: dict[tuple[int, ...], Grids] = {}
-        shard = write_shard(self.out, number, self._groups(number, levels, advance), self.table, self.form)
+        groups = self._groups(number, levels, advance)
+        shard = write_shard(self.out, number, groups, self.table, self.form, levels=levels)
         part = (self.examples.names[index] for index in self.part(number))
         skipped = {name: self.examples.skipped[name] for name in part if name in self.examples.skipped}
         return Done(number, shard, levels, skipped)
@@ -245,8 +248,11 @@ def encode(
     )  # fmt: skip
     if out.suffix == ".safetensors":
         return _encode_file(work)
+    present = {entry.name for entry in out.iterdir()} - {LOCK} if out.is_dir() else set()
+    if present and not present & {MANIFEST, PROGRESS}:
+        raise FileExistsError(f"{out} exists and is not a set of tokens: choose another")
     with _locked(out):
-        return _encode_folder(work, engine, overwrite=overwrite)
+        return _encode_folder(work, _stamp(Path(data), out), engine, overwrite=overwrite)
 
 
 def _encode_file(work: Work) -> Encoded:
@@ -267,8 +273,8 @@ def _encode_file(work: Work) -> Encoded:
     return Encoded(len(rows), sum(row.indices.size for row in rows), work.examples.skipped)
 
 
-def _encode_folder(work: Work, engine: Engine, *, overwrite: bool) -> Encoded:
-    done = _begin(work, overwrite=overwrite)
+def _encode_folder(work: Work, stamp: str, engine: Engine, *, overwrite: bool) -> Encoded:
+    done = _begin(work, stamp, overwrite=overwrite)
     missing = [number for number in range(len(work)) if number not in done]
     already = sum(len(work.part(number)) for number in done)
     with _shown(work, already) as advance, (work.out / PROGRESS).open("a", encoding="utf-8") as progress:
@@ -290,12 +296,15 @@ def _encode_folder(work: Work, engine: Engine, *, overwrite: bool) -> Encoded:
     return Encoded(sum(each.shard.rows for each in ordered), sum(each.shard.tokens for each in ordered), skipped)
 
 
-def _begin(work: Work, *, overwrite: bool) -> dict[int, Done]:
+def _begin(work: Work, stamp: str, *, overwrite: bool) -> dict[int, Done]:
     """Take over the folder; return the shards of an interrupted encoding that are whole."""
-    out, plan = work.out, _plan(work)
+    out, plan = work.out, {**_plan(work), "files": stamp}
+    for half in out.glob(f"{WORKPLACE}*/"):  # what a process had half written when it was killed
+        shutil.rmtree(half, ignore_errors=True)
     present = {entry.name for entry in out.iterdir()} - {LOCK}
     begun = out / PROGRESS
-    lines = begun.read_text(encoding="utf-8").split("\n") if begun.is_file() else []
+    with blamed_on(begun, f"is damaged; give --overwrite to begin {out} again"):
+        lines = begun.read_text(encoding="utf-8").split("\n") if begun.is_file() else []
     if overwrite and ({MANIFEST, PROGRESS} & present or not present):
         _clear(out)
     elif MANIFEST in present and not begun.is_file():
@@ -305,8 +314,9 @@ def _begin(work: Work, *, overwrite: bool) -> dict[int, Done]:
         whole = "\n".join(lines[:-1]) + "\n"
         with written_beside(begun) as temporary:
             temporary.write_text(whole, encoding="utf-8")
-        found = (Done.from_json(json.loads(line)) for line in lines[1:-1])
-        done = {each.number: each for each in found if _whole(out, each.shard)}
+        with blamed_on(begun, f"is damaged; give --overwrite to begin {out} again"):
+            found = [Done.from_json(json.loads(line)) for line in lines[1:-1]]
+        done = {each.number: each for each in found if _whole(work, each)}
         messages.print(f"{out}: going on after {len(done)} of {len(work)} shards", soft_wrap=True)
         return done
     elif begun.is_file():
@@ -333,6 +343,17 @@ def _plan(work: Work) -> dict[str, Any]:
     }
 
 
+def _stamp(data: Path, out: Path) -> str:
+    """Return a digest of the size and the time of each file of the data: names may stay where content changes."""
+    files = sorted(path for path in data.rglob("*") if out not in path.parents) if data.is_dir() else [data]
+    found = hashlib.sha256()
+    for path in files:
+        if path.is_file():
+            facts = path.stat()
+            found.update(f"{path.name} {facts.st_size} {facts.st_mtime_ns} ".encode("utf-8", "surrogatepass"))
+    return found.hexdigest()
+
+
 def _otherwise(out: Path, begun: str, plan: Mapping[str, Any]) -> str:
     try:
         before = json.loads(begun)
@@ -342,8 +363,9 @@ def _otherwise(out: Path, begun: str, plan: Mapping[str, Any]) -> str:
     return f"{out} is unfinished and was begun otherwise ({differing}): give what it was begun with, or --overwrite"
 
 
-def _whole(out: Path, shard: Shard) -> bool:
-    return is_shard(shard.file) and (out / shard.file).is_file() and file_digest(out / shard.file) == shard.sha256
+def _whole(work: Work, done: Done) -> bool:
+    path = work.out / shard_name(done.number, work.form)
+    return path.name == done.shard.file and path.is_file() and file_digest(path) == done.shard.sha256
 
 
 def _clear(out: Path) -> None:
@@ -382,8 +404,6 @@ def _locked(out: Path) -> Iterator[None]:
     except Timeout as error:
         raise BlockingIOError(f"{out} is in use: another process writes there") from error
     try:
-        for half in out.glob(f"{WORKPLACE}*/"):  # what a process had half written when it was killed
-            shutil.rmtree(half, ignore_errors=True)
         yield
     finally:
         (out / LOCK).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ except ImportError as error:
     raise ImportError("token files need safetensors: pip install 'lexel[train]'") from error
 
 from lexel._core.checksums import digest
-from lexel._core.errors import blamed_on
+from lexel._core.errors import blamed_on, reason_of
 from lexel._core.files import inside, require_file
 from lexel.tokens.facts import Facts, Grids, check_range, levels_as_json, levels_from_json
 from lexel.tokens.rows import Row
@@ -59,7 +60,7 @@ def write_file(
     try:
         save_file(tensors, path, {METADATA: json.dumps({**content, "sha256": checksum})})
     except SafetensorError as error:
-        raise OSError(f"{path} cannot be written: {error}") from error
+        raise OSError(errno.EIO, reason_of(error)) from error  # who has opened the file names it
 
 
 def read_file(path: Path) -> TokenSet:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
+from lexel.tokens.facts import Grids, levels_as_json
 from lexel.tokens.file import write_file
 from lexel.tokens.rows import Row, Table
 
 __all__ = ["FORMATS", "Format"]
+
+Levels = Mapping[tuple[int, ...], Grids]
 
 
 class Format(NamedTuple):
@@ -24,42 +27,47 @@ class Format(NamedTuple):
 
     Attributes:
         suffix: of its file.
-        write: writes groups of rows into a file at a path.
+        write: writes groups of rows into a file at a path. It is also given the grids of examples by their extent,
+            where their shape does not say it; they are complete when the last group has come.
     """
 
     suffix: str
-    write: Callable[[Path, Iterable[Sequence[Row]], Table], None]
+    write: Callable[[Path, Iterable[Sequence[Row]], Table, Levels], None]
 
 
-def write_parquet(path: Path, groups: Iterable[Sequence[Row]], table: Table) -> None:
-    """Write Parquet, with a row group for each group of rows."""
+def write_parquet(path: Path, groups: Iterable[Sequence[Row]], table: Table, levels: Levels) -> None:
+    """Write Parquet, with a row group for each group of rows; the list of shards has the grids."""
+    del levels
     with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
         for rows in groups:
             writer.write_table(table.arrow(rows), row_group_size=max(len(rows), 1))
 
 
-def write_safetensors(path: Path, groups: Iterable[Sequence[Row]], table: Table) -> None:
+def write_safetensors(path: Path, groups: Iterable[Sequence[Row]], table: Table, levels: Levels) -> None:
     """Write safetensors: a tensor for each example."""
-    write_file(path, (row for rows in groups for row in rows), table.facts)
+    write_file(path, (row for rows in groups for row in rows), table.facts, levels)
 
 
-def write_npz(path: Path, groups: Iterable[Sequence[Row]], table: Table) -> None:
+def write_npz(path: Path, groups: Iterable[Sequence[Row]], table: Table, levels: Levels) -> None:
     """Write an array for each column, which numpy reads without pickle.
 
     `indices` and `shape` are those of all examples one after the other; those of example i begin at
-    `indices_starts[i]` and `shape_starts[i]`. `lexel` is the text of the facts as JSON.
+    `indices_starts[i]` and `shape_starts[i]`. `lexel` is the text of the facts as JSON, with the grids of examples that
+    consist of several as `levels`.
     """
-    arrays: dict[str, Any] = {"lexel": np.array(json.dumps(table.facts.as_json(), sort_keys=True))}
+    arrays: dict[str, Any] = {}
     for name, values in table.columns([row for rows in groups for row in rows]).items():
         if isinstance(values, tuple):
             arrays[f"{name}_starts"], arrays[name] = values
         else:
             arrays[name] = np.array(values, np.str_ if name == "name" else None)
+    facts = {**table.facts.as_json(), **({"levels": levels_as_json(levels)} if levels else {})}
+    arrays["lexel"] = np.array(json.dumps(facts, sort_keys=True))
     with path.open("wb") as file:  # given a path, numpy would add a suffix to it
         np.savez_compressed(file, **arrays)
 
 
-def write_webdataset(path: Path, groups: Iterable[Sequence[Row]], table: Table) -> None:
+def write_webdataset(path: Path, groups: Iterable[Sequence[Row]], table: Table, levels: Levels) -> None:
     """Write a tar archive for WebDataset: `KEY.npy`, the indices, and `KEY.json`, the other columns."""
     # The key is the number of the shard and of the row: WebDataset takes a name's first dot for the end of the key.
     numbers = count()
@@ -67,6 +75,8 @@ def write_webdataset(path: Path, groups: Iterable[Sequence[Row]], table: Table) 
         for row in (row for rows in groups for row in rows):
             facts = {"name": row.name, **row.extent, "shape": row.indices.shape}
             facts |= {"label": row.label} if table.labelled else {}
+            grids = levels.get(tuple(row.extent.values()))
+            facts |= {"levels": grids} if grids else {}
             key, grid = f"{path.stem}-{next(numbers):06d}", io.BytesIO()
             np.save(grid, row.indices.astype(table.dtype))
             for suffix, content in (("npy", grid.getvalue()), ("json", json.dumps(facts).encode())):

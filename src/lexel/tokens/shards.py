@@ -25,6 +25,7 @@ __all__ = [
     "file_digest",
     "is_shard",
     "read_manifest",
+    "shard_name",
     "write_manifest",
     "write_set",
     "write_shard",
@@ -88,8 +89,24 @@ def write_set(folder: Path, rows: Iterable[Row], facts: Facts, *, shard_size: in
     write_manifest(folder, Manifest(shards, facts))
 
 
+def shard_name(number: int, form: str) -> str:
+    """Return the name of the file of a shard.
+
+    Example:
+        >>> shard_name(7, "parquet")
+        'part-00007.parquet'
+    """
+    return f"part-{number:05d}{FORMATS[form].suffix}"
+
+
 def write_shard(
-    folder: Path, number: int, groups: Iterable[Sequence[Row]], table: Table, form: str = "parquet"
+    folder: Path,
+    number: int,
+    groups: Iterable[Sequence[Row]],
+    table: Table,
+    form: str = "parquet",
+    *,
+    levels: Mapping[tuple[int, ...], Grids] | None = None,
 ) -> Shard:
     """Write a shard, whole or not at all.
 
@@ -99,12 +116,13 @@ def write_shard(
         groups: its rows; what a format can stream, it writes group by group.
         table: what the columns are.
         form: a name in `FORMATS`.
+        levels: the grids of its examples, by their extent, where their shape does not say it; complete when the last
+            group has come.
 
     Raises:
         OSError: it cannot be written.
     """
-    suffix, write = FORMATS[form]
-    path = folder / f"part-{number:05d}{suffix}"
+    path = folder / shard_name(number, form)
     rows = tokens = 0
 
     def counted() -> Iterator[Sequence[Row]]:
@@ -114,7 +132,7 @@ def write_shard(
             yield group
 
     with written_beside(path) as temporary:
-        write(temporary, counted(), table)
+        FORMATS[form].write(temporary, counted(), table, {} if levels is None else levels)
         checksum = file_digest(temporary)
     return Shard(path.name, rows, tokens, checksum)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,9 @@ from torch.utils.data import Dataset
 from lexel.tokens.facts import Facts, Grids
 
 __all__ = ["Columns", "TokenSet"]
+
+
+HASHED_AT_ONCE = 1 << 24  # indices
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,15 @@ class TokenSet(Dataset[dict[str, Tensor]]):
             return self._columns.levels[self.extent(index)]
         rows, columns = [1, 1, *self.shapes[index].tolist()[: len(self.extents)]][-2:]
         return [(rows, columns)]
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all tokens in their order, with their shapes and labels."""
+        found = hashlib.sha256(self._order.tobytes())
+        for start in range(0, len(self._columns.flat), HASHED_AT_ONCE):
+            found.update(np.ascontiguousarray(self._columns.flat[start : start + HASHED_AT_ONCE]).data)
+        found.update(self.shapes.numpy().tobytes())
+        found.update(b"" if self.labels is None else self.labels.numpy().tobytes())
+        return found.hexdigest()
 
     def select(self, indices: Sequence[int] | Tensor) -> TokenSet:
         """Return some examples as a set, in the order given, without a copy of their tokens."""

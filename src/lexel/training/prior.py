@@ -17,12 +17,12 @@ from lexel.priors.codes import batches, simple_codes
 from lexel.priors.painter import Painter, check_tokens
 from lexel.tokens import TokenSet
 from lexel.training.settings import PriorSettings
-from lexel.training.task import Average, Task
+from lexel.training.task import Average, Task, facts_of
 
 __all__ = ["Draws", "PriorTask"]
 
 SAMPLES = 16
-MEASURED_AT_ONCE = 1 << 14  # tokens
+MEASURED_AT_ONCE = 1 << 23  # logits
 
 
 class Draws(Dataset[dict[str, Tensor]]):
@@ -102,6 +102,7 @@ class PriorTask(Task):
     ) -> None:
         super().__init__(painter.prior, settings)
         self.painter, self.tokens, self.held_out = painter, tokens, held_out
+        self.data_facts = {**facts_of(tokens.names), "tokens": tokens.digest()}
         if held_out is not None:
             check_tokens(painter, held_out)
             self.codes = {f"{name}_bits_per_token": bits for name, bits in simple_codes(tokens, held_out).items()}
@@ -145,7 +146,7 @@ class PriorTask(Task):
         if self.held_out is None:
             return {}
         bits, device = 0.0, self.device
-        for batch in batches(self.held_out, MEASURED_AT_ONCE):
+        for batch in batches(self.held_out, MEASURED_AT_ONCE // max(self.model.codebook_sizes)):
             indices = batch["indices"].reshape(-1, *self.model.shape).to(device)
             label = batch.get("label")
             bits += float(self.model.bits(indices, None if label is None else label.to(device)).double().sum())
