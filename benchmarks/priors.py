@@ -39,6 +39,7 @@ PICTURE = RESULTS.with_suffix(".png")
 CLASSES = 10
 DIMENSIONS = 28 * 28
 NEIGHBOURS = 3  # of the manifolds of precision and recall
+SIZES = ["--layers", 3, "--width", 128, "--heads", 4]  # what a core trains in minutes
 CONSOLE = [sys.executable, "-m", "lexel"]
 
 # The tokenizers, and the kinds of prior that are trained on each.
@@ -210,7 +211,9 @@ def bits_per_dimension(painter: Painter, tokens: Path) -> float:
     """The mean bits of held-out tokens, as the prior counts them, for each of the pictures' 784 numbers."""
     batches = DataLoader(lexel.tokens.open(tokens), 500)
     with torch.no_grad():
-        bits = [painter.prior.bits(batch["indices"].flatten(1), batch["label"]) for batch in batches]
+        bits = [
+            painter.prior.bits(batch["indices"].reshape(-1, *painter.prior.shape), batch["label"]) for batch in batches
+        ]
     return float(torch.cat(bits).mean()) / DIMENSIONS
 
 
@@ -241,7 +244,7 @@ def main(minutes: float, work: Path) -> None:
             copies = torch.stack([each for _, each in open_images(decoded, 1).readable(range(len(held_out)))])
             lines.append(row("the test set through the codes", name, "", "", copies))
         prior, words = work / f"prior, {kind}", ["train-prior", run, tokens["train"], "--kind", kind]
-        words += ["--batch-size", 64, "--save-every", 10**6]
+        words += [*SIZES, "--batch-size", 32, "--save-every", 10**6]
         if not (prior / "model").is_dir():
             steps = steps_in(60 * minutes, work, *words)
             lexel_command(*words, "--steps", steps, "--out", prior, "--overwrite")
