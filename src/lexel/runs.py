@@ -10,14 +10,10 @@ from pathlib import Path
 
 from lexel._core.errors import blamed_on
 from lexel._core.files import ENVIRONMENT, WORKPLACE, environment_of, require_file
+from lexel._core.locks import LOCK, locked
 from lexel._core.pretrained import CONFIG as MODEL_CONFIG
 from lexel._core.pretrained import WEIGHTS
 from lexel.models import Autoencoder
-
-try:
-    from filelock import FileLock, Timeout
-except ImportError as error:
-    raise ImportError("runs need filelock: pip install 'lexel[train]'") from error
 
 __all__ = [
     "CHECKPOINT",
@@ -40,7 +36,6 @@ CONFIG, METRICS, REPORT = "config.yaml", "metrics.csv", "report.html"
 CHECKPOINT, MODEL, SAMPLES, TENSORBOARD = "last.ckpt", "model", "samples", "tensorboard"
 TOKENIZER = "tokenizer"  # within the model of a prior: the folder of the model whose tokens it knows
 DAMAGED_METRICS = "metrics.damaged-*.csv"  # what a run that goes on found in place of its curves
-LOCK = ".lock"
 COMMAND = "command"  # the entry of environment.json with the command that the run belongs to
 REPORT_MARK = '<meta name="generator" content="Lexel">'  # a file that begins with it is a report, and may be replaced
 # All that training writes, as patterns within the folder.
@@ -181,20 +176,8 @@ class RunFolder:
             BlockingIOError: another process trains here.
             OSError: nothing can be written here.
         """
-        made = not self.path.exists()
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise BlockingIOError(f"{self.path} is in use: another process trains there") from error
-        try:
+        with locked(self.path, "trains"):
             yield
-        finally:
-            (self.path / LOCK).unlink(missing_ok=True)
-            lock.release()
-            if made and not any(self.path.iterdir()):
-                self.path.rmdir()
 
 
 def is_report(path: Path) -> bool:

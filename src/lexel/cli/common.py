@@ -67,9 +67,14 @@ def add_overwrite(parser: Parser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace what exists")
 
 
+def add_device(parser: Parser) -> None:
+    """Add --device."""
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda or mps; auto takes an accelerator")
+
+
 def add_computing(parser: Parser) -> None:
     """Add where and in which batches a model computes."""
-    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda or mps; auto takes an accelerator")
+    add_device(parser)
     parser.add_argument(
         "--batch_size",
         type=int,
@@ -87,7 +92,7 @@ def loaded(settings: Namespace) -> Autoencoder:
     """Load the model of a run, on the device that is asked for."""
     from lexel._core.devices import pick_device
 
-    if settings.batch_size < 1:
+    if settings.get("batch_size", 1) < 1:
         raise ValueError(f"batch_size must be at least 1, got {settings.batch_size}")
     device = pick_device(settings.device)
     return load_model(Path(settings.run)).to(device)

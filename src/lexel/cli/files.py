@@ -13,20 +13,19 @@ from rich.table import Table
 
 from lexel._core.arguments import Parser
 from lexel._core.console import messages, results
-from lexel._core.devices import pick_device
 from lexel._core.files import refuse_existing, require_file, written_beside
 from lexel.cli.common import (
     DATA,
     Command,
+    add_device,
     add_model,
     add_overwrite,
     add_plugin,
     add_strict,
     command_parser,
+    loaded,
 )
 from lexel.data.images import listed, open_images, save_image
-from lexel.models import Autoencoder
-from lexel.runs import load_model
 
 if TYPE_CHECKING:
     from lexel.tokens.bench import Bench
@@ -38,7 +37,7 @@ def compress_parser() -> Parser:
     add_model(parser)
     parser.add_argument("image", type=str, help="the image")
     parser.add_argument("--out", type=str, required=True, help="file to write, .lxl")
-    _add_device(parser)
+    add_device(parser)
     add_overwrite(parser)
     add_plugin(parser)
     return parser
@@ -50,7 +49,7 @@ def compress(settings: Namespace) -> int:
 
     out = Path(settings.out)
     refuse_existing(out, overwrite=settings.overwrite)
-    model = _loaded(settings)
+    model = loaded(settings)
     images = open_images(settings.image, model.image_channels)
     if len(images) != 1:
         raise ValueError(f"{settings.image} holds {len(images)} images; give one, or take lexel encode")
@@ -69,7 +68,7 @@ def decompress_parser() -> Parser:
     add_model(parser)
     parser.add_argument("file", type=str, help="the file, .lxl")
     parser.add_argument("--out", type=str, required=True, help="image to write, such as .png")
-    _add_device(parser)
+    add_device(parser)
     add_overwrite(parser)
     add_plugin(parser)
     return parser
@@ -82,7 +81,7 @@ def decompress(settings: Namespace) -> int:
     out, file = Path(settings.out), Path(settings.file)
     refuse_existing(out, overwrite=settings.overwrite)
     require_file(file)
-    model = _loaded(settings)
+    model = loaded(settings)
     try:
         image = decompress(model, file.read_bytes())
     except ValueError as error:
@@ -100,7 +99,7 @@ def bench_parser() -> Parser:
     parser.add_argument("data", type=str, help=DATA)
     parser.add_argument("--json", action="store_true", help="print CompressAI's JSON, a list of codecs, not a table")
     parser.add_argument("--plot", type=str, help="picture to write, such as .png or .svg")
-    _add_device(parser)
+    add_device(parser)
     add_strict(parser)
     add_overwrite(parser)
     add_plugin(parser)
@@ -114,7 +113,7 @@ def bench(settings: Namespace) -> int:
     plot = None if settings.plot is None else Path(settings.plot)
     if plot is not None:
         refuse_existing(plot, overwrite=settings.overwrite)
-    found = bench(_loaded(settings), settings.data, strict=settings.strict)
+    found = bench(loaded(settings), settings.data, strict=settings.strict)
     if plot is not None:
         with written_beside(plot) as temporary:
             draw(found, temporary)
@@ -171,14 +170,6 @@ def _print_bench(found: Bench) -> None:
 
 def _shown(value: float, form: str) -> str:
     return "–" if math.isnan(value) else f"{value:{form}}"
-
-
-def _add_device(parser: Parser) -> None:
-    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda or mps; auto takes an accelerator")
-
-
-def _loaded(settings: Namespace) -> Autoencoder:
-    return load_model(Path(settings.run)).to(pick_device(settings.device))
 
 
 COMMANDS = {

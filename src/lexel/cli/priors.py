@@ -10,7 +10,7 @@ from jsonargparse import SUPPRESS, Namespace
 from lexel._core.arguments import Parser
 from lexel._core.console import results
 from lexel._core.files import refuse_existing
-from lexel.cli.common import Command, add_overwrite, add_plugin, command_parser
+from lexel.cli.common import Command, add_device, add_overwrite, add_plugin, command_parser
 from lexel.cli.runs import begin, required, settings_of
 from lexel.runs import load_model
 from lexel.training.settings import PriorSettings
@@ -69,7 +69,7 @@ def sample_parser() -> Parser:
     parser.add_argument("--complete", type=str, metavar="FILE", help="one example, of which a part is kept")
     parser.add_argument("--keep", type=Literal["left", "top", "box"], default="top", help="which part of it")
     parser.add_argument("--batch_size", type=int, default=64, help="how many to draw together")
-    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda or mps; auto takes an accelerator")
+    add_device(parser)
     add_overwrite(parser)
     add_plugin(parser)
     return parser

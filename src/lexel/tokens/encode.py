@@ -16,14 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-try:
-    from filelock import FileLock, Timeout
-except ImportError as error:
-    raise ImportError("token data sets need filelock: pip install 'lexel[train]'") from error
-
 from lexel._core.console import messages, progress_bar
 from lexel._core.errors import blamed_on
 from lexel._core.files import WORKPLACE, refuse_existing, written_beside
+from lexel._core.locks import LOCK, locked
 from lexel.data.batches import batches
 from lexel.data.examples import Examples
 from lexel.data.kind import kind_of
@@ -50,7 +46,6 @@ __all__ = ["Done", "Encoded", "Engine", "Work", "encode", "encode_examples"]
 
 PIECE = 256  # examples, whose tokens are held until they are written; batches do not reach beyond
 GROUP_TOKENS = 1 << 20  # pieces are put together into row groups of about so many tokens
-LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -251,7 +246,7 @@ def encode(
     present = {entry.name for entry in out.iterdir()} - {LOCK} if out.is_dir() else set()
     if present and not present & {MANIFEST, PROGRESS}:
         raise FileExistsError(f"{out} exists and is not a set of tokens: choose another")
-    with _locked(out):
+    with locked(out, "writes"):
         return _encode_folder(work, _stamp(Path(data), out), engine, overwrite=overwrite)
 
 
@@ -391,22 +386,3 @@ def _shown(work: Work, already: int) -> Iterator[Callable[[int], None]]:
     with progress_bar() as bar:
         task = bar.add_task("encoding", total=len(work.examples), completed=already, note="")
         yield lambda count: bar.advance(task, count)
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keep other processes from writing here; a folder that was made for this and stays empty goes again."""
-    made = not out.exists()
-    out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise BlockingIOError(f"{out} is in use: another process writes there") from error
-    try:
-        yield
-    finally:
-        (out / LOCK).unlink(missing_ok=True)
-        lock.release()
-        if made and not any(out.iterdir()):
-            out.rmdir()
