@@ -8,21 +8,45 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelHubMixin
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+from typing_extensions import Self, override
 
 from lexel._core.checksums import digest
 from lexel._core.errors import blamed_on
 from lexel._core.files import require_file
 
-__all__ = ["CONFIG", "WEIGHTS", "check_config", "load_weights", "save_model"]
+__all__ = ["CONFIG", "WEIGHTS", "Pretrained", "check_config", "load_weights", "save_model"]
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 # The entry of the weights' metadata with checksums. One entry: the format does not keep the order of several, and the
 # same model shall make the same file.
 CHECKSUMS = "lexel.sha256"
 DIGEST = re.compile("[0-9a-f]{64}")
+
+
+class Pretrained(ModelHubMixin):
+    """What `save_pretrained` wrote is checked before anything is built from it."""
+
+    @classmethod
+    @override
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **settings: Any) -> Self:
+        """Load what `save_pretrained` wrote, from a folder or from the hub, in eval mode. No file can run code.
+
+        Args:
+            pretrained_model_name_or_path: the folder, or the name on the hub.
+            **settings: as for `huggingface_hub.ModelHubMixin.from_pretrained`.
+
+        Raises:
+            ValueError: a file is malformed or damaged, or they do not belong together.
+        """
+        folder = Path(pretrained_model_name_or_path)
+        if (folder / CONFIG).is_file():
+            check_config(folder)
+        model: Self = super().from_pretrained(pretrained_model_name_or_path, **settings)
+        return model
 
 
 def save_model(folder: Path, model: nn.Module, config: Mapping[str, Any]) -> None:

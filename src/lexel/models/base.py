@@ -11,16 +11,16 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import Self, override
+from typing_extensions import Self
 
 from lexel._core.config import from_config, to_config
 from lexel._core.modules import evaluating
 from lexel.quantizers.base import Quantized, Quantizer
 
 try:
-    from huggingface_hub import ModelHubMixin, hf_hub_download
+    from huggingface_hub import hf_hub_download
 
-    from lexel._core.pretrained import CONFIG, WEIGHTS, check_config, load_weights, save_model
+    from lexel._core.pretrained import CONFIG, WEIGHTS, Pretrained, load_weights, save_model
 except ImportError as error:
     raise ImportError("lexel.models needs huggingface_hub and safetensors: pip install 'lexel[models]'") from error
 
@@ -45,7 +45,7 @@ class Level(NamedTuple):
     output: Quantized
 
 
-class Autoencoder(nn.Module, ModelHubMixin, ABC, library_name="lexel", tags=["vector-quantization", "image-tokenizer"]):
+class Autoencoder(nn.Module, Pretrained, ABC, library_name="lexel", tags=["vector-quantization", "image-tokenizer"]):
     """Turns images into codes and back, through one or more quantizers, each of which codes a map of its own.
 
     A subclass stores each argument of its constructor as an attribute of the same name.
@@ -310,24 +310,6 @@ class Autoencoder(nn.Module, ModelHubMixin, ABC, library_name="lexel", tags=["ve
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_model(save_directory, self, self.config)
-
-    @classmethod
-    @override
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **settings: Any) -> Self:
-        """Load what `save_pretrained` wrote, from a folder or from the hub, in eval mode. No file can run code.
-
-        Args:
-            pretrained_model_name_or_path: the folder, or the name on the hub.
-            **settings: as for `huggingface_hub.ModelHubMixin.from_pretrained`.
-
-        Raises:
-            ValueError: a file is malformed or damaged, or they do not belong together.
-        """
-        folder = Path(pretrained_model_name_or_path)
-        if (folder / CONFIG).is_file():
-            check_config(folder)
-        model: Self = super().from_pretrained(pretrained_model_name_or_path, **settings)
-        return model
 
     @classmethod
     def _from_pretrained(

@@ -11,15 +11,15 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self, override
+from typing_extensions import Self
 
 from lexel._core.config import Configurable, from_config, registry
 from lexel._core.modules import evaluating
 
 try:
-    from huggingface_hub import ModelHubMixin, snapshot_download
+    from huggingface_hub import snapshot_download
 
-    from lexel._core.pretrained import CONFIG, WEIGHTS, check_config, load_weights, save_model
+    from lexel._core.pretrained import CONFIG, WEIGHTS, Pretrained, check_config, load_weights, save_model
 except ImportError as error:
     raise ImportError("lexel.priors needs huggingface_hub and safetensors: pip install 'lexel[priors]'") from error
 
@@ -121,7 +121,7 @@ class Sampling:
 
 
 class Prior(
-    nn.Module, Configurable, ModelHubMixin, library_name="lexel", tags=["vector-quantization", "image-generation"]
+    nn.Module, Configurable, Pretrained, library_name="lexel", tags=["vector-quantization", "image-generation"]
 ):
     """What knows which tokens follow each other, so that new examples can be drawn (van den Oord et al. 2017, §4).
 
@@ -363,24 +363,6 @@ class Prior(
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_model(save_directory, self, self.config)
-
-    @classmethod
-    @override
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **settings: Any) -> Self:
-        """Load what `save_pretrained` wrote, from a folder or from the hub, in eval mode. No file can run code.
-
-        Args:
-            pretrained_model_name_or_path: the folder, or the name on the hub.
-            **settings: as for `huggingface_hub.ModelHubMixin.from_pretrained`.
-
-        Raises:
-            ValueError: a file is malformed or damaged, or they do not belong together.
-        """
-        folder = Path(pretrained_model_name_or_path)
-        if (folder / CONFIG).is_file():
-            check_config(folder)
-        prior: Self = super().from_pretrained(pretrained_model_name_or_path, **settings)
-        return prior
 
     @classmethod
     def _from_pretrained(
