@@ -16,7 +16,7 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -169,14 +169,29 @@ def lexel_command(*words: object) -> str:
     return done.stdout
 
 
-def steps_in(seconds: float, work: Path, *words: object) -> int:
-    """How many steps of training a command makes in so many seconds of one core, measured on 60 steps."""
-    took = []
-    for steps in (20, 80):
-        begun = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-        lexel_command(*words, "--steps", steps, "--out", work / "trial", "--overwrite")
-        took.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - begun)
-    return max(int(seconds / ((took[1] - took[0]) / 60)), 100)
+def steps_of(seconds: float, work: Path, commands: Mapping[str, list[object]]) -> dict[str, int]:
+    """How many steps each command of training makes in so many seconds of one core.
+
+    The commands take turns, and the fastest of three measurements of 60 steps counts: what else the machine does slows
+    one as much as another.
+    """
+    known = work / "steps.json"
+    if not known.is_file():
+        took: dict[str, list[float]] = {kind: [] for kind in commands}
+        for _ in range(3):
+            for kind, words in commands.items():
+                few, many = (processor_time(*words, "--steps", n, "--out", work / "trial") for n in (20, 80))
+                took[kind].append((many - few) / 60)
+        known.write_text(json.dumps({kind: max(int(seconds / min(times)), 100) for kind, times in took.items()}))
+    found: dict[str, int] = json.loads(known.read_text())
+    return found
+
+
+def processor_time(*words: object) -> float:
+    """The seconds of a core that a command of training takes."""
+    begun = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    lexel_command(*words, "--overwrite")
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - begun
 
 
 def drawn_pictures(folder: Path, prior: Path, count: int) -> Tensor:
@@ -203,6 +218,8 @@ def tokenizer(name: str, work: Path) -> tuple[Path, dict[str, Path]]:
         lexel_command("train", work / "train.parquet", "--out", run, *options)
     tokens = {part: work / f"tokens of {part}, {name}" for part in ("train", "t10k")}
     for part, out in tokens.items():
+        if (out / "_tokens.json").is_file():
+            continue
         lexel_command("encode", run, work / f"{part}.parquet", "--out", out, "--batch-size", 256, "--overwrite")
     return run, tokens
 
@@ -236,18 +253,23 @@ def main(minutes: float, work: Path) -> None:
 
     lines = [row("the real test set", "", "", "", held_out)]
     columns_of_sheet: list[list[Tensor]] = []
+    tokenizers = {name: tokenizer(name, work) for name in TOKENIZERS}
+    commands: dict[str, list[object]] = {}
     for kind, name in KINDS.items():
-        run, tokens = tokenizer(name, work)
+        run, tokens = tokenizers[name]
+        words = ["train-prior", run, tokens["train"], "--kind", kind, *SIZES, "--batch-size", 32]
+        commands[kind] = [*words, "--save-every", 10**6]
+    steps_in_time = steps_of(60 * minutes, work, commands)
+    for kind, name in KINDS.items():
+        run, tokens = tokenizers[name]
         decoded = work / f"decoded, {name}"
         if not decoded.is_dir():
             lexel_command("decode", run, tokens["t10k"], "--out", decoded, "--batch-size", 256)
             copies = torch.stack([each for _, each in open_images(decoded, 1).readable(range(len(held_out)))])
             lines.append(row("the test set through the codes", name, "", "", copies))
-        prior, words = work / f"prior, {kind}", ["train-prior", run, tokens["train"], "--kind", kind]
-        words += [*SIZES, "--batch-size", 32, "--save-every", 10**6]
+        prior = work / f"prior, {kind}"
         if not (prior / "model").is_dir():
-            steps = steps_in(60 * minutes, work, *words)
-            lexel_command(*words, "--steps", steps, "--out", prior, "--overwrite")
+            lexel_command(*commands[kind], "--steps", steps_in_time[kind], "--out", prior, "--overwrite")
         steps = yaml.safe_load((prior / "config.yaml").read_text())["steps"]
         painter = Painter.load(prior)
         bits = f"{bits_per_dimension(painter, tokens['t10k']):.4f}"
