@@ -14,7 +14,7 @@ import yaml
 
 from lexel.data.images import open_images, save_image, to_pixels
 from lexel.data.pictures import centre, columns, token_colours, token_picture
-from lexel.models import Autoencoder
+from lexel.models import ImageAutoencoder
 from lexel.report.page import write_report
 from lexel.runs import RunFolder, is_report
 from lexel.training.evaluate import Evaluation, evaluate
@@ -56,7 +56,7 @@ class Demo:
 
 
 def run_demo(
-    model: Autoencoder,
+    model: ImageAutoencoder,
     out: Path,
     settings: ReconstructionSettings,
     *,
@@ -138,7 +138,7 @@ def copy_photographs(folder: Path) -> tuple[Path, Path]:
     return folders
 
 
-def _token_page(model: Autoencoder, image: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+def _token_page(model: ImageAutoencoder, image: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     """Draw an image beside its tokens, of the finest level: each is a square, and each code has its own colour."""
     vectors = model.lookup(grid, (image.shape[1], image.shape[2]))[-1][0].movedim(0, -1)
     height, width, dim = vectors.shape

@@ -202,7 +202,7 @@ def runs(folder: Path) -> Iterator[Target]:
     yield Target("lexel decode", folder, ["codes.safetensors"], decoded, sure=True, weight=0.5)
 
     def shown(path: Path) -> Any:
-        found = read_run(run)
+        found = read_run(run, load_model(run))
         return found.config_text, found.metrics, {k: v for k, v in found.environment.items() if "written" not in k}
 
     def page(path: Path) -> None:

@@ -21,7 +21,7 @@ from lexel.models import VQVAE
 from lexel.priors.codes import simple_codes
 from lexel.priors.painter import Painter
 from lexel.runs import RunFolder, load_model
-from lexel.training.prior import Draws
+from lexel.training.draws import Draws
 from tests.commands import refused
 from tests.priors.conftest import TINY, train_prior, write
 from tests.training.kills import differences, killed, resumed, whole

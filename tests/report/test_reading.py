@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lexel.report.reading import open_source, read_run
+from lexel.runs import load_model
 from tests.report.models import tiny_model
 
 
@@ -23,27 +24,27 @@ def test_a_path_as_training_saw_it_is_found_from_there_and_missed_elsewhere(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(run.parent)
-    source = open_source(read_run(run))
+    source = open_source(read_run(run, load_model(run)))
     assert source.is_training_data
     assert source.description == "training images"
     assert len(source.images) == 3
 
     monkeypatch.chdir(run)
     with pytest.raises(FileNotFoundError) as error:
-        open_source(read_run(run))
+        open_source(read_run(run, load_model(run)))
     message = str(error.value)
     assert "was trained on photos.npy (a path from the folder where training was started)" in message
     assert f"but {run / 'photos.npy'} does not exist" in message
     assert "with --data" in message
-    source = open_source(read_run(run), "../photos.npy")
+    source = open_source(read_run(run, load_model(run)), "../photos.npy")
     assert source.description == "images from “photos.npy”"
     with pytest.raises(FileNotFoundError, match="no such file or folder: elsewhere"):
-        open_source(read_run(run), "elsewhere")
+        open_source(read_run(run, load_model(run)), "elsewhere")
 
 
 def test_metrics_that_are_not_finite_are_missing(run: Path) -> None:
     (run / "metrics.csv").write_text("step,loss,psnr\n0,nan,\n9,inf,30\n")
-    found = read_run(run)
+    found = read_run(run, load_model(run))
     assert found.metrics == [{"step": 0, "loss": None, "psnr": None}, {"step": 9, "loss": None, "psnr": 30}]
     assert found.steps == 10
 
@@ -66,6 +67,6 @@ def test_metrics_that_are_not_finite_are_missing(run: Path) -> None:
 def test_a_malformed_file_is_named_in_one_line(run: Path, name: str, content: bytes) -> None:
     (run / name).write_bytes(content)
     with pytest.raises(ValueError, match="cannot be read") as error:
-        read_run(run)
+        read_run(run, load_model(run))
     assert str(error.value).startswith(f"{run / name} cannot be read: ")
     assert "\n" not in str(error.value)

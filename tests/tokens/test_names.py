@@ -15,8 +15,8 @@ from PIL import Image
 
 import lexel
 import lexel.tokens
+from lexel.data.names import file_names
 from lexel.models import VQVAE
-from lexel.tokens.decode import file_names
 
 NAMES = [
     *(

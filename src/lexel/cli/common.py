@@ -16,6 +16,7 @@ from lexel._core.config import registry
 from lexel._core.console import results
 from lexel.data.examples import listed
 from lexel.data.kind import kind_of
+from lexel.data.tables import Columns
 from lexel.models import Autoencoder
 from lexel.runs import load_model
 
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
     from lexel.training.evaluate import Evaluation
     from lexel.training.task import Task
 
-DATA = "folder of images at any depth, one image, a .npy or .npz array, or local files that datasets.load_dataset opens"
+IMAGES = (
+    "folder of images at any depth, one image, a .npy or .npz array, or local files that datasets.load_dataset opens"
+)
+VECTORS = "vectors, one a row: a .npy or .npz array, .safetensors, or local files that datasets.load_dataset opens"
+DATA = f"what the model takes: a {IMAGES}; or {VECTORS}"
 
 
 class Command(NamedTuple):
@@ -55,6 +60,17 @@ def command_parser(description: str) -> Parser:
 def add_model(parser: Parser) -> None:
     """Add RUN, the folder of the model."""
     parser.add_argument("run", type=str, help="folder of a run, or of a saved model")
+
+
+def add_columns(parser: Parser) -> None:
+    """Add --column and --id_column."""
+    parser.add_argument("--column", type=str, help="column of a table that holds the examples, if there are several")
+    parser.add_argument("--id_column", type=str, help="column of a table that names the examples")
+
+
+def columns_of(settings: Namespace) -> Columns:
+    """Return which columns of a table to read."""
+    return Columns(settings.column, settings.id_column)
 
 
 def add_strict(parser: Parser) -> None:

@@ -15,7 +15,7 @@ from lexel._core.arguments import Parser
 from lexel._core.console import messages, results
 from lexel._core.files import refuse_existing, require_file, written_beside
 from lexel.cli.common import (
-    DATA,
+    IMAGES,
     Command,
     add_device,
     add_model,
@@ -26,6 +26,7 @@ from lexel.cli.common import (
     loaded,
 )
 from lexel.data.images import listed, open_images, save_image
+from lexel.models import require_images
 
 if TYPE_CHECKING:
     from lexel.tokens.bench import Bench
@@ -49,7 +50,7 @@ def compress(settings: Namespace) -> int:
 
     out = Path(settings.out)
     refuse_existing(out, overwrite=settings.overwrite)
-    model = loaded(settings)
+    model = require_images(loaded(settings), "lexel compress")
     images = open_images(settings.image, model.image_channels)
     if len(images) != 1:
         raise ValueError(f"{settings.image} holds {len(images)} images; give one, or take lexel encode")
@@ -81,7 +82,7 @@ def decompress(settings: Namespace) -> int:
     out, file = Path(settings.out), Path(settings.file)
     refuse_existing(out, overwrite=settings.overwrite)
     require_file(file)
-    model = loaded(settings)
+    model = require_images(loaded(settings), "lexel decompress")
     try:
         image = decompress(model, file.read_bytes())
     except ValueError as error:
@@ -96,7 +97,7 @@ def bench_parser() -> Parser:
     """Parse `lexel bench`."""
     parser = command_parser("Compare compressed files with JPEG, WebP and AVIF: bits per pixel, PSNR and MS-SSIM.")
     add_model(parser)
-    parser.add_argument("data", type=str, help=DATA)
+    parser.add_argument("data", type=str, help=IMAGES)
     parser.add_argument("--json", action="store_true", help="print CompressAI's JSON, a list of codecs, not a table")
     parser.add_argument("--plot", type=str, help="picture to write, such as .png or .svg")
     add_device(parser)
@@ -113,7 +114,7 @@ def bench(settings: Namespace) -> int:
     plot = None if settings.plot is None else Path(settings.plot)
     if plot is not None:
         refuse_existing(plot, overwrite=settings.overwrite)
-    found = bench(loaded(settings), settings.data, strict=settings.strict)
+    found = bench(require_images(loaded(settings), "lexel bench"), settings.data, strict=settings.strict)
     if plot is not None:
         with written_beside(plot) as temporary:
             draw(found, temporary)

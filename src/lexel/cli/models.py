@@ -13,11 +13,13 @@ from lexel._core.console import results
 from lexel.cli.common import (
     DATA,
     Command,
+    add_columns,
     add_computing,
     add_model,
     add_overwrite,
     add_plugin,
     add_strict,
+    columns_of,
     command_parser,
     loaded,
     print_evaluation,
@@ -27,12 +29,13 @@ from lexel.runs import load_model
 
 def evaluate_parser() -> Parser:
     """Parse `lexel evaluate`."""
-    parser = command_parser("Measure reconstructions and code usage over a whole set of images.")
+    parser = command_parser("Measure reconstructions and code usage over a whole set of data.")
     add_model(parser)
     parser.add_argument("data", type=str, help=DATA)
     parser.add_argument(
         "--json", action="store_true", help="print JSON instead of a table; null stands for a figure that there is not"
     )
+    add_columns(parser)
     add_strict(parser)
     add_computing(parser)
     add_plugin(parser)
@@ -43,7 +46,13 @@ def evaluate(settings: Namespace) -> int:
     """Measure a model."""
     from lexel.training.evaluate import evaluate
 
-    evaluation = evaluate(loaded(settings), settings.data, strict=settings.strict, batch_size=settings.batch_size)
+    evaluation = evaluate(
+        loaded(settings),
+        settings.data,
+        strict=settings.strict,
+        batch_size=settings.batch_size,
+        columns=columns_of(settings),
+    )
     if settings.json:
         results.print_json(json.dumps(evaluation.as_json(), allow_nan=False))
     else:
@@ -53,9 +62,10 @@ def evaluate(settings: Namespace) -> int:
 
 def audit_parser() -> Parser:
     """Parse `lexel audit`."""
-    parser = command_parser("Examine a model's quantizer: is it sound, in training and evaluation, on these images?")
+    parser = command_parser("Examine a model's quantizer: is it sound, in training and evaluation, on this data?")
     add_model(parser)
     parser.add_argument("data", type=str, help=DATA)
+    add_columns(parser)
     add_strict(parser)
     add_plugin(parser)
     return parser
@@ -66,7 +76,8 @@ def audit(settings: Namespace) -> int:
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # otherwise torch.profiler writes to standard error when it starts
     from lexel.training.evaluate import audit_model
 
-    audits = audit_model(load_model(Path(settings.run)), settings.data, strict=settings.strict)
+    model, columns = load_model(Path(settings.run)), columns_of(settings)
+    audits = audit_model(model, settings.data, strict=settings.strict, columns=columns)
     for number, found in enumerate(audits):
         if len(audits) > 1:
             results.print(f"Level {number + 1} of {len(audits)}, coarse to fine:")

@@ -18,7 +18,7 @@ from lexel._core.config import registry
 from lexel._core.console import results
 from lexel._core.errors import reason_of, sizes_named
 from lexel.cli.common import (
-    DATA,
+    IMAGES,
     Command,
     add_overwrite,
     add_plugin,
@@ -26,7 +26,7 @@ from lexel.cli.common import (
     command_parser,
     print_evaluation,
 )
-from lexel.models import Autoencoder
+from lexel.models import ImageAutoencoder
 from lexel.training.settings import ReconstructionSettings, Settings
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def train_parser() -> Parser:
     parser = command_parser("Train a VQ-VAE on a set of images.")
     parser.add_argument("--config", action="config", help="file of settings, as config.yaml in a run's folder")
     # No default: None would replace the path that --config names.
-    parser.add_argument("data", nargs="?", type=str, default=SUPPRESS, help=DATA)
+    parser.add_argument("data", nargs="?", type=str, default=SUPPRESS, help=IMAGES)
     add_run(parser)
     add_strict(parser)
     add_overwrite(parser)
@@ -122,7 +122,7 @@ def add_run(parser: Parser, **sizes: int) -> None:
     parser.add_argument("--out", type=str, help="folder to write the run into")
     parser.add_class_arguments(ReconstructionSettings)
     parser.add_subclass_arguments(
-        Autoencoder,
+        ImageAutoencoder,
         "model",
         skip={"quantizer", "quantizers"},
         fail_untyped=False,
@@ -141,12 +141,12 @@ def add_run(parser: Parser, **sizes: int) -> None:
     )
 
 
-def _model(settings: Namespace) -> Autoencoder:
+def _model(settings: Namespace) -> ImageAutoencoder:
     import torch
 
     torch.manual_seed(settings.seed)
     model = settings.model.as_dict()
-    make = Autoencoder.named(model["class_path"]).around
+    make = ImageAutoencoder.named(model["class_path"]).around
     with sizes_named("the model", model["init_args"]):
         return make(lambda: lexel.from_config(settings.quantizer.as_dict()), **model["init_args"])
 

@@ -17,11 +17,13 @@ from lexel._core.files import refuse_existing
 from lexel.cli.common import (
     DATA,
     Command,
+    add_columns,
     add_computing,
     add_model,
     add_overwrite,
     add_plugin,
     add_strict,
+    columns_of,
     command_parser,
     loaded,
 )
@@ -55,6 +57,7 @@ def encode_parser() -> Parser:
         metavar="ADDRESS",
         help="encode on a Ray cluster, by default one that is started on this machine; needs lexel[ray]",
     )
+    add_columns(parser)
     add_strict(parser)
     add_overwrite(parser)
     add_computing(parser)
@@ -86,6 +89,7 @@ def encode(settings: Namespace) -> int:
         strict=settings.strict,
         overwrite=settings.overwrite,
         engine=engine,
+        columns=columns_of(settings),
     )
     if found.skipped:
         messages.print(f"skipped {listed(found.skipped)}", style="yellow", soft_wrap=True)
@@ -98,7 +102,7 @@ def decode_parser() -> Parser:
     parser = command_parser("Turn tokens back into the examples that they came from.")
     add_model(parser)
     parser.add_argument("tokens", type=str, help="folder or file that lexel encode wrote")
-    parser.add_argument("--out", type=str, required=True, help="folder to write into")
+    parser.add_argument("--out", type=str, required=True, help="folder to write into; for vectors .npy or .parquet")
     parser.add_argument("--names", type=str, nargs="+", help="which examples to decode; all by default")
     add_overwrite(parser)
     add_computing(parser)
@@ -109,9 +113,16 @@ def decode_parser() -> Parser:
 def decode(settings: Namespace) -> int:
     """Turn tokens into examples."""
     out = Path(settings.out)
-    refuse_existing(out, overwrite=settings.overwrite, folder=True)
+    refuse_existing(out, overwrite=settings.overwrite)
     found = tokens.open(settings.tokens)
-    count = tokens.decode(loaded(settings), found, out, batch_size=settings.batch_size, names=settings.names)
+    count = tokens.decode(
+        loaded(settings),
+        found,
+        out,
+        batch_size=settings.batch_size,
+        names=settings.names,
+        overwrite=settings.overwrite,
+    )
     results.print(f"{count:,} {found.kind} in {out}", soft_wrap=True)
     return 0
 

@@ -50,7 +50,7 @@ class Examples:
         glance: Callable[[int], str | None] | None = None,
         skipped: Mapping[str, str] | None = None,
         remarks: Mapping[str, str] | None = None,
-        labels: Callable[[], Labels] | None = None,
+        labels: Callable[[], Labels | None] | None = None,
     ) -> None:
         self.names = names
         self._labels = labels

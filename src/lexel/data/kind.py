@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -11,10 +12,14 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor
 
 from lexel.data.examples import Examples
+from lexel.data.tables import USUAL, Columns
 
 __all__ = ["Figure", "Kind", "kind_of"]
 
-KINDS = {"images": "lexel.data.images.kind"}  # the module of each kind, which holds it as KIND
+KINDS = {
+    "images": "lexel.data.images.kind",
+    "vectors": "lexel.data.vectors.kind",
+}  # the module of each kind, which holds it as KIND
 
 
 class Figure(NamedTuple):
@@ -49,8 +54,13 @@ class Kind(ABC):
     figures: ClassVar[Mapping[str, Figure]]
 
     @abstractmethod
-    def open(self, data: str | Path, model: Any) -> Examples:
+    def open(self, data: str | Path, model: Any, columns: Columns = USUAL) -> Examples:
         """Open the examples at a path, as a model takes them.
+
+        Args:
+            data: the path.
+            model: that takes them.
+            columns: of a table, which hold and which name them.
 
         Raises:
             FileNotFoundError: nothing stands there.
@@ -78,11 +88,20 @@ class Kind(ABC):
         """Turn a batch of a model's outputs into examples, as their file would hold them."""
 
     @abstractmethod
-    def save(self, example: Tensor, path: Path) -> None:
-        """Write an example into a file.
+    def writer(
+        self, out: Path, names: Sequence[str], numbers: Sequence[int], *, overwrite: bool = False
+    ) -> AbstractContextManager[Callable[[int, Tensor], None]]:
+        """Open a folder or a file for examples; each is written by a call with its number and itself.
+
+        Args:
+            out: the folder or the file.
+            names: of all examples of a set.
+            numbers: which of them are written, in the order of the calls.
+            overwrite: replace what exists.
 
         Raises:
-            ValueError: such a file cannot hold it.
+            FileExistsError: something stands there, and `overwrite` is not set.
+            ValueError: such a file cannot hold them, or a name leads out of the folder.
         """
 
     @abstractmethod

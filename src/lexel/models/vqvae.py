@@ -8,14 +8,15 @@ from typing import Any, Literal
 from torch import Tensor
 from typing_extensions import Self, override
 
-from lexel.models.base import Autoencoder, Level, check_architecture
+from lexel.models.base import Level
+from lexel.models.images import ImageAutoencoder, check_architecture
 from lexel.models.layers import decoder, encoder
 from lexel.quantizers.base import Quantizer
 
 __all__ = ["VQVAE"]
 
 
-class VQVAE(Autoencoder, paper_url="https://arxiv.org/abs/1711.00937"):
+class VQVAE(ImageAutoencoder, paper_url="https://arxiv.org/abs/1711.00937"):
     """Turns images into grids of codes and back (van den Oord et al. 2017, arXiv 1711.00937, §4.1).
 
     log2(f) convolutions of stride 2, a residual stack and a 1×1 convolution bring an image of `(3, H, W)` to latents of
@@ -113,10 +114,11 @@ class VQVAE(Autoencoder, paper_url="https://arxiv.org/abs/1711.00937"):
         return [Level(latents, self.quantizer(latents))]
 
     @override
-    def synthesize(self, quantized: Sequence[Tensor], size: tuple[int, int] | None = None) -> Tensor:
+    def synthesize(self, quantized: Sequence[Tensor], size: tuple[int, ...] | None = None) -> Tensor:
         return self.images(quantized[0], size)
 
-    def levels(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+    @override
+    def levels(self, size: tuple[int, ...]) -> list[tuple[int, int]]:
         """Return the grids of which the indices of an image of `size` (H, W) consist, coarse to fine.
 
         One, `(⌈H/f⌉, ⌈W/f⌉)`, for most quantizers. If there are more, indices are `(B, L)`: the positions of one grid
@@ -130,7 +132,8 @@ class VQVAE(Autoencoder, paper_url="https://arxiv.org/abs/1711.00937"):
         height, width = size
         return self.quantizer.grids((-(-height // self.downsampling), -(-width // self.downsampling)))
 
-    def bits(self, size: tuple[int, int]) -> float:
+    @override
+    def bits(self, size: tuple[int, ...]) -> float:
         """Return the bits that the indices of an image of `size` (H, W) carry at most.
 
         Example:
@@ -151,7 +154,7 @@ class VQVAE(Autoencoder, paper_url="https://arxiv.org/abs/1711.00937"):
         latents: Tensor = self.encoder(self.padded(images))
         return latents
 
-    def images(self, quantized: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    def images(self, quantized: Tensor, size: tuple[int, ...] | None = None) -> Tensor:
         """Decode quantized vectors `(B, D, h, w)` into images `(B, C, H, W)`, not clamped, cropped to `size`."""
         images: Tensor = (self.decoder(quantized) + 1) / 2
         return images if size is None else images[..., : size[0], : size[1]]

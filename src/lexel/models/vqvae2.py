@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from typing_extensions import Self, override
 
 from lexel._core.modules import TypedModuleList
-from lexel.models.base import Autoencoder, Level, at_finest, check_architecture
+from lexel.models.base import Level
+from lexel.models.images import ImageAutoencoder, at_finest, check_architecture
 from lexel.models.layers import decoder, encoder
 from lexel.quantizers.base import Quantizer
 
@@ -35,7 +36,7 @@ class Stage(nn.Module):
         self.encoder, self.projection, self.quantizer, self.context = encoder, projection, quantizer, context
 
 
-class VQVAE2(Autoencoder, paper_url="https://arxiv.org/abs/1906.00446"):
+class VQVAE2(ImageAutoencoder, paper_url="https://arxiv.org/abs/1906.00446"):
     """Turns images into codes at several resolutions and back (Razavi et al. 2019, arXiv 1906.00446, §3.1).
 
     The encoder of the finest level brings an image to features of `(H/f, W/f)`; each coarser level encodes those of
@@ -166,6 +167,6 @@ class VQVAE2(Autoencoder, paper_url="https://arxiv.org/abs/1906.00446"):
         return levels
 
     @override
-    def synthesize(self, quantized: Sequence[Tensor], size: tuple[int, int] | None = None) -> Tensor:
+    def synthesize(self, quantized: Sequence[Tensor], size: tuple[int, ...] | None = None) -> Tensor:
         images: Tensor = (self.decoder(at_finest(quantized)) + 1) / 2
         return images if size is None else images[..., : size[0], : size[1]]

@@ -150,7 +150,7 @@ class Painter:
     @torch.no_grad()
     def decoded(self, indices: Tensor) -> Tensor:
         """Turn a prior's tokens `(B, *prior.shape)` into examples, as a file holds them; on the CPU."""
-        device = next(self.model.parameters()).device
+        device = self.model.device
         batches = torch.split(indices.reshape(-1, *self.shape).to(device), DECODED_AT_ONCE)
         return torch.cat([self.kind.examples(self.model.decode(each, self.size)).cpu() for each in batches])
 
@@ -172,7 +172,7 @@ class Painter:
             raise ValueError(
                 f"the {self.kind.noun} is {_size(size)}, but this prior draws {self.kind.noun}s of {_size(self.size)}"
             )
-        device = next(self.model.parameters()).device
+        device = self.model.device
         indices = self.model.encode(self.kind.inputs(example[None].to(device))).cpu()
         masks = torch.cat([_mask(height, width, keep).flatten() for height, width in self.prior.levels])
         tokens = indices.reshape(self.prior.positions, -1)
@@ -231,14 +231,14 @@ def _check_size(model: Autoencoder, tokens: TokenSet) -> None:
     Raises:
         ValueError: they are.
     """
-    sizes = torch.cat([torch.stack([*tokens.extents.values()], 1), tokens.shapes], 1)
+    sizes = torch.stack([*tokens.extents.values(), *tokens.shapes.T], 1)
     firsts = [int((sizes == row).all(1).nonzero()[0]) for row in torch.unique(sizes, dim=0)]
     kinds = {(tuple(tokens.levels(number)), tuple(tokens.shapes[number].tolist())) for number in firsts}
     if len(kinds) > 1:
         several = " and ".join(str(list(levels)) for levels, _ in sorted(kinds)[:2])
         raise ValueError(f"a prior learns grids of one size, but the tokens have {len(kinds)}, such as {several}")
     (levels, shape), size = next(iter(kinds)), tokens.extent(0)
-    expected = model.levels(size)  # type: ignore[arg-type]
+    expected = model.levels(size)
     positions = sum(height * width for height, width in expected) * len(model.codebook_sizes)
     if list(levels) != list(expected) or torch.Size(shape).numel() != positions:
         raise ValueError(

@@ -60,15 +60,14 @@ def write_samples(
         first = [original]
     classes = None if complete is not None and not labels else painter.labels(labels, count)
     examples = painter.paint(count, classes, generator=torch.Generator().manual_seed(seed), **how)
-    out.mkdir(parents=True, exist_ok=True)
     if (out / SHEET).is_file():  # samples of before are not left between the new ones
         for path in out.glob(f"*{painter.kind.suffix}"):
             if path.stem.isdecimal():
                 path.unlink()
-    for number, example in enumerate(examples):
-        name = f"{number:0{len(str(count - 1))}d}{painter.kind.suffix}"
-        with written_beside(out / name) as temporary:
-            painter.kind.save(example, temporary)
+    names = [f"{number:0{len(str(count - 1))}d}{painter.kind.suffix}" for number in range(count)]
+    with painter.kind.writer(out, names, range(count), overwrite=True) as write:
+        for number, example in enumerate(examples):
+            write(number, example)
     shown = [*first, *examples[:ON_SHEET]]
     across = int(len(shown) ** 0.5 + 0.999)
     with written_beside(out / SHEET) as temporary:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lexel.data.images import to_pixels
-from lexel.models import Autoencoder
+from lexel.models import ImageAutoencoder
 from lexel.report.codes import CodeTable
 from lexel.report.decoder import reach
 
@@ -53,7 +53,7 @@ class Board:
 
 
 @torch.no_grad()
-def place_board(model: Autoencoder, grid: Tensor, changes: int) -> Board:
+def place_board(model: ImageAutoencoder, grid: Tensor, changes: int) -> Board:
     """Find the part of an image in which the pixels vary most, as large as the limits allow.
 
     Args:
@@ -86,7 +86,7 @@ def alternatives(table: CodeTable, rows: Tensor, similar: int, frequent: int) ->
 
 @torch.no_grad()
 def pixel_changes(
-    model: Autoencoder, grid: Tensor, places: Tensor, codes: Tensor, radius: int, book: int = 0
+    model: ImageAutoencoder, grid: Tensor, places: Tensor, codes: Tensor, radius: int, book: int = 0
 ) -> Tensor:
     """Return how the decoded image changes when another code stands at a place, modulo 256.
 

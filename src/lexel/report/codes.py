@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lexel.data.images import to_pixels
-from lexel.models import Autoencoder
+from lexel.models import ImageAutoencoder
 from lexel.nearest import nearest_code
 from lexel.report.decoder import middle_cell, reach
 
@@ -52,7 +52,7 @@ class CodeTable:
 
 @torch.no_grad()
 def code_table(
-    model: Autoencoder,
+    model: ImageAutoencoder,
     indices: Tensor,
     counts: Tensor,
     others: Tensor | None = None,
@@ -98,7 +98,7 @@ def code_table(
     return CodeTable(codes, counts, torch.cat(vectors), torch.cat(patches))
 
 
-def typical_indices(model: Autoencoder, grids: Sequence[Tensor]) -> Tensor:
+def typical_indices(model: ImageAutoencoder, grids: Sequence[Tensor]) -> Tensor:
     """Return the indices `(Q,)` of the position whose quantized vector is nearest to the mean of all positions.
 
     Args:

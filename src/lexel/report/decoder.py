@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lexel.models import Autoencoder
+from lexel.models import ImageAutoencoder
 
 __all__ = ["middle_cell", "reach"]
 
 
-def reach(model: Autoencoder) -> int:
+def reach(model: ImageAutoencoder) -> int:
     """Return how many positions away from its own a code can change the decoded image, in either direction.
 
     Example:

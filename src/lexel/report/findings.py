@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lexel.metrics import CodeUsage
-from lexel.models import Autoencoder
+from lexel.models import ImageAutoencoder
 from lexel.report.measuring import Measurement
 from lexel.report.reading import Run
 from lexel.report.wording import amount, counted, percent
@@ -72,7 +72,7 @@ class Findings:
         return math.exp(sum(each.entropy for each in self.codebooks) / len(self.codebooks))
 
 
-def judge(run: Run, measurement: Measurement) -> Findings:
+def judge(run: Run[ImageAutoencoder], measurement: Measurement) -> Findings:
     """Find out how good a run is."""
     codebooks = tuple(usage.compute() for usage in measurement.usages)
     coded_bits = sum(each.total * each.bits_per_code for each in codebooks)
@@ -85,7 +85,7 @@ def judge(run: Run, measurement: Measurement) -> Findings:
     )
 
 
-def _verdict(run: Run, codebooks: tuple[CodeUsage, ...], positions: int) -> Verdict:
+def _verdict(run: Run[ImageAutoencoder], codebooks: tuple[CodeUsage, ...], positions: int) -> Verdict:
     several = len(codebooks) > 1
     for number, each in enumerate(codebooks):
         if each.perplexity < COLLAPSED * min(each.num_embeddings, each.total):
@@ -116,7 +116,7 @@ def _collapse(name: str, usage: CodeUsage) -> str:
     )
 
 
-def _advice(model: Autoencoder) -> str:
+def _advice(model: ImageAutoencoder) -> str:
     """Say how to prevent a collapse, if the model has no upkeep but could have it."""
     if any(quantizer.could_use_upkeep for quantizer in model.quantizers):
         return " To prevent this, start the codes where the data lies (KMeansStart) and revive dead ones (Revival)."

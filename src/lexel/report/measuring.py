@@ -11,7 +11,7 @@ from lexel._core.console import track
 from lexel.data.images import Images, psnr, to_pixels
 from lexel.data.pictures import centre
 from lexel.metrics import Usage
-from lexel.models import Autoencoder
+from lexel.models import ImageAutoencoder
 
 __all__ = ["Example", "Measurement", "measure"]
 
@@ -79,7 +79,7 @@ class Measurement:
 
 
 @torch.no_grad()
-def measure(model: Autoencoder, images: Images) -> Measurement:
+def measure(model: ImageAutoencoder, images: Images) -> Measurement:
     """Encode and decode the centres of images, evenly spread over all of them, until there are enough positions.
 
     Besides the examples, only one image is held at a time.
@@ -116,7 +116,7 @@ def measure(model: Autoencoder, images: Images) -> Measurement:
     return Measurement(usages, tuple(examples), number, ratios / number, positions, bits, pixels)
 
 
-def _spread(model: Autoencoder, images: Images, height: int, width: int) -> list[int]:
+def _spread(model: ImageAutoencoder, images: Images, height: int, width: int) -> list[int]:
     """Return the indices of as many images as should have enough positions, judging by the size of the first."""
     _, first = next(images.readable(range(len(images))))
     one = centre(first, height, width)[0].numel()

@@ -14,13 +14,14 @@ from torch import Tensor
 from lexel._core.files import refuse_existing, written_beside
 from lexel.data.images import to_pixels
 from lexel.data.pictures import heat_map
+from lexel.models import require_images
 from lexel.report.findings import judge
 from lexel.report.measuring import measure
 from lexel.report.pictures import data_uri
 from lexel.report.reading import open_source, read_run
 from lexel.report.sections import SECTIONS, Report, Section
 from lexel.report.wording import amount, counted, percent
-from lexel.runs import REPORT, REPORT_MARK, is_report
+from lexel.runs import REPORT, REPORT_MARK, is_report, load_model
 from lexel.tokens.decode import check_model
 from lexel.tokens.open import open_tokens
 from lexel.tokens.statistics import statistics_of
@@ -68,7 +69,7 @@ def write_report(
     """
     out = run / REPORT if out is None else out
     refuse_existing(out, overwrite=overwrite or is_report(out), folder=False)
-    read = read_run(run)
+    read = read_run(run, require_images(load_model(run), "this page"))
     source = open_source(read, data)
     statistics = None
     if tokens is not None:

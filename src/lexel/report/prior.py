@@ -63,7 +63,7 @@ class PriorReport:
         frames: pictures of samples, uint8 `(3, H, W)`, and how many tokens of each are drawn by then.
     """
 
-    run: Run
+    run: Run[Any]
     painter: Painter
     codes: list[Code]
     verdict: Verdict
@@ -108,7 +108,7 @@ def write_prior_report(run: Path, out: Path | None = None, *, overwrite: bool = 
     return out
 
 
-def compared(run: Run, painter: Painter) -> list[Code]:
+def compared(run: Run[Any], painter: Painter) -> list[Code]:
     """Return the bits of the last row that has some: the prior's first, then those of simple codes."""
     rows = [row for row in run.metrics if row.get("validation_bits_per_token") is not None]
     if not rows:
@@ -125,7 +125,7 @@ def compared(run: Run, painter: Painter) -> list[Code]:
     ]
 
 
-def judged(run: Run, codes: list[Code], *, exact: bool) -> Verdict:
+def judged(run: Run[Any], codes: list[Code], *, exact: bool) -> Verdict:
     """Say what the bits mean; where they are exact, the training loss is the same figure of other tokens."""
     if not codes:
         return Verdict("fair", "Not measured", "Give tokens that are not trained on with --validation.")

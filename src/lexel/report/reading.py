@@ -9,15 +9,15 @@ import platform
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
 import lexel
 from lexel._core.errors import blamed_on
 from lexel.data.images import Images, open_images
-from lexel.models import Autoencoder
-from lexel.runs import CONFIG, ENVIRONMENT, METRICS, MODEL, load_model
+from lexel.models import Autoencoder, ImageAutoencoder
+from lexel.runs import CONFIG, ENVIRONMENT, METRICS, MODEL
 
 try:
     import yaml
@@ -27,8 +27,11 @@ except ImportError as error:
 __all__ = ["Run", "Source", "open_source", "read_run"]
 
 
+AnyModel = TypeVar("AnyModel", bound=Autoencoder)
+
+
 @dataclass(frozen=True)
-class Run:
+class Run(Generic[AnyModel]):
     """The content of a run's folder. The folder of a saved model alone has no configuration and no metrics.
 
     Attributes:
@@ -41,7 +44,7 @@ class Run:
     """
 
     folder: Path
-    model: Autoencoder
+    model: AnyModel
     config_text: str
     config: dict[str, Any]
     metrics: list[dict[str, float | None]]
@@ -78,23 +81,21 @@ class Source:
         return "training images" if self.is_training_data else f"images from “{self.path.name}”"
 
 
-def read_run(folder: Path, model: Autoencoder | None = None) -> Run:
+def read_run(folder: Path, model: AnyModel) -> Run[AnyModel]:
     """Read the folder of a run, or of a saved model.
 
     Args:
         folder: of the run.
-        model: what it trained, if it is loaded already.
+        model: what it trained.
 
     Raises:
-        FileNotFoundError: there is no model.
         ValueError: a file is malformed.
     """
-    model = load_model(folder) if model is None else model
     text, config = _read_config(folder / CONFIG)
     return Run(folder, model, text, config, _read_metrics(folder / METRICS), _read_environment(folder))
 
 
-def open_source(run: Run, data: str | Path | None = None) -> Source:
+def open_source(run: Run[ImageAutoencoder], data: str | Path | None = None) -> Source:
     """Open the images at `data`, or those that the run was trained on.
 
     Raises:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lexel.models import ImageAutoencoder
 from lexel.report.board import Board, alternatives, pixel_changes, place_board
 from lexel.report.codes import CodeTable, code_table, plane, typical_indices
 from lexel.report.findings import Findings
@@ -41,7 +42,7 @@ class Report:
         statistics: those of a set of tokens that the model made; None where the page is not about one.
     """
 
-    run: Run
+    run: Run[ImageAutoencoder]
     source: Source
     measurement: Measurement
     findings: Findings

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lexel._core.console import track
 from lexel.data.images import open_images, psnr
-from lexel.models import Autoencoder
+from lexel.models import ImageAutoencoder
 from lexel.tokens.compressed import compress, decompress, decompress_indices, header_bytes
 
 __all__ = ["Bench", "Curve", "bench", "draw"]
@@ -78,7 +78,9 @@ class Bench:
     skipped: dict[str, str]
 
 
-def bench(model: Autoencoder, data: str | Path, *, qualities: Sequence[int] = QUALITIES, strict: bool = False) -> Bench:
+def bench(
+    model: ImageAutoencoder, data: str | Path, *, qualities: Sequence[int] = QUALITIES, strict: bool = False
+) -> Bench:
     """Compress images with a model and with the codecs of Pillow, and measure the files and what comes out of them.
 
     Args:
@@ -162,7 +164,7 @@ def _through(image: Tensor, code: str, quality: int) -> tuple[Tensor, int]:
     return (copy[None] if mode == "L" else copy.movedim(-1, 0)), file.tell()
 
 
-def _static_bits(model: Autoencoder, indices: Tensor, extent: tuple[int, int]) -> dict[str, float]:
+def _static_bits(model: ImageAutoencoder, indices: Tensor, extent: tuple[int, int]) -> dict[str, float]:
     """Return the bits of indices as they are, and of an ideal code for how often each occurs among them."""
     found = {"uniform": 0.0, "unigram": 0.0}
     sizes = [size for quantizer in model.quantizers for size in quantizer.codebook_sizes]

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from lexel.data.images import to_pixels
 from lexel.data.images.decode import most_pixels
-from lexel.models import Autoencoder
+from lexel.models import ImageAutoencoder
 from lexel.quantizers.base import Quantizer
 from lexel.tokens._contexts import (
     Codebook,
@@ -55,7 +55,7 @@ LARGEST_ORDERED = 1 << 18  # codes; to order more takes seconds
 
 
 @torch.no_grad()
-def compress(model: Autoencoder, image: Tensor) -> bytes:
+def compress(model: ImageAutoencoder, image: Tensor) -> bytes:
     """Turn an image into the content of a small file.
 
     Args:
@@ -81,12 +81,12 @@ def compress(model: Autoencoder, image: Tensor) -> bytes:
         raise TypeError(f"compress: image must be uint8, got {image.dtype}")
     if image.ndim != 3:
         raise ValueError(f"compress: image must have shape (C, H, W), got {tuple(image.shape)}")
-    device = next(model.parameters()).device
+    device = model.device
     indices = model.encode(image[None].to(device).float() / 255)[0]
     return compress_indices(model, indices, (image.shape[1], image.shape[2]))
 
 
-def compress_indices(model: Autoencoder, indices: Tensor, size: tuple[int, int]) -> bytes:
+def compress_indices(model: ImageAutoencoder, indices: Tensor, size: tuple[int, int]) -> bytes:
     """Turn the indices of one image of `size` (H, W) into the content of a file.
 
     Raises:
@@ -110,7 +110,7 @@ def header_bytes(size: tuple[int, int]) -> int:
 
 
 @torch.no_grad()
-def decompress(model: Autoencoder, data: bytes) -> Tensor:
+def decompress(model: ImageAutoencoder, data: bytes) -> Tensor:
     """Turn the content of a file that `compress` wrote into the image.
 
     Args:
@@ -124,11 +124,11 @@ def decompress(model: Autoencoder, data: bytes) -> Tensor:
         ValueError: `data` is no such file, is damaged, says a size that it cannot hold, or comes from another model.
     """
     indices, size = decompress_indices(model, data)
-    device = next(model.parameters()).device
+    device = model.device
     return to_pixels(model.decode(indices[None].to(device), size)[0]).cpu()
 
 
-def decompress_indices(model: Autoencoder, data: bytes) -> tuple[Tensor, tuple[int, int]]:
+def decompress_indices(model: ImageAutoencoder, data: bytes) -> tuple[Tensor, tuple[int, int]]:
     """Return the indices in a file that `compress` wrote, int64, and the image's size (H, W).
 
     Raises:
@@ -204,7 +204,7 @@ def context_bits(grids: Iterable[ArrayLike], codebook_sizes: Sequence[int], *, t
     return bits
 
 
-def _grids(model: Autoencoder, size: tuple[int, int]) -> tuple[list[Grid], tuple[int, ...]]:
+def _grids(model: ImageAutoencoder, size: tuple[int, int]) -> tuple[list[Grid], tuple[int, ...]]:
     """Return the grids of an image's indices, with fresh codebooks, and the shape of the indices."""
     grids: list[Grid] = []
     for quantizer, own in zip(model.quantizers, model.maps(size), strict=True):

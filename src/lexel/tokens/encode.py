@@ -24,6 +24,7 @@ from lexel.data.batches import batches
 from lexel.data.examples import Examples
 from lexel.data.kind import kind_of
 from lexel.data.labels import Labels, folder_labels
+from lexel.data.tables import USUAL, Columns
 from lexel.models import Autoencoder
 from lexel.tokens.facts import Grids, facts_of, levels_as_json, levels_from_json, smallest_dtype
 from lexel.tokens.file import write_file
@@ -147,7 +148,7 @@ class Work:
                 found[number] = Row(self.examples.names[number], extent, grid, label)
                 sizes = tuple(extent.values())
                 if sizes and sizes not in levels:
-                    grids = self.model.levels(sizes)  # type: ignore[arg-type]
+                    grids = self.model.levels(sizes)
                     levels[sizes] = [] if grids == [grid.shape[: len(sizes)]] else grids
         return [found[number] for number in sorted(found)]
 
@@ -181,7 +182,7 @@ def here(work: Work, numbers: Sequence[int], advance: Callable[[int], None]) -> 
 @torch.no_grad()
 def encode_examples(model: Autoencoder, examples: Tensor) -> list[tuple[dict[str, int], np.ndarray[Any, Any]]]:
     """Encode a batch of examples of one size: the extent and the tokens of each, in the smallest type that holds K."""
-    kind, device = kind_of(model), next(model.parameters()).device
+    kind, device = kind_of(model), model.device
     grids = model.encode(kind.inputs(examples.to(device))).cpu().numpy()
     grids = grids.astype(smallest_dtype(model.codebook_sizes))
     return [(kind.extent(example), grid) for example, grid in zip(examples, grids, strict=True)]
@@ -199,6 +200,7 @@ def encode(
     strict: bool = False,
     overwrite: bool = False,
     engine: Engine = here,
+    columns: Columns = USUAL,
 ) -> Encoded:
     """Turn a set of examples into tokens: a folder of shards, or one file if `out` ends in .safetensors.
 
@@ -218,6 +220,7 @@ def encode(
         strict: refuse data with unreadable examples instead of skipping them.
         overwrite: replace a token set, or what there is of it.
         engine: encodes the shards, here by default; `lexel.tokens.cluster.on_ray` on a cluster.
+        columns: of a table, which hold and which name the examples.
 
     Raises:
         FileNotFoundError: `data` does not exist.
@@ -234,7 +237,7 @@ def encode(
     if out.suffix == ".safetensors" or (out / MANIFEST).exists() or (out.exists() and not out.is_dir()):
         refuse_existing(out, overwrite=overwrite)
     kind = kind_of(model)
-    examples = kind.open(data, model)
+    examples = kind.open(data, model, columns)
     classes = _labels(examples, labels)
     facts = facts_of(model, None if classes is None else classes.names)
     table = Table(facts, kind.extents, classes is not None)

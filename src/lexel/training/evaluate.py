@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from lexel._core.modules import evaluating
 from lexel.audit import Audit, audit
 from lexel.data.batches import batches
 from lexel.data.kind import kind_of
+from lexel.data.tables import USUAL, Columns
 from lexel.metrics import Usage
 from lexel.models import Autoencoder
 
@@ -65,7 +65,14 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: Autoencoder, data: str | Path, *, strict: bool = False, batch_size: int = 1) -> Evaluation:
+def evaluate(
+    model: Autoencoder,
+    data: str | Path,
+    *,
+    strict: bool = False,
+    batch_size: int = 1,
+    columns: Columns = USUAL,
+) -> Evaluation:
     """Evaluate a model on whole examples.
 
     Args:
@@ -73,14 +80,15 @@ def evaluate(model: Autoencoder, data: str | Path, *, strict: bool = False, batc
         data: what the model's kind of data opens.
         strict: refuse data with unreadable files instead of skipping them.
         batch_size: how many examples of one size are computed at once; figures may then differ in their last digits.
+        columns: of a table, which hold and which name the examples.
 
     Raises:
         FileNotFoundError: `data` does not exist.
         ValueError: there is no readable example in `data`.
     """
-    kind, device = kind_of(model), next(model.parameters()).device
-    examples = kind.open(data, model)
-    figures: dict[str, dict[int, float]] = {name: {} for name in kind.figures}
+    kind, device = kind_of(model), model.device
+    examples = kind.open(data, model, columns)
+    figures = {name: torch.full((len(examples),), math.nan, dtype=torch.float64) for name in kind.figures}
     usage = Usage(model.num_embeddings)
     read = units = 0
     bits = 0.0
@@ -88,20 +96,20 @@ def evaluate(model: Autoencoder, data: str | Path, *, strict: bool = False, batc
     for numbers, batch in batches(readable, batch_size):
         size = tuple(kind.extent(batch[0]).values())
         indices = model.encode(kind.inputs(batch.to(device)))
-        copies = kind.examples(model.decode(indices, size)).cpu()  # type: ignore[arg-type]
+        copies = kind.examples(model.decode(indices, size)).cpu()
         usage.update(indices)
         for number, original, copy in zip(numbers, batch, copies, strict=True):
             for name, value in kind.measure(original, copy).items():
                 figures[name][number] = value
         read += len(numbers)
         units += len(numbers) * math.prod(size)
-        bits += len(numbers) * model.bits(size)  # type: ignore[arg-type]
+        bits += len(numbers) * model.bits(size)
 
     codes = usage.compute()
     return Evaluation(
         kind=kind.name,
         examples=read,
-        figures={name: _mean(values) for name, values in figures.items()},
+        figures={name: float(values.nanmean()) for name, values in figures.items()},
         perplexity=codes.perplexity,
         used=codes.used,
         num_embeddings=codes.num_embeddings,
@@ -112,7 +120,14 @@ def evaluate(model: Autoencoder, data: str | Path, *, strict: bool = False, batc
 
 
 @torch.no_grad()
-def audit_model(model: Autoencoder, data: str | Path, *, strict: bool = False, positions: int = 1 << 14) -> list[Audit]:
+def audit_model(
+    model: Autoencoder,
+    data: str | Path,
+    *,
+    strict: bool = False,
+    positions: int = 1 << 14,
+    columns: Columns = USUAL,
+) -> list[Audit]:
     """Audit each of a model's quantizers with `lexel.audit` on the vectors that its encoder gives for examples.
 
     Args:
@@ -120,18 +135,19 @@ def audit_model(model: Autoencoder, data: str | Path, *, strict: bool = False, p
         data: what the model's kind of data opens.
         strict: refuse data with unreadable files instead of skipping them.
         positions: how many positions to examine of each; examples are read until they have as many.
+        columns: of a table, which hold and which name the examples.
 
     Raises:
         FileNotFoundError: `data` does not exist.
         ValueError: there is no readable example in `data`.
     """
     kind = kind_of(model)
-    examples = kind.open(data, model)
+    examples = kind.open(data, model, columns)
     latents: list[list[Tensor]] = []
     with evaluating(model):
         for _, example in examples.readable(range(len(examples)), strict=strict):
             latents.append([level.latents for level in model.quantize(kind.inputs(example[None]))])
-            if sum(each[0][0, 0].numel() for each in latents) >= positions:
+            if sum(each[0][:, 0].numel() for each in latents) >= positions:
                 break
     audits = []
     for quantizer, own in zip(model.quantizers, zip(*latents, strict=True), strict=True):
@@ -140,8 +156,3 @@ def audit_model(model: Autoencoder, data: str | Path, *, strict: bool = False, p
             audit(quantizer, torch.cat([each.movedim(1, -1).flatten(0, -2) if rows else each for each in own]))
         )
     return audits
-
-
-def _mean(values: Mapping[int, float]) -> float:
-    """Return the mean, summed in the order of the examples, so that it does not depend on the batches."""
-    return sum(values[number] for number in sorted(values)) / len(values) if values else math.nan

@@ -2,61 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from typing_extensions import override
 
 from lexel.priors import Prior
 from lexel.priors.codes import batches, simple_codes
 from lexel.priors.painter import Painter, check_tokens
 from lexel.tokens import TokenSet
+from lexel.training.draws import Draws, together
 from lexel.training.settings import PriorSettings
 from lexel.training.task import Average, Task, facts_of
 
-__all__ = ["Draws", "PriorTask"]
+__all__ = ["PriorTask"]
 
 SAMPLES = 16
 MEASURED_AT_ONCE = 1 << 23  # logits
-
-
-class Draws(Dataset[dict[str, Tensor]]):
-    """The i-th example of a training run: all in an order of the seed, then all in another one, and so on.
-
-    It is a function of the seed and i alone.
-
-    Args:
-        tokens: the examples.
-        length: how many are drawn.
-        seed: seed of the orders.
-    """
-
-    def __init__(self, tokens: TokenSet, length: int, seed: int) -> None:
-        self.tokens, self.length, self.seed = tokens, length, seed
-        self.round, self.order = -1, torch.empty(0)
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return self.tokens[self._number(index)]
-
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        return self.tokens.batch([self._number(index) for index in indices])
-
-    def _number(self, index: int) -> int:
-        """Return which example the i-th is."""
-        number, place = divmod(index, len(self.tokens))
-        if number != self.round:
-            digest = hashlib.blake2b(f"{self.seed}/{number}".encode(), digest_size=8).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
-            self.round, self.order = number, torch.randperm(len(self.tokens), generator=generator)
-        return int(self.order[place])
 
 
 class LossWindow:
@@ -96,6 +61,7 @@ class PriorTask(Task):
     picture_title = "samples"
     model: Prior
     window: LossWindow
+    collate = staticmethod(together)
 
     def __init__(
         self, painter: Painter, tokens: TokenSet, settings: PriorSettings, held_out: TokenSet | None = None
@@ -110,11 +76,6 @@ class PriorTask(Task):
                 *("validation_bits_per_token", f"validation_bits_per_{painter.kind.unit}"),
                 *self.codes,
             )
-
-    @staticmethod
-    def collate(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return a batch as the tokens give it."""
-        return batch
 
     @override
     def setup(self, stage: str) -> None:

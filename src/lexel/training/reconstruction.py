@@ -18,7 +18,7 @@ from lexel._core.console import messages, track
 from lexel.data.images import Images, constant_error, listed, open_images, psnr, to_pixels
 from lexel.data.pictures import centre, columns
 from lexel.metrics import Usage
-from lexel.models import Autoencoder, Level
+from lexel.models import ImageAutoencoder, Level
 from lexel.quantizers.base import Quantizer
 from lexel.training.crops import RandomCrops
 from lexel.training.processes import is_first_process
@@ -41,11 +41,11 @@ class ReconstructionTask(Task):
 
     command = "train"
     picture_title = "originals above reconstructions"
-    model: Autoencoder
+    model: ImageAutoencoder
     settings: ReconstructionSettings
     window: CodeWindow
 
-    def __init__(self, model: Autoencoder, data: str | Path, settings: ReconstructionSettings) -> None:
+    def __init__(self, model: ImageAutoencoder, data: str | Path, settings: ReconstructionSettings) -> None:
         super().__init__(model, settings)
         self.data = data
         self.validation_figures = ("validation_psnr", "validation_l1") if settings.validation else ()

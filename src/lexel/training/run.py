@@ -53,17 +53,19 @@ class Outcome:
         steps: how many there are.
         signal: the number of the signal that stopped it, 0 for none.
         figures: the last row of the metrics; empty where there was none.
+        converged: whether it was done before all steps were.
     """
 
     step: int
     steps: int
     signal: int = 0
     figures: Mapping[str, float] = field(default_factory=dict)
+    converged: bool = False
 
     @property
     def finished(self) -> bool:
-        """Whether all steps are done."""
-        return self.step >= self.steps
+        """Whether nothing is left to do."""
+        return self.converged or self.step >= self.steps
 
 
 def train(
@@ -128,7 +130,7 @@ def train(
                 f"{' of other names' * (before == now)}; it would come to another end"
             )
         writer = RunWriter(run, task, start, fresh=not resume)
-        trainer = _trainer(settings, writer)
+        trainer = _trainer(task, writer)
         try:
             with _interrupts_unchanged(), named_to_children():
                 trainer.fit(task, ckpt_path=checkpoint, weights_only=True)
@@ -140,10 +142,11 @@ def train(
             if not run.sample(trainer.global_step).exists():
                 writer.write_sample(trainer.global_step)
             _save_model(task, run.model)
-        return Outcome(trainer.global_step, settings.steps, writer.signal, writer.figures)
+        return Outcome(trainer.global_step, settings.steps, writer.signal, writer.figures, task.finished)
 
 
-def _trainer(settings: Settings, writer: RunWriter) -> L.Trainer:
+def _trainer(task: Task, writer: RunWriter) -> L.Trainer:
+    settings = task.settings
     device = pick_device(settings.device)
     if device.type == "cpu" and settings.precision == "16-mixed":
         raise ValueError("precision 16-mixed needs an accelerator; on a CPU take bf16-mixed or 32-true")
@@ -162,7 +165,7 @@ def _trainer(settings: Settings, writer: RunWriter) -> L.Trainer:
         devices=devices,
         strategy="auto" if devices == 1 else "ddp_find_unused_parameters_true",
         precision=settings.precision,
-        gradient_clip_val=1.0,
+        gradient_clip_val=1.0 if task.automatic_optimization else None,
         logger=False,
         callbacks=[writer],
         plugins=[WholeCheckpoints()],
@@ -203,6 +206,7 @@ class RunWriter(L.Callback):
         self.stop = self.opened.enter_context(stopped_softly())
         self.ticker = Ticker(self.start, self.settings.steps, shown=trainer.is_global_zero)
         self.opened.callback(self.ticker.close)
+        trainer.should_stop = self.task.finished
 
     @override
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
@@ -217,7 +221,9 @@ class RunWriter(L.Callback):
             self.ticker.tell(self.task.note(self.figures), step)
         self.ticker.advance(step)
         self.signal = self._agreed_signal(trainer)
-        if self.signal:
+        if self.task.finished:
+            trainer.should_stop = True
+        elif self.signal:
             trainer.should_stop = True
             if trainer.is_global_zero:
                 messages.print("stopping after this step; press Ctrl-C again to stop at once")

@@ -68,6 +68,11 @@ class Task(L.LightningModule, ABC):
         self.config = ""
         self.data_facts: dict[str, Any] = {}
 
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do, before all steps are done."""
+        return False
+
     def open(self, *, strict: bool) -> None:
         """Open and check the data, once the folder is this run's.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +20,9 @@ from lexel.data.images.measure import SSIM_WINDOW, psnr, ssim
 from lexel.data.images.open import Images, open_images
 from lexel.data.images.write import save_image, to_pixels
 from lexel.data.kind import Figure, Kind
+from lexel.data.names import files_writer
 from lexel.data.pictures import columns as drawn
+from lexel.data.tables import USUAL, Columns
 
 __all__ = ["KIND"]
 
@@ -37,8 +40,8 @@ class ImageKind(Kind):
     )
 
     @override
-    def open(self, data: str | Path, model: Any) -> Images:
-        return open_images(data, model.image_channels)
+    def open(self, data: str | Path, model: Any, columns: Columns = USUAL) -> Images:
+        return open_images(data, model.image_channels, columns=columns)
 
     @override
     def decode(self, content: Any, model: Any) -> Tensor:
@@ -75,8 +78,10 @@ class ImageKind(Kind):
         return to_pixels(outputs)
 
     @override
-    def save(self, example: Tensor, path: Path) -> None:
-        save_image(example, path)
+    def writer(
+        self, out: Path, names: Sequence[str], numbers: Sequence[int], *, overwrite: bool = False
+    ) -> AbstractContextManager[Callable[[int, Tensor], None]]:
+        return files_writer(out, names, self.suffix, save_image, overwrite=overwrite)
 
     @override
     def measure(self, original: Tensor, copy: Tensor) -> dict[str, float]:

@@ -14,8 +14,9 @@ from lexel.data.examples import Examples
 from lexel.data.images.arrays import open_array
 from lexel.data.images.decode import is_image, most_pixels
 from lexel.data.images.files import ImageFiles, walk
-from lexel.data.images.tables import TABLES, open_table
+from lexel.data.images.tables import open_table
 from lexel.data.labels import Labels
+from lexel.data.tables import USUAL, Columns, is_table
 
 __all__ = ["Images", "open_images"]
 
@@ -49,7 +50,13 @@ class Images(Examples):
         self.channels = channels
 
 
-def open_images(data: str | os.PathLike[str], channels: int | None = None, *, layout: str | None = None) -> Images:
+def open_images(
+    data: str | os.PathLike[str],
+    channels: int | None = None,
+    *,
+    layout: str | None = None,
+    columns: Columns = USUAL,
+) -> Images:
     """Open a set of images. Each is decoded only when it is read.
 
     Args:
@@ -63,6 +70,8 @@ def open_images(data: str | os.PathLike[str], channels: int | None = None, *, la
             count as colour). `lexel.data.images.decode.decode` says how; an array of other channels is not converted.
         layout: the axes of an array, where its shape can be read in two ways: some of `N`, `C`, `H` and `W`, as in
             `"NHWC"` or `"HWC"`.
+        columns: of a table: which holds the images, instead of the first that does, and which names them, instead of
+            the numbers of the rows.
 
     Raises:
         FileNotFoundError: nothing stands at `data`.
@@ -73,32 +82,34 @@ def open_images(data: str | os.PathLike[str], channels: int | None = None, *, la
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
     most_pixels()  # raises for a malformed limit, before an image is blamed for it
-    images = _open(path, channels, layout)
+    images = _open(path, channels, layout, columns)
     images.origin = str(path)
     return images
 
 
-def _open(path: Path, channels: int | None, layout: str | None) -> Images:
+def _open(path: Path, channels: int | None, layout: str | None, columns: Columns) -> Images:
     if path.is_dir():
-        return _open_folder(path, channels)
+        return _open_folder(path, channels, columns)
     if not path.is_file():
         raise ValueError(f"{path} is neither a file nor a folder")
     with path.open("rb") as file:
         head = file.read(6)
     if path.suffix.lower() in (".npy", ".npz") or head == b"\x93NUMPY" or (not path.suffix and is_zipfile(path)):
+        columns.refuse(path)
         array = open_array(path, channels, layout)
         digits = len(str(len(array) - 1))
         names = [f"{index:0{digits}d}.png" for index in range(len(array))]
         return Images(names, array.channels, array)
-    if path.suffix.lower() in TABLES or head.startswith((b"PAR1", b"ARROW1")):
-        return _open_table(path, [], channels)
+    if is_table(path):
+        return _open_table(path, [], channels, columns)
     if path.suffix.lower() in Image.registered_extensions() or is_image(path):
+        columns.refuse(path)
         files = ImageFiles(str(path.parent), [path.name], channels or 3)
         return Images(files.names(), files.channels, files, files.glance)
-    return _open_table(path, [], channels)
+    return _open_table(path, [], channels, columns)
 
 
-def _open_folder(path: Path, channels: int | None) -> Images:
+def _open_folder(path: Path, channels: int | None, columns: Columns) -> Images:
     found = walk(path)
     tables = [name for name in found.files if name.lower().endswith((".parquet", ".arrow"))]
     extensions = Image.registered_extensions()
@@ -106,18 +117,19 @@ def _open_folder(path: Path, channels: int | None) -> Images:
     pictured = any(Path(name).suffix.lower() in extensions for name in found.files)
     if saved or tables:
         try:
-            return _open_table(path, [] if saved else tables, channels)
+            return _open_table(path, [] if saved else tables, channels, columns)
         except ValueError:
-            if not pictured:  # otherwise the tables describe the pictures beside them
+            if not pictured or any(columns):  # otherwise the tables describe the pictures beside them
                 raise
     if pictured or (not tables and any(is_image(path / name) for name in found.files)):
+        columns.refuse(path)
         files = ImageFiles(str(path), found.files, channels or 3)
         return Images(files.names(), files.channels, files, files.glance, found.skipped, found.remarks)
-    return _open_table(path, [], channels)
+    return _open_table(path, [], channels, columns)
 
 
-def _open_table(path: Path, files: list[str], channels: int | None) -> Images:
-    rows = open_table(path, files, channels or 3)
+def _open_table(path: Path, files: list[str], channels: int | None, columns: Columns) -> Images:
+    rows = open_table(path, files, channels or 3, columns)
     digits = len(str(max(len(rows) - 1, 0)))
-    names = [f"{index:0{digits}d}.png" for index in range(len(rows))]
+    names = rows.names() or [f"{index:0{digits}d}.png" for index in range(len(rows))]
     return Images(names, rows.channels, rows, rows.glance, labels=None if rows.labels is None else rows.read_labels)

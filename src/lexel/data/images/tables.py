@@ -7,17 +7,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
-import torch
 from torch import Tensor
 
-from lexel._core.errors import reason_of
 from lexel.data.images.decode import decode, glance
-from lexel.data.labels import Labels, named_labels
+from lexel.data.labels import Labels
+from lexel.data.tables import LABEL, Columns, items_of, kinds_of_columns, load_table, read_labels
 
-__all__ = ["TABLES", "ImageColumn", "open_table"]
+__all__ = ["ImageColumn", "open_table"]
 
-TABLES = {".parquet": "parquet", ".arrow": "arrow", ".json": "json", ".jsonl": "json", ".csv": "csv"}
-LABEL = "label"  # the name of the column of classes
 EXAMINED_ROWS = 100  # of a column, to find an image in it: some rows may be empty or damaged
 
 
@@ -30,12 +27,14 @@ class ImageColumn:
         column: the column's name.
         channels: as for `decode`.
         labels: a `datasets.Dataset` of the column `label` alone; None if there is none.
+        items: a `datasets.Dataset` of the column alone that names the images; None if there is none.
     """
 
     table: Any
     column: str
     channels: int
     labels: Any = None
+    items: Any = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -54,26 +53,18 @@ class ImageColumn:
         Raises:
             ValueError: the column holds something else than classes: numbers from 0, or names.
         """
-        feature = self.labels.features[LABEL]
-        names = tuple(feature.names) if hasattr(feature, "names") else None
-        values = self.labels.with_format("arrow")[LABEL]
-        values = values.combine_chunks() if hasattr(values, "combine_chunks") else values[:]
-        if values.null_count:
-            raise ValueError(
-                f"labels: the row {values.is_null().index(True).as_py()} has none, in the column {LABEL!r}"
-            )
-        kind = str(values.type)
-        if "string" in kind:
-            return named_labels(values.to_pylist())
-        if "int" not in kind:
-            raise ValueError(f"labels: the column {LABEL!r} holds {kind}, expected whole numbers or names of classes")
-        found = torch.from_numpy(values.to_numpy(zero_copy_only=False).astype("int64"))
-        limit = len(names) if names else 1 << 62
-        if len(found) and not 0 <= int(found.min()) <= int(found.max()) < limit:
-            row = int(((found < 0) | (found >= limit)).int().argmax())
-            expected = f"one of {limit} classes" if names else "0 or above"
-            raise ValueError(f"labels: the row {row} has the label {int(found[row])}, expected {expected}")
-        return Labels(found, names)
+        return read_labels(self.labels)
+
+    def names(self) -> list[str] | None:
+        """Return the name of each row; None if no column names them.
+
+        Raises:
+            ValueError: a name is missing, or comes twice.
+        """
+        if self.items is None:
+            return None
+        (column,) = self.items.column_names
+        return [str(item) for item in items_of(self.items, column)]
 
     def _file(self, index: int) -> Path | IO[bytes]:
         value = self.table[index][self.column]
@@ -86,69 +77,37 @@ class ImageColumn:
         raise ValueError("there is no image in this row" if value is None else f"{value!r} is not a local image")
 
 
-def open_table(path: Path, files: list[str], channels: int) -> ImageColumn:
+def open_table(path: Path, files: list[str], channels: int, columns: Columns) -> ImageColumn:
     """Open the first column of images of a data set, all splits together.
 
     Args:
         path: a file or folder, as `datasets.load_dataset` or `datasets.load_from_disk` takes it.
         files: Parquet or Arrow files in the folder, if only these are to be read; otherwise empty.
         channels: as for `decode`.
+        columns: which column to take instead, and which names the images.
 
     Raises:
         ImportError: the package `datasets` is missing.
         ValueError: it cannot be opened, or has no such column.
     """
-    try:
-        import datasets
-    except ImportError as error:
-        raise ImportError(f"{path} needs the package datasets to open: pip install 'lexel[train]'") from error
+    table = load_table(path, files, "images")
+    import datasets
 
-    verbosity, barred = datasets.logging.get_verbosity(), datasets.is_progress_bar_enabled()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # the error itself says what it would log
-    datasets.disable_progress_bars()
-    try:
-        loaded = _load(datasets, path, files)
-        table = datasets.concatenate_datasets(list(loaded.values())) if isinstance(loaded, dict) else loaded
-        table = table.with_format(None)
-    except Exception as error:  # the package raises many kinds; all mean that nothing can be read here
-        raise ValueError(f"no images found in {path}: {reason_of(error)}") from error
-    finally:
-        datasets.logging.set_verbosity(verbosity)
-        if barred:
-            datasets.enable_progress_bars()
+    columns.check(table, path)
     labels = table.select_columns([LABEL]) if LABEL in table.features else None
-    for column, feature in table.features.items():
+    items = table.select_columns([columns.items]) if columns.items else None
+    candidates = {name: table.features[name] for name in ([columns.examples] if columns.examples else table.features)}
+    for column, feature in candidates.items():
         if isinstance(feature, datasets.Image):
             images = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-            return ImageColumn(images, column, channels, labels)
+            return ImageColumn(images, column, channels, labels, items)
     # Files of other programs do not have the type `datasets.Image`: look for a column of bytes that are images.
-    for column, feature in table.features.items():
+    for column, feature in candidates.items():
         if (isinstance(feature, datasets.Value) and "binary" in feature.dtype) or isinstance(feature, dict):
-            images = ImageColumn(table.select_columns([column]), column, channels, labels)
+            images = ImageColumn(table.select_columns([column]), column, channels, labels, items)
             if _holds_images(images):
                 return images
-    columns = ", ".join(f"{name} ({_kind(feature)})" for name, feature in table.features.items()) or "none"
-    raise ValueError(f"no images found in {path}: its columns are {columns}; expected one image a row")
-
-
-def _load(datasets: Any, path: Path, files: list[str]) -> Any:
-    if path.is_dir() and files:
-        by_builder = {name: [str(path / file) for file in files if file.lower().endswith(name)] for name in TABLES}
-        parts = [
-            datasets.load_dataset(TABLES[name], data_files=chosen, split="train")
-            for name, chosen in by_builder.items()
-            if chosen
-        ]
-        return datasets.concatenate_datasets(parts)
-    if path.is_dir():
-        saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()
-        return datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path))
-    with path.open("rb") as file:
-        head = file.read(6)
-    builder = {b"PAR1": "parquet", b"ARRO": "arrow"}.get(head[:4], TABLES.get(path.suffix.lower()))
-    if builder is None:
-        raise ValueError("not an image, an array or a data set")
-    return datasets.load_dataset(builder, data_files=str(path))
+    raise ValueError(f"no images found in {path}: its columns are {kinds_of_columns(table)}; expected one image a row")
 
 
 def _holds_images(images: ImageColumn) -> bool:
@@ -160,7 +119,3 @@ def _holds_images(images: ImageColumn) -> bool:
             continue
         return True
     return False
-
-
-def _kind(feature: Any) -> str:
-    return str(getattr(feature, "dtype", None) or type(feature).__name__)

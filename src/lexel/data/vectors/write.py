@@ -1,0 +1,69 @@
+"""Writing vectors into one file, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from torch import Tensor
+
+from lexel._core.files import written_beside
+
+__all__ = ["WRITERS"]
+
+Write = Callable[[Tensor], None]
+GROUP = 4096  # rows of a row group
+
+
+@contextmanager
+def write_npy(out: Path, names: Sequence[str]) -> Iterator[Write]:
+    """Write an array `(N, D)` of float32, whole or not at all; the names are left out."""
+    with written_beside(out) as temporary, temporary.open("wb") as file:
+        written = 0
+
+        def write(vector: Tensor) -> None:
+            nonlocal written
+            if not written:
+                shape = {"descr": "<f4", "fortran_order": False, "shape": (len(names), len(vector))}
+                np.lib.format.write_array_header_1_0(file, shape)
+            file.write(vector.numpy().astype("<f4").tobytes())
+            written += 1
+
+        yield write
+
+
+@contextmanager
+def write_parquet(out: Path, names: Sequence[str]) -> Iterator[Write]:
+    """Write a table of the columns `item` and `embedding`, whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with written_beside(out) as temporary:
+        schema = pa.schema([("item", pa.string()), ("embedding", pa.list_(pa.float32()))])
+        waiting: list[Tensor] = []
+        written = 0
+        with pq.ParquetWriter(temporary, schema) as file:
+
+            def flush() -> None:
+                nonlocal written
+                cells = [vector.numpy() for vector in waiting]
+                items = names[written : written + len(cells)]
+                file.write_table(pa.table({"item": items, "embedding": cells}, schema=schema))
+                written += len(cells)
+                waiting.clear()
+
+            def write(vector: Tensor) -> None:
+                waiting.append(vector.float())
+                if len(waiting) == GROUP:
+                    flush()
+
+            yield write
+            flush()
+
+
+WRITERS: Mapping[str, Callable[[Path, Sequence[str]], AbstractContextManager[Write]]] = MappingProxyType(
+    {".npy": write_npy, ".parquet": write_parquet}
+)
