@@ -115,7 +115,7 @@ class IDs:
         shape = (len(names),)
         self.distances: np.ndarray[Any, Any] = np.full(shape, np.nan, np.float32)
         if distances is not None:
-            self.distances = np.array(distances, np.float32)
+            self.distances = _array(distances).astype(np.float32)
         self.labels: np.ndarray[Any, Any] | None = None if labels is None else _integers("labels", labels)
         for name, column in (("distances", self.distances), ("labels", self.labels)):
             if column is not None and column.shape != shape:
@@ -402,11 +402,10 @@ def as_items(items: Any) -> pa.Array:
         >>> as_items(["lute", "harp"]).type, as_items(np.arange(3, dtype=np.uint8)).type
         (DataType(large_string), DataType(int64))
     """
-    if isinstance(items, Tensor):
-        items = items.numpy(force=True)
     try:
-        found = items if isinstance(items, (pa.Array, pa.ChunkedArray)) else pa.array(items)
-        found = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+        if not isinstance(items, (pa.Array, pa.ChunkedArray)):
+            items = pa.array(_array(items) if isinstance(items, Tensor) else items)
+        found = items.combine_chunks() if isinstance(items, pa.ChunkedArray) else items
         found = found.dictionary_decode() if pa.types.is_dictionary(found.type) else found
         text = pa.types.is_string(found.type) or pa.types.is_large_string(found.type)
         if not (text or pa.types.is_integer(found.type)) or found.null_count:
@@ -418,8 +417,12 @@ def as_items(items: Any) -> pa.Array:
         raise TypeError(f"items must be strings, or integers that fit int64: {error}") from error
 
 
+def _array(values: Any) -> np.ndarray[Any, Any]:
+    return values.numpy(force=True) if isinstance(values, Tensor) else np.asarray(values)
+
+
 def _integers(name: str, values: Any) -> np.ndarray[Any, Any]:
-    found = values.numpy(force=True) if isinstance(values, Tensor) else np.asarray(values)
+    found = _array(values)
     if found.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got {found.dtype}")
     if found.dtype == np.uint64 and found.size and found.max() >= 1 << 63:
