@@ -92,6 +92,9 @@ from lexel.learning import (
 )
 from lexel.nearest import nearest_code as nearest_code
 from lexel.quantizers.base import (
+    Candidates as Candidates,
+)
+from lexel.quantizers.base import (
     Choice as Choice,
 )
 from lexel.quantizers.base import (

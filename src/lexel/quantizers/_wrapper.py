@@ -114,6 +114,10 @@ class Wrapper(Quantizer):
         return self.quantizer.search_positions(self.inward(z), beam_size)
 
     @override
+    def search_candidates(self, z: Tensor, count: int) -> Tensor:
+        return self.quantizer.search_candidates(self.inward(z), count)
+
+    @override
     def unquantized_positions(self, z: Tensor) -> Tensor:
         return self.outward(self.quantizer.unquantized_positions(self.inward(z)))
 

@@ -21,8 +21,10 @@ from lexel._core.modules import WideBuffers, evaluating, without_autocast
 from lexel._core.recomputation import Recorder, is_checkpointed, is_second_run
 from lexel._core.sharding import require_whole
 from lexel.metrics import mean_perplexity
+from lexel.nearest import nearest_code
 
 __all__ = [
+    "Candidates",
     "Choice",
     "CodebookIndices",
     "Quantized",
@@ -34,6 +36,8 @@ __all__ = [
 ]
 
 
+CANDIDATE_TILE = 1 << 22  # numbers looked up at once
+MOST_CANDIDATE_CODES = 1 << 20
 INTEGERS = frozenset(
     [torch.uint8, torch.uint16, torch.uint32, torch.int8, torch.int16, torch.int32, torch.int64]
 )  # fmt: skip
@@ -128,6 +132,18 @@ class CodebookIndices(NamedTuple):
     indices: Tensor
     num_embeddings: int
     per_position: int
+
+
+class Candidates(NamedTuple):
+    """Several choices of indices for each position, the best first.
+
+    Attributes:
+        indices: int64 `(*positions, n, *index_shape)`, all of them different.
+        errors: `(*positions, n)`, the squared distance of what they stand for from `unquantized(inputs)`; rising.
+    """
+
+    indices: Tensor
+    errors: Tensor
 
 
 def check_weight(owner: str, argument: str, value: float) -> float:
@@ -483,6 +499,67 @@ class Quantizer(WideBuffers, Configurable):
         with without_autocast(inputs.device), evaluating(self):
             z = self._finite_vectors(inputs.movedim(self.channel_dim, -1), mask)
             return self._masked(self.search_positions(z, beam_size), mask)
+
+    @torch.no_grad()
+    def candidates(self, inputs: Tensor, count: int) -> Candidates:
+        """Return for each vector the `count` choices of indices of the smallest error, or all that there are.
+
+        They are exact for a quantizer with one codebook and for products of such; a `ResidualQuantizer` returns those
+        that its beam search finds with a beam of `count`.
+
+        Args:
+            inputs: as for `forward`.
+            count: how many, at least 1.
+
+        Raises:
+            TypeError: as `forward`; or `count` is not an integer.
+            ValueError: as `forward`; `count` is below 1; or a codebook is too large or of another kind.
+
+        Example:
+            >>> import torch, lexel
+            >>> vq = lexel.VectorQuantizer(3, 1)
+            >>> vq.load_codes(torch.tensor([[1.0], [2.0], [5.0]]))
+            >>> vq.candidates(torch.tensor([[4.0]]), 2)
+            Candidates(indices=tensor([[2, 1]]), errors=tensor([[1., 4.]]))
+        """
+        name = type(self).__name__
+        self._check(inputs, None)
+        require_whole(self, "candidates")
+        count = check_integer(f"{name}.candidates", "count", count, least=1)
+        if not self.positionwise:
+            raise ValueError(f"{name}.candidates: it quantizes whole maps, and no vector has indices of its own")
+        with without_autocast(inputs.device), evaluating(self):
+            z = self._finite_vectors(inputs.movedim(self.channel_dim, -1), None)
+            indices, errors = self.candidates_of_rows(z.reshape(-1, self.embedding_dim), count)
+        positions = z.shape[:-1]
+        return Candidates(indices.reshape(*positions, *indices.shape[1:]), errors.reshape(*positions, errors.shape[1]))
+
+    def candidates_of_rows(self, z: Tensor, count: int) -> Candidates:
+        """Return what `candidates` does for the rows of `z` `(N, D)`, float32 or float64."""
+        found = self.search_candidates(z, count)
+        target = self.unquantized_positions(z)
+        height = max(1, CANDIDATE_TILE // (found.shape[1] * target.shape[1]))
+        tiles = zip(torch.split(found, height), torch.split(target, height), strict=True)
+        errors = torch.cat(
+            [(row.unsqueeze(1) - self.lookup_positions(own).to(row.dtype)).square().sum(2) for own, row in tiles]
+        )
+        errors, order = errors.sort(dim=1, stable=True)
+        order = order.reshape(*order.shape, *[1] * len(self.index_shape))
+        return Candidates(found.take_along_dim(order, 1), errors)
+
+    def search_candidates(self, z: Tensor, count: int) -> Tensor:
+        """Return the indices that `candidates` returns for the rows of `z` `(N, D)`, in any order: `(N, n, …)`.
+
+        Here those of the nearest rows of a table of all codes.
+        """
+        if self.index_shape or self.num_embeddings > MOST_CANDIDATE_CODES:
+            raise ValueError(
+                f"{type(self).__name__}.candidates: it takes quantizers with one codebook of at most "
+                f"{MOST_CANDIDATE_CODES:,} codes, and residuals and products of these, got {self}"
+            )
+        table = self.lookup_positions(torch.arange(self.num_embeddings, device=z.device))
+        k = min(count, self.num_embeddings)
+        return nearest_code(self.unquantized_positions(z), table, k=k).reshape(len(z), k)
 
     def unquantized(self, inputs: Tensor) -> Tensor:
         """Return what `quantized` approximates: the output if every vector were exactly a code.

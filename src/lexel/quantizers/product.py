@@ -13,6 +13,8 @@ from lexel.quantizers.base import Choice, Quantizer
 
 __all__ = ["ProductQuantizer"]
 
+TILE = 1 << 22  # numbers in one tile of candidates
+
 
 class ProductQuantizer(Composite):
     """Splits the channels into consecutive groups and quantizes each on its own (Jégou et al. 2011).
@@ -70,6 +72,27 @@ class ProductQuantizer(Composite):
             for group, own, width in zip(self.parts, self._grouped(z), self._widths, strict=True)
         ]
         return torch.cat(found, -1)
+
+    @override
+    def search_candidates(self, z: Tensor, count: int) -> Tensor:
+        most = max(min(count, part.num_embeddings) for part in self.parts)
+        tiles = torch.split(z, max(1, TILE // (count * most * self.index_shape[0])))
+        return torch.cat([self._best_sums(tile, count) for tile in tiles])
+
+    def _best_sums(self, z: Tensor, count: int) -> Tensor:
+        """Return the indices `(N, n, Q)` whose errors, summed over the groups, are the n smallest."""
+        indices = torch.zeros(len(z), 1, 0, dtype=torch.int64, device=z.device)
+        errors = z.new_zeros(len(z), 1)
+        for group, own in zip(self.parts, self._grouped(z), strict=True):
+            for head in own.unbind(1):
+                # What is not among the best of the groups so far is not among the best of all.
+                found = group.candidates_of_rows(head, count)
+                sums = (errors.unsqueeze(2) + found.errors.unsqueeze(1)).flatten(1)
+                errors, best = sums.topk(min(count, sums.shape[1]), largest=False)
+                width = found.errors.shape[1]
+                parts = (indices, best // width), (found.indices.reshape(len(z), width, -1), best % width)
+                indices = torch.cat([each.take_along_dim(place.unsqueeze(2), 1) for each, place in parts], 2)
+        return indices
 
     @override
     def lookup_positions(self, indices: Tensor) -> Tensor:

@@ -141,6 +141,14 @@ class ResidualQuantizer(Composite):
             >>> rvq.beam_search(torch.randn(2, 8, 10), beam_size=4).shape
             torch.Size([2, 10, 4])
         """
+        return self._search(z, beam_size)[..., 0, :]
+
+    @override
+    def search_candidates(self, z: Tensor, count: int) -> Tensor:
+        return self._search(z, count)
+
+    def _search(self, z: Tensor, beam_size: int) -> Tensor:
+        """Return the indices `(*positions, beams, Q)` that the beams for `z` `(*positions, D)` end with, best first."""
         for stage in self.parts:
             if stage.index_shape or stage.num_embeddings > 1 << 16 or stage.needs_partial_sum:
                 raise ValueError(
@@ -153,12 +161,12 @@ class ResidualQuantizer(Composite):
         ]
         height = max(1, TILE // (beam_size * max(len(table) for table in tables)))
         rows = torch.split(z.reshape(-1, self.embedding_dim), height)
-        found = [self._beam(tile, tables, beam_size) for tile in rows]
-        return torch.cat(found).reshape(*z.shape[:-1], len(tables))
+        found = torch.cat([self._beam(tile, tables, beam_size) for tile in rows])
+        return found.reshape(*z.shape[:-1], *found.shape[1:])
 
     @staticmethod
     def _beam(z: Tensor, tables: list[Tensor], beam_size: int) -> Tensor:
-        """Return the best indices `(N, Q)` that the beam finds for the rows `z` `(N, D)`."""
+        """Return the indices `(N, beams, Q)` that the beams for the rows `z` `(N, D)` end with, the best first."""
         residual = z.unsqueeze(1)  # (N, beams, D)
         indices = torch.empty(len(z), 1, 0, dtype=torch.int64, device=z.device)
         for table in tables:
@@ -167,8 +175,8 @@ class ResidualQuantizer(Composite):
             beam, code = (best // len(table)).unsqueeze(2), best % len(table)
             residual = residual.gather(1, beam.expand(-1, -1, z.shape[1])) - table[code]
             indices = torch.cat([indices.gather(1, beam.expand(-1, -1, indices.shape[2])), code.unsqueeze(2)], 2)
-        winner = residual.square().sum(2).argmin(1).reshape(-1, 1, 1)
-        return indices.gather(1, winner.expand(-1, -1, len(tables))).squeeze(1)
+        order = residual.square().sum(2).argsort(dim=1, stable=True).unsqueeze(2)
+        return indices.gather(1, order.expand(-1, -1, len(tables)))
 
     def _positions_of_stages(self, z: Tensor, valid: Tensor | None) -> Iterator[Tensor | None]:
         """Yield for each stage which positions it quantizes."""

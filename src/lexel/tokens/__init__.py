@@ -5,6 +5,7 @@ from lexel.tokens.decode import decode
 from lexel.tokens.encode import Encoded, encode
 from lexel.tokens.encoder import Encoder
 from lexel.tokens.facts import Facts, facts_of, fingerprint
+from lexel.tokens.ids import IDs
 from lexel.tokens.open import open_tokens as open  # noqa: A004
 from lexel.tokens.rows import Row
 from lexel.tokens.shards import write_set
@@ -15,6 +16,7 @@ __all__ = [
     "Encoded",
     "Encoder",
     "Facts",
+    "IDs",
     "Row",
     "TokenSet",
     "TokenStatistics",

@@ -1,0 +1,350 @@
+"""IDs of which no two are equal: by a code more, or by the nearest tuple that is free."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lexel.tokens.ids import IDs, Item
+from lexel.tokens.trie import Trie
+
+__all__ = ["Candidates", "Rows", "Uniqueness", "duplicates", "make_unique"]
+
+PIECE = 1 << 22  # numbers of the embeddings that are read at once
+FIRST_WIDTH = 8  # candidates of an item at first
+SHOWN_GROUPS, SHOWN_ITEMS = 10, 10
+
+# Given embeddings (n, D) and a count, returns the codes (n, B, Q) of the nearest tuples, the best first, and their
+# squared distances (n, B), as `Quantizer.candidates` does. B is the count, or less if there are no more.
+Candidates = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+
+
+class Rows(Protocol):
+    """Embeddings `(N, D)`, which may be larger than memory: they are read a slice at a time."""
+
+    def __len__(self) -> int:
+        """N."""
+        ...
+
+    def __getitem__(self, rows: slice, /) -> Any:
+        """Return some rows as a tensor or an array of numbers."""
+        ...
+
+
+@dataclass(frozen=True)
+class Uniqueness:
+    """What it took to make IDs unique.
+
+    Attributes:
+        method: `"suffix"` or `"nearest-free"`.
+        items: how many there are.
+        shared: how many had the codes of another item, new or there before.
+        largest: the most items that had the same codes.
+        moved: how many have other codes of the same codebooks now.
+        distortion_before: the mean squared distance of the embeddings from what their codes stood for.
+        distortion_after: from what they stand for now.
+        duplicates: how many items have the embedding of one before them; None where the embeddings are not known.
+        duplicate_items: the items of equal embeddings, for the first few such groups.
+    """
+
+    method: str
+    items: int
+    shared: int
+    largest: int
+    moved: int
+    distortion_before: float
+    distortion_after: float
+    duplicates: int | None
+    duplicate_items: list[list[Item]]
+
+    @property
+    def cost(self) -> float:
+        """By which share the distortion has grown; 0 where there was none and is none."""
+        return self.distortion_after / self.distortion_before - 1 if self.distortion_before else self.distortion_after
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the figures as JSON can hold them: one that is not defined is null."""
+        content = {**asdict(self), "cost": self.cost}
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in content.items()
+        }
+
+
+def make_unique(
+    ids: IDs,
+    method: str,
+    rows: Rows | None = None,
+    candidates: Candidates | None = None,
+    *,
+    taken: IDs | None = None,
+) -> tuple[IDs, Uniqueness]:
+    """Make the IDs of items different from each other, and from those that are taken.
+
+    `"suffix"` gives each ID a code more, which numbers the items of equal codes in their order, from 0.
+
+    `"nearest-free"` leaves the codes of an item as they are if it has them alone, or is the closest to them of those
+    that share them, the first of equally close ones. All others get tuples that no item has, each another one, so that
+    the sum of their squared distances is the least: an assignment problem, which is solved exactly over all candidates.
+    An item is given more candidates until nothing beyond them could make the sum less, as the prices of the assignment
+    prove; where the candidates are those of a beam, that is nothing that a wider beam would find farther away.
+
+    Args:
+        ids: of the items, as the model encodes them.
+        method: `"suffix"` or `"nearest-free"`.
+        rows: their embeddings, in the same order. A suffix needs none, and then duplicates are not looked for.
+        candidates: returns the nearest tuples of embeddings; only `"nearest-free"` needs them.
+        taken: unique IDs that were made before in the same way, of other items: none of them changes.
+
+    Returns:
+        The unique IDs of the same items in the same order, and what it took.
+
+    Raises:
+        ValueError: there are fewer tuples than items, the IDs are unique already or have no distances, `taken` is of
+            another model or method, or something is missing.
+
+    Example:
+        >>> from lexel.tokens.facts import Facts
+        >>> ids = IDs(["lute", "harp", "drum"], [[3], [3], [0]], Facts("vectors", 4, (4,), ""), [0.0, 0.01, 0.0])
+        >>> codebook, x = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([[3.0], [2.9], [0.0]])
+        >>> def candidates(x, count):
+        ...     indices, errors = lexel.nearest_code(x, codebook, k=count, return_scores=True)
+        ...     return indices.reshape(len(x), -1, 1), errors.reshape(len(x), -1)
+        >>> import lexel
+        >>> unique, figures = make_unique(ids, "nearest-free", x, candidates)
+        >>> unique.items[[3]], unique.items[[2]], figures.moved
+        (['lute'], ['harp'], 1)
+        >>> make_unique(ids, "suffix")[0].codes.tolist()
+        [[3, 0], [3, 1], [0, 0]]
+    """
+    if ids.unique is not None:
+        raise ValueError(f"the IDs are unique already, by {ids.unique!r}")
+    if method not in (methods := ("suffix", "nearest-free")):
+        raise ValueError(f"method must be one of {', '.join(methods)}, got {method!r}")
+    if taken is not None and (taken.unique, taken.facts.model) != (method, ids.facts.model):
+        raise ValueError(
+            f"the IDs that are taken are unique by {taken.unique!r} and of the model {taken.facts.model}, "
+            f"expected {method!r} and {ids.facts.model}"
+        )
+    if rows is not None and len(rows) != len(ids):
+        raise ValueError(f"there are {len(rows)} embeddings for {len(ids)} items")
+    groups = _Groups(ids, taken)
+    same = None if rows is None else _duplicates(ids, rows, groups.shared)
+    moved = np.zeros(0, np.int64)
+    if method == "suffix":
+        found = IDs(
+            ids.items.array,
+            np.concatenate([ids.codes.astype(np.int64), groups.numbers[:, None]], 1),
+            ids.facts,
+            ids.distances,
+            ids.labels,
+            unique=method,
+            version=ids.version,
+        )
+    else:
+        if rows is None or candidates is None:
+            raise ValueError("nearest-free needs the embeddings and their candidates")
+        codes, distances = ids.codes.astype(np.int64), ids.distances.copy()
+        moved = groups.movers()
+        if len(moved):
+            codes[moved], distances[moved] = _nearest_free(ids, taken, rows, candidates, moved)
+        found = IDs(ids.items.array, codes, ids.facts, distances, ids.labels, unique=method, version=ids.version)
+    return found, Uniqueness(
+        method,
+        len(ids),
+        len(groups.shared),
+        groups.largest,
+        len(moved),
+        float(ids.distances.mean(dtype=np.float64)),
+        float(found.distances.mean(dtype=np.float64)),
+        None if same is None else sum(len(group) - 1 for group in same),
+        [] if same is None else _named(ids, same[:SHOWN_GROUPS]),
+    )
+
+
+def duplicates(ids: IDs, rows: Rows) -> list[list[Item]]:
+    """Return the items of equal embeddings, group by group, in the order of their first ones.
+
+    Only items whose codes of the model are equal are compared, since equal embeddings have equal codes.
+    """
+    plain = IDs(ids.items.array, ids.indices, ids.facts)
+    return [_items(ids, np.array(group)) for group in _duplicates(ids, rows, _Groups(plain, None).shared)]
+
+
+class _Groups:
+    """Which items share their codes.
+
+    Attributes:
+        numbers: how many items before an item have its codes, the taken ones first: int64 `(N,)`.
+        shared: the rows of the items that do not have their codes alone, rising.
+        largest: the most items with the same codes.
+    """
+
+    def __init__(self, ids: IDs, taken: IDs | None) -> None:
+        trie, self.ids = ids.trie(), ids
+        starts, order = trie.starts[-1].numpy(), trie.order.numpy()
+        counts = np.diff(starts)
+        self.before = np.zeros(len(counts), np.int64)  # of each tuple: how many items had it before
+        if taken is not None:
+            level = ids.codes.shape[1] - 1
+            node = taken.trie().find(torch.from_numpy(ids.codes[order[starts[:-1]]].astype(np.int64))).numpy()
+            ends = taken.trie().starts[level].numpy()
+            held = np.diff(ends)[node]
+            if taken.unique == "suffix":  # the largest suffix comes last
+                held = taken.codes[taken.trie().order.numpy()[ends[node + 1] - 1], -1].astype(np.int64) + 1
+            self.before = np.where(node >= 0, held, 0)
+        self.order, self.starts = order, starts
+        self.numbers = np.empty(len(ids), np.int64)
+        self.numbers[order] = np.arange(len(ids)) - np.repeat(starts[:-1] - self.before, counts)
+        self.shared = np.sort(order[np.repeat(counts + self.before > 1, counts)])
+        self.largest = int((counts + self.before).max())
+
+    def movers(self) -> np.ndarray[Any, Any]:
+        """Return the rows of the items that cannot keep their codes, rising."""
+        distances = self.ids.distances[self.order]
+        if not np.isfinite(self.ids.distances[self.shared]).all():
+            raise ValueError("nearest-free needs the distances of the embeddings from what their codes stand for")
+        leaf = np.repeat(np.arange(len(self.before)), np.diff(self.starts))
+        closest = np.lexsort((self.order, distances, leaf))[self.starts[:-1]]
+        keeps = np.zeros(len(distances), bool)
+        keeps[closest[self.before == 0]] = True
+        return np.sort(self.order[~keeps])
+
+
+class _Edges:
+    """The free tuples that items may have, as edges: `(E,)` each.
+
+    Attributes:
+        item: which of the items that move, from 0.
+        codes: int64 `(E, Q)`.
+        cost: the squared distance, float64.
+    """
+
+    def __init__(self, books: int) -> None:
+        self.item, self.cost = np.zeros(0, np.int64), np.zeros(0)
+        self.codes = np.zeros((0, books), np.int64)
+
+    def replace(self, items: np.ndarray[Any, Any], new: list[tuple[Any, Any, Any]]) -> None:
+        """Put new edges in the place of all that some items have."""
+        kept = ~np.isin(self.item, items)
+        parts = [(self.item[kept], self.codes[kept], self.cost[kept]), *new]
+        item, codes, cost = (np.concatenate(column) for column in zip(*parts, strict=True))
+        order = np.argsort(item, kind="stable")  # one order, however often items came
+        self.item, self.codes, self.cost = item[order], codes[order], cost[order]
+
+
+def _nearest_free(
+    ids: IDs, taken: IDs | None, rows: Rows, candidates: Candidates, movers: np.ndarray[Any, Any]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return the codes and distances that the moving items get."""
+    sizes = ids.facts.codebook_sizes
+    codes = ids.codes if taken is None else np.concatenate([ids.codes, taken.codes])
+    held = Trie.of(codes, sizes)
+    tuples = math.prod(sizes)
+    if len(held) + len(movers) > tuples:
+        raise ValueError(
+            f"there are {tuples} tuples of {' x '.join(map(str, sizes))} codes for "
+            f"{len(held) + len(movers)} items: use more codebooks, larger ones, or a suffix"
+        )
+    edges, width = _Edges(len(sizes)), np.full(len(movers), FIRST_WIDTH // 2)
+    farthest = np.zeros(len(movers))  # nothing beyond the candidates of an item is nearer
+    wanting = np.arange(len(movers))
+    while len(wanting):
+        width[wanting] *= 2
+        new = []
+        for each in np.unique(width[wanting]):
+            some = wanting[width[wanting] == each]
+            for own, x in _picked(rows, movers[some]):
+                item, count = some[own], min(int(each), tuples)
+                found, errors = candidates(x, count)
+                flat = found.reshape(-1, len(sizes)).cpu()
+                free = held.find(flat).reshape(errors.shape).numpy() < 0
+                cost = errors.double().numpy(force=True)
+                new.append((np.repeat(item, free.sum(1)), flat.numpy()[free.reshape(-1)], cost[free]))
+                farthest[item] = np.inf if count == tuples or cost.shape[1] < count else cost[:, -1]
+        edges.replace(wanting, new)
+        choice, wanting = _assignment(edges, farthest)
+    return edges.codes[choice], edges.cost[choice].astype(np.float32)
+
+
+def _assignment(edges: _Edges, farthest: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return the edge of each item in the cheapest assignment, and the items that need more candidates first."""
+    try:
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import (
+            connected_components,
+            maximum_bipartite_matching,
+            min_weight_full_bipartite_matching,
+        )
+    except ImportError as error:
+        raise ImportError("nearest-free needs scipy: pip install 'lexel[train]'") from error
+    items = len(farthest)
+    trie = Trie.of(edges.codes, (edges.codes.max(0) + 1).tolist()) if len(edges.codes) else None
+    if trie is None:
+        return np.zeros(0, np.int64), np.arange(items)
+    column, columns = trie.nodes(edges.codes.shape[1] - 1).numpy(), len(trie)
+    # Costs above zero, which a sparse matrix would not hold; the same is added to all, and the best stays the best.
+    above = edges.cost - edges.cost.min() + max(float(np.ptp(edges.cost)), 1.0)
+    graph = coo_array((above, (edges.item, column)), shape=(items, columns)).tocsr()
+    lonely = maximum_bipartite_matching(graph, perm_type="column") < 0
+    if lonely.any():
+        whole = coo_array((above, (edges.item, items + column)), shape=(items + columns, items + columns))
+        part = connected_components(whole, directed=False)[1][:items]
+        return np.zeros(0, np.int64), np.flatnonzero(np.isin(part, part[lonely]) & np.isfinite(farthest))
+    matched = min_weight_full_bipartite_matching(graph)[1]
+    choice = np.flatnonzero(matched[edges.item] == column)
+    # The least prices of the tuples for which everybody prefers the own one. With them, an item whose own cost and
+    # price are not above the cost of all that it has not seen would gain nothing there.
+    own, price = edges.cost[choice], np.zeros(columns)
+    tolerance = 1e-9 * float(edges.cost.max())
+    for _ in range(items):
+        bid = (own + price[matched])[edges.item] - edges.cost
+        raised = price.copy()
+        np.maximum.at(raised, column, bid)
+        if (raised <= price + tolerance).all():
+            break
+        price = raised
+    return choice, np.flatnonzero(own + price[matched] > farthest + tolerance)
+
+
+def _picked(rows: Rows, chosen: np.ndarray[Any, Any]) -> Iterator[tuple[np.ndarray[Any, Any], Tensor]]:
+    """Yield some rows, `chosen` rising: which of them, and their embeddings, a piece at a time."""
+    if not len(chosen):
+        return
+    first = _tensor(rows[:1])
+    every = max(1, PIECE // first.shape[1])
+    for start in range(0, len(rows), every):
+        low, high = np.searchsorted(chosen, [start, start + every])
+        if low < high:
+            piece = _tensor(rows[start : start + every])
+            yield np.arange(low, high), piece[torch.from_numpy(chosen[low:high] - start)]
+
+
+def _tensor(piece: Any) -> Tensor:
+    found = piece if isinstance(piece, Tensor) else torch.from_numpy(np.array(piece))
+    return found.to(torch.promote_types(found.dtype, torch.float32))
+
+
+def _duplicates(ids: IDs, rows: Rows, shared: np.ndarray[Any, Any]) -> list[list[int]]:
+    """Return the rows of equal embeddings among those that share their codes, group by group."""
+    seen: dict[bytes, list[int]] = {}
+    for own, x in _picked(rows, shared):
+        for row, content in zip(shared[own].tolist(), (x + 0).numpy(force=True), strict=True):  # + 0: −0 is 0
+            seen.setdefault(hashlib.blake2b(content.tobytes(), digest_size=16).digest(), []).append(row)
+    return [group for group in seen.values() if len(group) > 1]
+
+
+def _named(ids: IDs, groups: list[list[int]]) -> list[list[Item]]:
+    return [_items(ids, np.array(group[:SHOWN_ITEMS])) for group in groups]
+
+
+def _items(ids: IDs, rows: np.ndarray[Any, Any]) -> list[Item]:
+    found: list[Item] = ids.items.array.take(rows).to_pylist()
+    return found
