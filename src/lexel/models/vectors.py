@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self, override
 
+from lexel._core.modules import evaluating
 from lexel.models.base import Autoencoder, Level
 from lexel.quantizers.base import Quantizer, check_integer
 
@@ -138,9 +139,17 @@ class VectorAutoencoder(Autoencoder, tags=["vector-quantization", "semantic-ids"
             TypeError: `examples` is not a floating tensor.
             ValueError: `examples` has another shape, or holds a zero vector where only directions count.
         """
-        if self.beam_size == 1:
-            return super().encode(examples)
-        return self.quantizer.beam_search(self.latents(examples), self.beam_size)
+        with evaluating(self):
+            return self.indices_of(self.latents(examples))
+
+    @torch.no_grad()
+    def indices_of(self, latents: Tensor) -> Tensor:
+        """Return the indices of what the encoder returned, `(B, D)`, as `encode` returns those of vectors."""
+        if self.beam_size > 1:
+            return self.quantizer.beam_search(latents, self.beam_size)
+        with evaluating(self):
+            indices: Tensor = self.quantizer(latents).indices
+        return indices
 
     @override
     def synthesize(self, quantized: Sequence[Tensor], size: tuple[int, ...] | None = None) -> Tensor:

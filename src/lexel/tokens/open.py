@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from lexel.tokens.facts import Facts, Grids, check_range, smallest_dtype
 from lexel.tokens.file import read_file
+from lexel.tokens.ids import IDs
 from lexel.tokens.rows import METADATA, Table
 from lexel.tokens.shards import MANIFEST, PROGRESS, Manifest, check_shard, read_manifest
 from lexel.tokens.token_set import Columns, TokenSet
@@ -28,7 +29,7 @@ LEAVES_FOLDER = r"(^|/)\.\.(/|$)|^/|^$|^\.$|\x00"
 
 
 def open_tokens(path: str | os.PathLike[str]) -> TokenSet:
-    """Open tokens that `lexel encode` wrote: a folder of Parquet shards, or one .safetensors file.
+    """Open tokens that `lexel encode` wrote: a folder of Parquet shards, one .safetensors file, or a .parquet of IDs.
 
     Every shard is checked against its checksum, and every index against K. The tokens of a folder are unpacked into a
     temporary file, from which the set is mapped; it is gone when the set is.
@@ -44,6 +45,8 @@ def open_tokens(path: str | os.PathLike[str]) -> TokenSet:
     found = Path(path)
     if not found.exists():
         raise FileNotFoundError(f"no such file or folder: {found}")
+    if found.suffix == ".parquet" and found.is_file():
+        return IDs.open(found).tokens()
     if not found.is_dir():
         return read_file(found)
     if not (found / MANIFEST).is_file():
