@@ -14,6 +14,8 @@ from rich.table import Table
 from lexel._core.arguments import Parser
 from lexel._core.config import registry
 from lexel._core.console import results
+from lexel._core.errors import require_within
+from lexel.data.batches import MOST_BATCH
 from lexel.data.examples import listed
 from lexel.data.kind import kind_of
 from lexel.models import Autoencoder
@@ -92,8 +94,7 @@ def loaded(settings: Namespace) -> Autoencoder:
     """Load the model of a run, on the device that is asked for."""
     from lexel._core.devices import pick_device
 
-    if settings.get("batch_size", 1) < 1:
-        raise ValueError(f"batch_size must be at least 1, got {settings.batch_size}")
+    require_within("batch_size", settings.get("batch_size", 1), 1, MOST_BATCH)
     device = pick_device(settings.device)
     return load_model(Path(settings.run)).to(device)
 

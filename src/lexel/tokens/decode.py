@@ -12,7 +12,9 @@ from pathlib import Path, PurePosixPath
 import torch
 
 from lexel._core.console import track
+from lexel._core.errors import require_within
 from lexel._core.files import inside, written_beside
+from lexel.data.batches import MOST_BATCH
 from lexel.data.kind import kind_of
 from lexel.models import Autoencoder
 from lexel.tokens.facts import fingerprint
@@ -42,8 +44,10 @@ def decode(
         How many files it has written.
 
     Raises:
-        ValueError: the tokens do not fit the model, another model made them, or no example has one of `names`.
+        ValueError: `batch_size` is out of range, the tokens do not fit the model, another model made them, or no
+            example has one of `names`.
     """
+    require_within("batch_size", batch_size, 1, MOST_BATCH)
     check_model(tokens, model)
     kind, device = kind_of(model), next(model.parameters()).device
     chosen = _numbers(tokens, names)

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from lexel._core.console import messages, progress_bar
-from lexel._core.errors import blamed_on
+from lexel._core.errors import blamed_on, require_within
 from lexel._core.files import WORKPLACE, refuse_existing, written_beside
 from lexel._core.locks import LOCK, locked
-from lexel.data.batches import batches
+from lexel.data.batches import MOST_BATCH, batches
 from lexel.data.examples import Examples
 from lexel.data.kind import kind_of
 from lexel.data.labels import Labels, folder_labels
@@ -44,6 +44,7 @@ from lexel.tokens.shards import (
 
 __all__ = ["Done", "Encoded", "Engine", "Work", "encode", "encode_examples"]
 
+MOST_ROWS = 1 << 31  # of a shard; readers of Parquet count its rows in 31 bits
 PIECE = 256  # examples, whose tokens are held until they are written; batches do not reach beyond
 GROUP_TOKENS = 1 << 20  # pieces are put together into row groups of about so many tokens
 
@@ -228,9 +229,8 @@ def encode(
     out = Path(out)
     if form not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {form!r}")
-    for name, value in (("shard_size", shard_size), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    require_within("shard_size", shard_size, 1, MOST_ROWS)
+    require_within("batch_size", batch_size, 1, MOST_BATCH)
     if out.suffix == ".safetensors" or (out / MANIFEST).exists() or (out.exists() and not out.is_dir()):
         refuse_existing(out, overwrite=overwrite)
     kind = kind_of(model)
