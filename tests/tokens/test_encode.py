@@ -127,6 +127,31 @@ class TestFolders:
         assert "no readable image among 1 file" in message
         assert not (tmp_path / "t").exists()
 
+    @pytest.mark.parametrize("shard_size", [2, 50])
+    def test_what_is_refused_leaves_nothing(
+        self, shard_size: int, saved: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = ["encode", saved, pictures, "--out", tmp_path / "new/t", "--strict", "--shard-size", shard_size]
+        assert "cats/03.png cannot be read" in refused(words, capsys)
+        assert not list(tmp_path.iterdir())
+        (tmp_path / "new/t").mkdir(parents=True)
+        assert "cats/03.png cannot be read" in refused(words, capsys)
+        assert not list((tmp_path / "new/t").iterdir())
+
+    def test_a_disk_that_fails_leaves_what_can_go_on(self, model: VQVAE, pictures: Path, tmp_path: Path) -> None:
+        def failing(work: Work, numbers: Sequence[int], advance: Callable[[int], None]) -> Iterator[Done]:
+            yield from here(work, numbers[:first], advance)
+            raise OSError(28, "No space left on device")
+
+        for first in (0, 3):
+            with pytest.raises(OSError, match="No space"):
+                lexel.tokens.encode(model, pictures, tmp_path / "t", shard_size=6, engine=failing)
+            assert (tmp_path / "t").exists() == (first > 0)
+        assert len(list((tmp_path / "t").glob("part-*"))) == 3
+        lexel.tokens.encode(model, pictures, tmp_path / "t", shard_size=6)
+        lexel.tokens.encode(model, pictures, tmp_path / "whole", shard_size=6)
+        assert content(tmp_path / "t") == content(tmp_path / "whole")
+
 
 class TestGoingOn:
     def test_after_a_kill(self, saved: Path, tmp_path: Path) -> None:
@@ -333,7 +358,7 @@ def test_a_cluster_that_does_not_answer(
 ) -> None:
     message = refused(["encode", saved, pictures, "--out", tmp_path / "t", "--ray", address], capsys)
     assert f"no Ray cluster answers at {address}: " in message
-    assert not (tmp_path / "t/_tokens.json").exists()
+    assert not (tmp_path / "t").exists()
 
 
 def test_a_refused_command_touches_nothing(model: VQVAE, pictures: Path, tmp_path: Path) -> None:

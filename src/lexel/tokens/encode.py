@@ -271,13 +271,14 @@ def _encode_file(work: Work) -> Encoded:
 def _encode_folder(work: Work, stamp: str, engine: Engine, *, overwrite: bool) -> Encoded:
     done = _begin(work, stamp, overwrite=overwrite)
     missing = [number for number in range(len(work)) if number not in done]
-    already = sum(len(work.part(number)) for number in done)
-    with _shown(work, already) as advance, (work.out / PROGRESS).open("a", encoding="utf-8") as progress:
-        for each in engine(work, missing, advance):
-            done[each.number] = each
-            progress.write(json.dumps(each.as_json()) + "\n")
-            progress.flush()
-            os.fsync(progress.fileno())
+    begun_here = not done
+    try:
+        _encode_missing(work, engine, missing, done)
+    except (ValueError, OSError) as error:
+        # What is refused leaves nothing: it can go on only as it was begun. Shards stay where a disk failed them.
+        if begun_here and (isinstance(error, ValueError) or not done):
+            _clear(work.out)
+        raise
     work.examples.report_remarks()
     ordered = [done[number] for number in range(len(work))]
     skipped = {**work.examples.skipped, **{name: why for each in ordered for name, why in each.skipped.items()}}
@@ -291,11 +292,20 @@ def _encode_folder(work: Work, stamp: str, engine: Engine, *, overwrite: bool) -
     return Encoded(sum(each.shard.rows for each in ordered), sum(each.shard.tokens for each in ordered), skipped)
 
 
+def _encode_missing(work: Work, engine: Engine, missing: Sequence[int], done: dict[int, Done]) -> None:
+    already = sum(len(work.part(number)) for number in done)
+    with _shown(work, already) as advance, (work.out / PROGRESS).open("a", encoding="utf-8") as progress:
+        for each in engine(work, missing, advance):
+            done[each.number] = each
+            progress.write(json.dumps(each.as_json()) + "\n")
+            progress.flush()
+            os.fsync(progress.fileno())
+
+
 def _begin(work: Work, stamp: str, *, overwrite: bool) -> dict[int, Done]:
     """Take over the folder; return the shards of an interrupted encoding that are whole."""
     out, plan = work.out, {**_plan(work), "files": stamp}
-    for half in out.glob(f"{WORKPLACE}*/"):  # what a process had half written when it was killed
-        shutil.rmtree(half, ignore_errors=True)
+    _clear_halves(out)
     present = {entry.name for entry in out.iterdir()} - {LOCK}
     begun = out / PROGRESS
     with blamed_on(begun, f"is damaged; give --overwrite to begin {out} again"):
@@ -365,11 +375,18 @@ def _whole(work: Work, done: Done) -> bool:
 
 def _clear(out: Path) -> None:
     """Remove the files of a token set, and nothing else; the list of its shards first, so that no part looks whole."""
+    _clear_halves(out)
     for name in (MANIFEST, PROGRESS):
         (out / name).unlink(missing_ok=True)
     for entry in list(out.iterdir()):
         if is_shard(entry.name) and entry.is_file():
             entry.unlink()
+
+
+def _clear_halves(out: Path) -> None:
+    """Remove what a process had half written when it was killed."""
+    for half in out.glob(f"{WORKPLACE}*/"):
+        shutil.rmtree(half, ignore_errors=True)
 
 
 def _labels(examples: Examples, labels: str) -> Labels | None:
