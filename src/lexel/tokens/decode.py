@@ -13,7 +13,7 @@ import torch
 
 from lexel._core.console import track
 from lexel._core.errors import require_within
-from lexel._core.files import inside, written_beside
+from lexel._core.files import inside, require_inside, written_beside
 from lexel.data.batches import MOST_BATCH
 from lexel.data.kind import kind_of
 from lexel.models import Autoencoder
@@ -49,6 +49,7 @@ def decode(
     """
     require_within("batch_size", batch_size, 1, MOST_BATCH)
     check_model(tokens, model)
+    require_inside(tokens.names)
     kind, device = kind_of(model), next(model.parameters()).device
     chosen = _numbers(tokens, names)
     out.mkdir(parents=True, exist_ok=True)
