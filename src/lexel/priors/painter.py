@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lexel._core.errors import blamed_on
+from lexel._core.errors import blamed_on, sizes_named
 from lexel._core.files import written_beside
 from lexel._core.pretrained import CONFIG
 from lexel.data.kind import Kind, kind_of
@@ -70,7 +70,8 @@ class Painter:
         if (most := max(tokens.codebook_sizes)) > MOST_CODES:
             raise ValueError(f"a prior has weights for each code: K must be at most {MOST_CODES:,}, got {most:,}")
         shapes = tokens.shapes[:1].tolist()
-        prior = known[kind](tokens.levels(0), list(tokens.codebook_sizes), class_count(tokens), **sizes)
+        with sizes_named("the prior", sizes):
+            prior = known[kind](tokens.levels(0), list(tokens.codebook_sizes), class_count(tokens), **sizes)
         return cls(prior, model, tuple(shapes[0]), tokens.extent(0), tokens.label_names)
 
     @staticmethod
