@@ -111,7 +111,7 @@ class VectorAutoencoder(Autoencoder, tags=["vector-quantization", "semantic-ids"
             TypeError: `vectors` is not a floating tensor.
             ValueError: `vectors` has another shape, or holds a zero vector where only directions count.
         """
-        given = self.target(vectors).double()
+        given = self._given(vectors).double()
         if not isinstance(self.encoder, nn.Identity):
             self.mean.copy_(given.mean(0))
             self.scale.copy_((given - given.mean(0)).square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny))
@@ -163,7 +163,7 @@ class VectorAutoencoder(Autoencoder, tags=["vector-quantization", "semantic-ids"
             TypeError: `vectors` is not a floating tensor.
             ValueError: `vectors` has another shape, or holds a zero vector where only directions count.
         """
-        given = self.target(vectors)
+        given = self._given(vectors)
         latents: Tensor = (
             given if isinstance(self.encoder, nn.Identity) else self.encoder((given - self.mean) / self.scale)
         )
@@ -176,6 +176,10 @@ class VectorAutoencoder(Autoencoder, tags=["vector-quantization", "semantic-ids"
             TypeError: `vectors` is not a floating tensor.
             ValueError: `vectors` has another shape, or holds a zero vector where only directions count.
         """
+        given = self._given(vectors)
+        return self.quantizer.unquantized(given) if isinstance(self.encoder, nn.Identity) else given
+
+    def _given(self, vectors: Tensor) -> Tensor:
         name = type(self).__name__
         if not vectors.dtype.is_floating_point:
             raise TypeError(f"{name}: vectors must be floating, got {vectors.dtype}")

@@ -7,7 +7,7 @@ from typing import Literal
 
 from lexel._core.errors import require_within
 
-__all__ = ["PriorSettings", "ReconstructionSettings", "Settings"]
+__all__ = ["PriorSettings", "ReconstructionSettings", "Settings", "VectorSettings"]
 
 # The greatest values with which a run can at least begin: steps × batch_size is the length of a data set, 63 bits.
 MOST = {"steps": 1 << 40, "batch_size": 1 << 20, "learning_rate": 1e3, "log_every": 1 << 40, "save_every": 1 << 40}
@@ -94,3 +94,17 @@ class PriorSettings(Settings):
     layers: int = 4
     width: int = 192
     heads: int = 6
+
+
+@dataclass(frozen=True)
+class VectorSettings(Settings):
+    """How to fit or train a model of vectors.
+
+    Args:
+        steps: optimizer steps; of rqvae alone, as are the size of the batch and the learning rate.
+        batch_size: vectors in a step, over all devices.
+        validation: vectors to measure the error on, as DATA.
+    """
+
+    steps: int = 10_000
+    batch_size: int = 1024
