@@ -76,7 +76,7 @@ class TestBothWays:
 
     def test_what_is_not_there(self) -> None:
         ids, numbers = some(), some(text=False)
-        for absent in ("item", "", "\U0010ffff", 5):
+        for absent in ("item", "", "\uffdc", 5):
             assert absent not in ids
             with pytest.raises(KeyError, match=repr(absent)):
                 ids[absent]
@@ -247,7 +247,7 @@ class TestTheFile:
         some().write(path)
         table = pq.read_table(path)
         changed = table.column(column).to_pylist()
-        changed[0], changed[1] = changed[1], changed[0]
+        changed.reverse()
         field = table.schema.field(column)
         at = table.schema.get_field_index(column)
         pq.write_table(table.set_column(at, field, pa.array(changed, field.type)), path)
@@ -269,14 +269,13 @@ class TestTheFile:
                 start = chance.randrange(len(content))
                 content[start : start + 40] = chance.randbytes(chance.randrange(60))
             path.write_bytes(content)
+            message = ""
             try:
-                found = IDs.open(path)
+                found = columns(IDs.open(path))
             except ValueError as error:
-                assert str(path) in str(error)
-                assert "\n" not in str(error)
-                refused += 1
-            else:
-                assert columns(found) == expected
+                message = str(error)
+            assert found == expected if not message else str(path) in message and "\n" not in message
+            refused += bool(message)
         assert refused > 250
 
 
@@ -305,8 +304,8 @@ class TestAppend:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"items": ["b", "a"]}, "the item 'a' already has an ID"),
-            ({"items": ["b", "a", "c"]}, "the item 'b' and 2 more already has an ID|'b' and 1 more"),
+            ({"items": ["c", "b"]}, "the item 'b' already has an ID"),
+            ({"items": ["c", "b", "a"]}, "2 items already have an ID, the first is 'b'"),
             ({"items": [1]}, "type of items of the new IDs is int64, expected large_string"),
             ({"facts": replace(facts(8), model="other")}, f"model of the new IDs is other, expected {MODEL}"),
             ({"unique": None}, "unique of the new IDs is None, expected nearest-free"),

@@ -310,10 +310,11 @@ class IDs:
         if more[: len(names)] != names:
             raise ValueError("append: the classes of the new IDs do not begin with those here")
         there = self.items.find(new.items.array) >= 0
-        if there.any():
-            first = new.items.array[int(there.argmax())].as_py()
-            others = f" and {there.sum() - 1} more" if there.sum() > 1 else ""
-            raise ValueError(f"append: the item {first!r}{others} already has an ID; leave out what is there")
+        count, first = int(there.sum()), new.items.array[int(there.argmax())].as_py()
+        if count == 1:
+            raise ValueError(f"append: the item {first!r} already has an ID; leave it out")
+        if count:
+            raise ValueError(f"append: {count} items already have an ID, the first is {first!r}; leave them out")
         return IDs(
             pa.concat_arrays([self.items.array, new.items.array]),
             np.concatenate([self.codes, new.codes]),  # the wider type of the two
@@ -390,7 +391,7 @@ class Items:
             return self.array.take(pa.array(trie.rows(wanted.tolist()).numpy())).to_pylist()
         node, length = trie.find(torch.from_numpy(wanted)), wanted.shape[-1]
         if not length:
-            return [list(self) for _ in node]
+            return [self[()] for _ in node]
         starts, order = trie.starts[length - 1], trie.order
         low, high = starts[node.clamp_min(0)], starts[node.clamp_min(0) + 1]
         counts = torch.where(node >= 0, high - low, 0)
