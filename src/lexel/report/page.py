@@ -20,7 +20,7 @@ from lexel.report.pictures import data_uri
 from lexel.report.reading import open_source, read_run
 from lexel.report.sections import SECTIONS, Report, Section
 from lexel.report.wording import amount, counted, percent
-from lexel.runs import REPORT, REPORT_MARK, is_report
+from lexel.runs import REPORT, REPORT_MARK, is_report, model_folder
 from lexel.tokens.decode import check_model
 from lexel.tokens.open import open_tokens
 from lexel.tokens.statistics import statistics_of
@@ -66,6 +66,7 @@ def write_report(
         ValueError: no image is readable, the run does not name its images and there is no `data`, or a file of the run
             is malformed, or another model made the tokens.
     """
+    model_folder(run)
     out = run / REPORT if out is None else out
     refuse_existing(out, overwrite=overwrite or is_report(out), folder=False)
     read = read_run(run)
