@@ -16,11 +16,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lexel._core.files import require_inside
+from lexel._core.places import MANIFEST, instead, stands_at
 from lexel.tokens.facts import Facts, Grids, check_range, smallest_dtype
 from lexel.tokens.file import read_file
 from lexel.tokens.ids import IDs
 from lexel.tokens.rows import METADATA, Table
-from lexel.tokens.shards import MANIFEST, PROGRESS, Manifest, check_shard, read_manifest
+from lexel.tokens.shards import Manifest, check_shard, read_manifest
 from lexel.tokens.token_set import Columns, TokenSet
 
 __all__ = ["open_tokens"]
@@ -45,13 +46,13 @@ def open_tokens(path: str | os.PathLike[str]) -> TokenSet:
     found = Path(path)
     if not found.exists():
         raise FileNotFoundError(f"no such file or folder: {found}")
+    if stands_at(found) not in (None, "tokens"):
+        raise ValueError(f"{found} is not a set of tokens{instead(found)}")
     if found.suffix == ".parquet" and found.is_file():
         return IDs.open(found).tokens()
     if not found.is_dir():
         return read_file(found)
     if not (found / MANIFEST).is_file():
-        if (found / PROGRESS).is_file():
-            raise ValueError(f"{found} is unfinished: give the same lexel encode again, and it goes on")
         raise ValueError(f"{found} is not a set of tokens: it has no {MANIFEST}")
     manifest = read_manifest(found)
     if any(Path(shard.file).suffix != ".parquet" for shard in manifest.shards):
