@@ -10,12 +10,12 @@ from jsonargparse import Namespace
 from lexel._core.arguments import Parser
 from lexel._core.errors import blamed_on
 from lexel._core.places import instead
-from lexel.cli import priors, runs
+from lexel.cli import fit, priors, runs
 from lexel.cli.common import Command, add_plugin, add_strict, command_parser
 from lexel.cli.runs import config_text, report_end, task_of
 from lexel.runs import RunFolder
 
-TRAINING = {**runs.COMMANDS, **priors.COMMANDS}
+TRAINING = {**runs.COMMANDS, **fit.COMMANDS, **priors.COMMANDS}
 
 
 def resume_parser() -> Parser:

@@ -194,6 +194,11 @@ class Fit(Configurable):
         many = self.num_embeddings if isinstance(self.num_embeddings, tuple) else (self.num_embeddings,)
         return list(many * self.levels if len(many) == 1 else many)
 
+    @property
+    def beam(self) -> int:
+        """How many partial sums `encode` keeps for each row."""
+        return 1
+
     needs_pairs: ClassVar[bool] = False
 
     @abstractmethod

@@ -62,6 +62,11 @@ class ResidualFit(Fit):
     def levels(self) -> int:
         return self.codebooks
 
+    @property
+    @override
+    def beam(self) -> int:
+        return self.beam_size
+
     @override
     def first(self, rows: Rows, state: State) -> Tables:
         left, tables = _Remainder(rows, self.unit), []
