@@ -66,8 +66,9 @@ def write_report(
         ValueError: no image is readable, the run does not name its images and there is no `data`, or a file of the run
             is malformed, or another model made the tokens.
     """
-    model_folder(run)
-    out = run / REPORT if out is None else out
+    if out is None:
+        model_folder(run)  # in a folder that has none the page has no place
+        out = run / REPORT
     refuse_existing(out, overwrite=overwrite or is_report(out), folder=False)
     read = read_run(run)
     source = open_source(read, data)
