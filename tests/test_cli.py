@@ -154,6 +154,9 @@ class TestRefusals:
     [
         ("--devices", "0", "devices must be auto or at least 1, got 0"),
         ("--seed", str(1 << 64), f"seed must be an integer of 64 bits, got {1 << 64}"),
+        ("--batch-size", str(10**12), "batch_size must be above 0 and at most 1,048,576, got 1000000000000"),
+        ("--steps", str(1 << 63), "steps must be above 0 and at most 1,099,511,627,776"),
+        ("--crop", str(1 << 40), "crop must be from 1 to 32,768, got 1099511627776"),
         ("--device", "meta", "device must be auto, or one of cpu, cuda, mps, xpu"),
         ("--device", "cpu:1", "there is one CPU"),
         ("--validation", "", "validation must be a path"),

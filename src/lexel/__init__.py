@@ -67,6 +67,9 @@ from lexel.estimators import (
     NearestCode as NearestCode,
 )
 from lexel.estimators import (
+    Prices as Prices,
+)
+from lexel.estimators import (
     RotationTrick as RotationTrick,
 )
 from lexel.estimators import (
@@ -129,6 +132,7 @@ from lexel.quantizers.random_projection import RandomProjectionQuantizer as Rand
 from lexel.quantizers.residual import ResidualQuantizer as ResidualQuantizer
 from lexel.quantizers.residual_finite_scalar import ResidualFiniteScalarQuantizer as ResidualFiniteScalarQuantizer
 from lexel.quantizers.strided import StridedResidualQuantizer as StridedResidualQuantizer
+from lexel.quantizers.unit import UnitQuantizer as UnitQuantizer
 from lexel.quantizers.vector import VectorQuantizer as VectorQuantizer
 from lexel.regularisers import (
     Entropy as Entropy,

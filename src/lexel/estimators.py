@@ -31,6 +31,7 @@ __all__ = [
     "GumbelSoftmax",
     "IndexBackpropagation",
     "NearestCode",
+    "Prices",
     "RotationTrick",
     "SpaceFillingDiVeQ",
     "StraightThrough",
@@ -79,6 +80,11 @@ class EstimatorModule(Part[EstimatorT]):
         super().__init_subclass__(**kwargs)
         if "forward" in cls.__dict__ and "is_straight_through" not in cls.__dict__:
             cls.is_straight_through = False
+
+    @property
+    def prices(self) -> Tensor | None:
+        """What each code costs beside the squared distance, `(K,)`, where that decides too; None where it does not."""
+        return None
 
     @abstractmethod
     def forward(self, z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,6 +156,72 @@ class StraightThrough(Estimator):
 
 class _StraightThroughModule(NearestCode[StraightThrough]):
     is_straight_through = True
+
+
+@dataclass(frozen=True)
+class Prices(Estimator):
+    """Chooses the code of least ‖z − e_k‖² + p_k, with the gradient of the identity, so that prices balance the usage.
+
+    The prices that make each of K codes the choice of N/K inputs, at the least total distance, are the dual variables
+    of the assignment problem (Bertsekas 1988, the auction algorithm). They decide for inputs that were never seen too,
+    without a look at any others. The search is exact and costs one more dimension: code k lies at (e_k, √(p_k − min p))
+    and an input at (z, 0). A price is part of the choice, not of the codes, so that no loss and no lookup sees it, and
+    a beam search adds it to the distances.
+
+    All prices start at zero, which is `StraightThrough`; fits with `balanced=True` set them.
+
+    Example:
+        >>> import lexel
+        >>> vq = lexel.VectorQuantizer(2, 1, estimator=Prices())
+        >>> vq.load_codes(torch.tensor([[0.0], [1.0]]))
+        >>> vq.estimator.price.copy_(torch.tensor([0.5, 0.0]))
+        tensor([0.5000, 0.0000])
+        >>> vq(torch.tensor([[0.1], [0.4]])).indices
+        tensor([0, 1])
+    """
+
+    @override
+    def build(self, num_embeddings: int, embedding_dim: int) -> EstimatorModule[Estimator]:
+        return _PricesModule(self, num_embeddings)
+
+
+class _PricesModule(NearestCode[Prices]):
+    is_straight_through = True
+
+    price: Tensor  # (K,)
+
+    def __init__(self, settings: Prices, num_embeddings: int) -> None:
+        super().__init__(settings, straight_through)
+        self.register_buffer("price", torch.zeros(num_embeddings))
+
+    def reset_parameters(self) -> None:
+        """Charge nothing."""
+        self.price.zero_()
+
+    @property
+    @override
+    def prices(self) -> Tensor:
+        return self.price
+
+    @override
+    def nearest(self, z: Tensor, codes: Tensor) -> Tensor:
+        return nearest_at_price(z.detach(), codes.detach(), self.price)
+
+
+def nearest_at_price(z: Tensor, codes: Tensor, price: Tensor) -> Tensor:
+    """Return the index of the code of least ‖z − e_k‖² + p_k for each row of `z`, int64 `(N,)`.
+
+    Args:
+        z: `(N, D)`.
+        codes: `(K, D)`.
+        price: p, `(K,)`, finite.
+
+    Example:
+        >>> nearest_at_price(torch.tensor([[0.4]]), torch.tensor([[0.0], [1.0]]), torch.tensor([0.5, 0.0]))
+        tensor([1])
+    """
+    height = (price - price.min()).sqrt().unsqueeze(1).to(codes.dtype)
+    return nearest_code(F.pad(z, (0, 1)), torch.cat([codes, height], 1))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from lexel._core.errors import blamed_on
 from lexel._core.files import ENVIRONMENT, WORKPLACE, environment_of, require_file
 from lexel._core.locks import LOCK, locked
+from lexel._core.places import MODEL, PRIOR_FACTS, instead, stands_at
 from lexel._core.pretrained import CONFIG as MODEL_CONFIG
 from lexel._core.pretrained import WEIGHTS
 from lexel.models import Autoencoder
@@ -30,10 +31,11 @@ __all__ = [
     "RunFolder",
     "is_report",
     "load_model",
+    "model_folder",
 ]
 
 CONFIG, METRICS, REPORT = "config.yaml", "metrics.csv", "report.html"
-CHECKPOINT, MODEL, SAMPLES, TENSORBOARD = "last.ckpt", "model", "samples", "tensorboard"
+CHECKPOINT, SAMPLES, TENSORBOARD = "last.ckpt", "samples", "tensorboard"
 TOKENIZER = "tokenizer"  # within the model of a prior: the folder of the model whose tokens it knows
 DAMAGED_METRICS = "metrics.damaged-*.csv"  # what a run that goes on found in place of its curves
 COMMAND = "command"  # the entry of environment.json with the command that the run belongs to
@@ -48,7 +50,7 @@ WRITTEN = (
         f"{MODEL}/{MODEL_CONFIG}",
         f"{MODEL}/{WEIGHTS}",
         f"{MODEL}/README.md",
-        f"{MODEL}/tokens.json",
+        f"{MODEL}/{PRIOR_FACTS}",
         *(f"{MODEL}/{TOKENIZER}/{name}" for name in (MODEL_CONFIG, WEIGHTS, "README.md")),
         f"{SAMPLES}/step-*.png",
     ),
@@ -188,6 +190,18 @@ def is_report(path: Path) -> bool:
         return REPORT_MARK.encode() in page.read(1000)
 
 
+def model_folder(folder: Path) -> Path:
+    """Return where the model of a run, or a saved model, stands.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    found = folder / MODEL if (folder / MODEL).is_dir() else folder
+    if not (found / MODEL_CONFIG).is_file() or stands_at(folder) == "prior":
+        raise FileNotFoundError(f"{folder} holds no model and no run that is finished{instead(folder)}")
+    return found
+
+
 def load_model(folder: Path) -> Autoencoder:
     """Load the model of a run's folder, or of a folder that `save_pretrained` wrote, in eval mode.
 
@@ -195,8 +209,6 @@ def load_model(folder: Path) -> Autoencoder:
         FileNotFoundError: there is no model.
         ValueError: its files are malformed, or hold another architecture.
     """
-    found = folder / MODEL if (folder / MODEL).is_dir() else folder
-    if not (found / MODEL_CONFIG).is_file():
-        raise FileNotFoundError(f"{folder} holds no model and no run that is finished")
+    found = model_folder(folder)
     with blamed_on(found, "holds no sound Lexel model"):
         return Autoencoder.from_pretrained(found)

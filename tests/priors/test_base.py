@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lexel.priors import FREE, Prior, Sampling, kinds
+from lexel.priors.base import COLDEST, HOTTEST, MOST_GUIDANCE
 
 
 class Uniform(Prior):
@@ -82,6 +83,16 @@ class TestSampling:
         assert Sampling(guidance=1).guided(both[:1]).tolist() == [[1, 2]]
         assert Sampling(guidance=0).guided(both).tolist() == [[5, 7]]
         assert Sampling(guidance=2).guided(both).tolist() == [[-3, -3]]
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+    @pytest.mark.parametrize("temperature", [0, COLDEST, HOTTEST])
+    def test_at_the_ends_of_the_ranges_probabilities_are_numbers(self, dtype: torch.dtype, temperature: float) -> None:
+        both = torch.tensor([[-900.0, 0, 900], [900, 0, -900]], dtype=dtype)
+        sampling = Sampling(temperature, guidance=MOST_GUIDANCE)
+        found = sampling.probabilities(sampling.guided(both))
+        assert bool(found.isfinite().all())
+        assert torch.allclose(found.sum(-1), torch.ones(1))
+        assert int(found.argmax()) == 2
 
     @pytest.mark.parametrize(
         "how",

@@ -134,6 +134,10 @@ class TestRefusals:
             ([model, tmp_path / "nothing"], "no such file or folder"),
             ([model, learnt, "--heads", 3], "heads must divide the width 8, got 3"),
             ([model], "TOKENS is missing"),
+            ([model, learnt, "--layers", 10**12], "layers must be from 1 to 1,000, got 1000000000000"),
+            ([model, learnt, "--width", 10**12], "width must be from 1 to 65,536, got 1000000000000"),
+            ([model, learnt, "--workers", 10**12], "workers must be from 0 to 1,024, got 1000000000000"),
+            ([model, learnt, "--learning-rate", 1e38], "learning_rate must be above 0 and at most 1,000"),
         ]
         for words, message in cases:
             options = ["--out", tmp_path / "run", *TINY, "--steps", 2, *words[2:]]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import pickle
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,9 +20,13 @@ from PIL import Image
 
 import lexel
 import lexel.tokens
+from lexel._core.plugins import import_plugin
+from lexel.cli import main
 from lexel.models import VQVAE
 from lexel.tokens import Encoder
 from lexel.tokens.cluster import on_ray
+
+PARTS = Path(__file__).parent.parent / "extension/my_parts.py"
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +85,28 @@ class TestRay:
         with pytest.raises(ValueError, match=r"^05\.png cannot be read: "):
             lexel.tokens.encode(model, pictures, tmp_path / "t", shard_size=2, strict=True, engine=on_ray())
         assert not (tmp_path / "t/_tokens.json").exists()
+
+    def test_workers_know_the_classes_of_a_plugin(self, pictures: Path, tmp_path: Path) -> None:
+        plugin = tmp_path / "of_mine.py"  # a worker cannot import it by its name
+        shutil.copy(PARTS, plugin)
+        mine = sys.modules[import_plugin(plugin)]
+        parts = lexel.VectorQuantizer(8, 3, codebook=mine.ScaledCodebook(), estimator=mine.Attenuated())
+        for name, quantizer in (("own", mine.TernaryQuantizer(3)), ("parts", parts)):
+            model = VQVAE(quantizer, hidden_channels=4, residual_layers=0, downsampling=2)
+            model.save_pretrained(tmp_path / name)
+            for out, cluster in (("here", []), ("there", ["--ray"])):
+                words = ["--plugin", plugin, "--device", "cpu", "--shard-size", 4, *cluster]
+                words = ["encode", tmp_path / name, pictures, "--out", tmp_path / f"{name}-{out}", *words]
+                assert main([str(word) for word in words]) == 0
+            assert content(tmp_path / f"{name}-here") == content(tmp_path / f"{name}-there")
+
+    def test_a_plugin_that_workers_do_not_see(
+        self, model: VQVAE, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("lexel.tokens.cluster.imported_plugins", lambda: [tmp_path / "elsewhere.py"])
+        with pytest.raises(OSError, match=r"no such plugin: .*elsewhere\.py"):
+            lexel.tokens.encode(model, pictures, tmp_path / "t", engine=on_ray())
+        assert not (tmp_path / "t").exists()
 
 
 def batch(pictures: Path) -> dict[str, list[object]]:

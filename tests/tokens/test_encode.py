@@ -127,6 +127,31 @@ class TestFolders:
         assert "no readable image among 1 file" in message
         assert not (tmp_path / "t").exists()
 
+    @pytest.mark.parametrize("shard_size", [2, 50])
+    def test_what_is_refused_leaves_nothing(
+        self, shard_size: int, saved: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = ["encode", saved, pictures, "--out", tmp_path / "new/t", "--strict", "--shard-size", shard_size]
+        assert "cats/03.png cannot be read" in refused(words, capsys)
+        assert not list(tmp_path.iterdir())
+        (tmp_path / "new/t").mkdir(parents=True)
+        assert "cats/03.png cannot be read" in refused(words, capsys)
+        assert not list((tmp_path / "new/t").iterdir())
+
+    def test_a_disk_that_fails_leaves_what_can_go_on(self, model: VQVAE, pictures: Path, tmp_path: Path) -> None:
+        def failing(work: Work, numbers: Sequence[int], advance: Callable[[int], None]) -> Iterator[Done]:
+            yield from here(work, numbers[:first], advance)
+            raise OSError(28, "No space left on device")
+
+        for first in (0, 3):
+            with pytest.raises(OSError, match="No space"):
+                lexel.tokens.encode(model, pictures, tmp_path / "t", shard_size=6, engine=failing)
+            assert (tmp_path / "t").exists() == (first > 0)
+        assert len(list((tmp_path / "t").glob("part-*"))) == 3
+        lexel.tokens.encode(model, pictures, tmp_path / "t", shard_size=6)
+        lexel.tokens.encode(model, pictures, tmp_path / "whole", shard_size=6)
+        assert content(tmp_path / "t") == content(tmp_path / "whole")
+
 
 class TestGoingOn:
     def test_after_a_kill(self, saved: Path, tmp_path: Path) -> None:
@@ -242,10 +267,43 @@ class TestLabels:
     @pytest.mark.parametrize(
         ("feature", "values", "message"),
         [
-            (datasets.Value("int64"), [0, 1, None, 1], "the row 2 has none"),
-            (datasets.Value("int64"), [0, -4, 1, 1], "the row 1 has the label -4, expected 0 or above"),
-            (datasets.Value("float32"), [0.0, 1.0, 2.0, 0.5], "holds float, expected whole numbers or names"),
-            (datasets.ClassLabel(names=["no", "yes"]), [0, 1, 1, -1], "the row 3 has the label -1, expected one of 2"),
+            (datasets.Value("int64"), [0, 1, None, 1], "the row 2 of the column 'label' holds no label"),
+            (datasets.Value("null"), [None] * 4, "the row 0 of the column 'label' holds no label"),
+            (
+                datasets.Value("int64"),
+                [0, -4, 1, 1],
+                "the row 1 of the column 'label' holds -4, expected a number from 0",
+            ),
+            (
+                datasets.Value("int64"),
+                [0, 1, 2**62, 1],
+                f"the row 2 of the column 'label' holds {2**62}, expected a number",
+            ),
+            (datasets.Value("float32"), [0.0, 1.0, 2.0, 0.5], "the column 'label' holds float, such as 0.0; expected"),
+            (datasets.Value("float64"), [None, float("nan"), 2.0, 0.5], "'label' holds double, such as nan; expected"),
+            (datasets.Value("bool"), [True, False, True, True], "'label' holds bool, such as True; expected whole"),
+            (datasets.Value("binary"), [b"a"] * 4, "the column 'label' holds binary, such as b'a'; expected whole"),
+            (
+                datasets.List(datasets.Value("int64")),
+                [[1], [2], [3, 4], []],
+                "'label' holds list<item: int64>, such as [1];",
+            ),
+            (datasets.List(datasets.Value("string")), [["a"]] * 4, "'label' holds list<item: string>, such as ['a'];"),
+            (
+                datasets.List(datasets.Value("int8"), 2),
+                [[1, 2]] * 4,
+                "'label' holds fixed_size_list<item: int8>[2], such",
+            ),
+            (
+                {"int": datasets.Value("int64")},
+                [{"int": 1}] * 4,
+                "'label' holds struct<int: int64>, such as {'int': 1};",
+            ),
+            (
+                datasets.ClassLabel(names=["no", "yes"]),
+                [0, 1, 1, -1],
+                "the row 3 of the column 'label' holds -1, expected a number from 0 to 1",
+            ),
         ],
     )
     def test_those_that_do_not_fit(
@@ -333,7 +391,7 @@ def test_a_cluster_that_does_not_answer(
 ) -> None:
     message = refused(["encode", saved, pictures, "--out", tmp_path / "t", "--ray", address], capsys)
     assert f"no Ray cluster answers at {address}: " in message
-    assert not (tmp_path / "t/_tokens.json").exists()
+    assert not (tmp_path / "t").exists()
 
 
 def test_a_refused_command_touches_nothing(model: VQVAE, pictures: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from os import PathLike
 from typing import Any
 
-__all__ = ["blamed_on", "memory_wanted", "naming", "printable", "reason_of", "sizes_named"]
+__all__ = ["blamed_on", "memory_wanted", "naming", "printable", "reason_of", "require_within", "sizes_named"]
 
 
 def printable(name: str) -> str:
@@ -35,6 +35,21 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, (OSError, ValueError, SyntaxError)) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def require_within(name: str, value: float, least: float, most: float) -> None:
+    """Check that a setting lies within its range.
+
+    Raises:
+        ValueError: it does not, or is not a number.
+
+    Example:
+        >>> require_within("batch_size", 0, 1, 1 << 20)
+        Traceback (most recent call last):
+        ValueError: batch_size must be from 1 to 1,048,576, got 0
+    """
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be from {least:,} to {most:,}, got {value}")
 
 
 def memory_wanted(error: BaseException) -> str | None:

@@ -7,18 +7,29 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from lexel._core.errors import naming
 
-__all__ = ["ENVIRONMENT", "WORKPLACE", "environment_of", "inside", "refuse_existing", "require_file", "written_beside"]
+__all__ = [
+    "ENVIRONMENT",
+    "WORKPLACE",
+    "environment_of",
+    "inside",
+    "refuse_existing",
+    "require_file",
+    "require_inside",
+    "written_beside",
+]
 
 ENVIRONMENT = "environment.json"  # of a run's folder
 LONGEST_ENVIRONMENT = 1 << 16  # bytes
 WORKPLACE = ".lexel."  # how the name of a folder begins in which a file is being written
+
+NO_NAMES = {"", ".", ".."}  # of a file or a folder
 
 # Characters that Windows reserves, and how they are written; "/" alone separates folders in a name.
 RESERVED = {ord(character): f"%{ord(character):02X}" for character in '\\:*?"<>|'}
@@ -121,19 +132,36 @@ def written_beside(path: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def require_inside(names: Iterable[str]) -> None:
+    """Check that names that were read from a file are plain paths below whatever folder they will be written into.
+
+    A plain path has a name between any two slashes, none of which is `.` or `..`, so that different ones are different
+    files.
+
+    Raises:
+        ValueError: one is not.
+
+    Example:
+        >>> require_inside(["1.png", "cats/1.png", "cats/./1.png"])
+        Traceback (most recent call last):
+        ValueError: the name 'cats/./1.png' is no plain path below the output folder
+    """
+    for name in names:
+        if "\0" in name or not NO_NAMES.isdisjoint(name.split("/")):
+            raise ValueError(f"the name {name!r} is no plain path below the output folder")
+
+
 def inside(folder: Path, name: str) -> Path:
-    """Return `folder / name` for a name that was read from a file, if it lies in the folder or below it.
+    """Return `folder / name` for a name that `require_inside` lets pass.
 
     Characters that have a meaning of their own on this system, such as a colon on Windows, are written as `%3A`.
 
     Raises:
-        ValueError: the name is absolute or leaves the folder.
+        ValueError: it is no plain path below the folder.
 
     Example:
         >>> inside(Path("images"), "cats/1.png").as_posix()
         'images/cats/1.png'
     """
-    pure = PurePosixPath(name)
-    if not pure.parts or pure.is_absolute() or ".." in pure.parts or "\0" in name:
-        raise ValueError(f"the name {name!r} leaves the output folder")
-    return folder / (str(pure).translate(RESERVED) if os.name == "nt" else pure)
+    require_inside([name])
+    return folder / (name.translate(RESERVED) if os.name == "nt" else name)

@@ -6,7 +6,9 @@ import sys
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
-__all__ = ["import_plugin"]
+__all__ = ["import_plugin", "imported_plugins"]
+
+_imported: dict[str, Path] = {}  # by the name of the module
 
 
 def import_plugin(path: Path) -> str:
@@ -27,6 +29,7 @@ def import_plugin(path: Path) -> str:
     loaded = sys.modules.get(name)
     file = getattr(loaded, "__file__", None)
     if file is not None and Path(file).resolve() == path.resolve():
+        _imported[name] = path.resolve()
         return name
     known = None if loaded is not None else find_spec(name)
     if loaded is not None or (known is not None and known.origin != str(path.resolve())):
@@ -40,4 +43,10 @@ def import_plugin(path: Path) -> str:
     except Exception as error:  # whatever a stranger's file may raise
         del sys.modules[name]
         raise ValueError(f"the plugin {path} fails: {type(error).__name__}: {error}") from error
+    _imported[name] = path.resolve()
     return name
+
+
+def imported_plugins() -> list[Path]:
+    """Return the files that were imported here: another process must import them before it reads their objects."""
+    return [path for path in _imported.values() if path.is_file()]

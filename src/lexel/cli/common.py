@@ -14,6 +14,8 @@ from rich.table import Table
 from lexel._core.arguments import Parser
 from lexel._core.config import registry
 from lexel._core.console import results
+from lexel._core.errors import require_within
+from lexel.data.batches import MOST_BATCH
 from lexel.data.examples import listed
 from lexel.data.kind import kind_of
 from lexel.data.tables import Columns
@@ -93,9 +95,9 @@ def add_computing(parser: Parser) -> None:
     add_device(parser)
     parser.add_argument(
         "--batch_size",
-        type=int,
-        default=1,
-        help="images of one size to compute at once; more than 1 may change rounding, and so a token here and there",
+        type=int | None,
+        help="examples of one size to compute at once; more than 1 may change rounding, and so a token here and there; "
+        "by default 1 for images, 256 for vectors",
     )
 
 
@@ -105,13 +107,16 @@ def add_plugin(parser: Parser) -> None:
 
 
 def loaded(settings: Namespace) -> Autoencoder:
-    """Load the model of a run, on the device that is asked for."""
+    """Load the model of a run, on the device that is asked for, and settle in which batches it computes."""
     from lexel._core.devices import pick_device
 
-    if settings.get("batch_size", 1) < 1:
-        raise ValueError(f"batch_size must be at least 1, got {settings.batch_size}")
+    if settings.get("batch_size") is not None:
+        require_within("batch_size", settings.batch_size, 1, MOST_BATCH)
     device = pick_device(settings.device)
-    return load_model(Path(settings.run)).to(device)
+    model = load_model(Path(settings.run)).to(device)
+    if "batch_size" in settings and settings.batch_size is None:
+        settings.batch_size = kind_of(model).batch_size
+    return model
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

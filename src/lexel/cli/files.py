@@ -14,6 +14,7 @@ from rich.table import Table
 from lexel._core.arguments import Parser
 from lexel._core.console import messages, results
 from lexel._core.files import refuse_existing, require_file, written_beside
+from lexel._core.places import instead
 from lexel.cli.common import (
     IMAGES,
     Command,
@@ -53,7 +54,7 @@ def compress(settings: Namespace) -> int:
     model = require_images(loaded(settings), "lexel compress")
     images = open_images(settings.image, model.image_channels)
     if len(images) != 1:
-        raise ValueError(f"{settings.image} holds {len(images)} images; give one, or take lexel encode")
+        raise ValueError(f"{settings.image} holds {len(images)} images, give one; lexel encode takes many")
     image = images.read(0)
     data = compress(model, image)
     with written_beside(out) as temporary:
@@ -81,12 +82,14 @@ def decompress(settings: Namespace) -> int:
 
     out, file = Path(settings.out), Path(settings.file)
     refuse_existing(out, overwrite=settings.overwrite)
+    if file.is_dir():
+        raise ValueError(f"{file} is not a file that lexel compress wrote{instead(file)}")
     require_file(file)
     model = require_images(loaded(settings), "lexel decompress")
     try:
         image = decompress(model, file.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+        raise ValueError(f"{file}: {error}{instead(file)}") from error
     with written_beside(out) as temporary:
         save_image(image, temporary)
     results.print(f"{image.shape[2]} × {image.shape[1]} pixels in {out}", soft_wrap=True)

@@ -9,6 +9,7 @@ from jsonargparse import SUPPRESS, Namespace
 
 from lexel._core.arguments import Parser
 from lexel._core.console import results
+from lexel._core.errors import require_within
 from lexel._core.files import refuse_existing
 from lexel.cli.common import Command, add_device, add_overwrite, add_plugin, command_parser
 from lexel.cli.runs import begin, required, settings_of
@@ -17,6 +18,8 @@ from lexel.training.settings import PriorSettings
 
 if TYPE_CHECKING:
     from lexel.training.task import Task
+
+MOST_SAMPLES = 1_000_000  # all of them are held until they are written
 
 
 def train_prior_parser() -> Parser:
@@ -82,8 +85,7 @@ def sample(settings: Namespace) -> int:
     from lexel.priors.write import write_samples
 
     for name in ("num", "batch_size"):
-        if settings[name] < 1:
-            raise ValueError(f"{name} must be at least 1, got {settings[name]}")
+        require_within(name, settings[name], 1, MOST_SAMPLES)
     out = Path(settings.out)
     refuse_existing(out, overwrite=settings.overwrite, folder=True)
     painter = Painter.load(Path(settings.prior)).to(pick_device(settings.device))

@@ -18,12 +18,13 @@ from lexel._core.console import complain
 from lexel._core.errors import memory_wanted
 from lexel._core.plugins import import_plugin
 from lexel._core.signals import ended_by_signals
-from lexel.cli import files, models, priors, resume, runs, tokens, tour
+from lexel.cli import files, fit, models, priors, resume, runs, tokens, tour
 from lexel.cli.common import hints
 
 # What takes long to import is left to the commands that need it.
 COMMANDS = {
     **runs.COMMANDS,
+    **fit.COMMANDS,
     **resume.COMMANDS,
     **models.COMMANDS,
     **tokens.COMMANDS,
@@ -88,7 +89,7 @@ def _reason(error: Exception) -> str:
 def _parser() -> Parser:
     parser = Parser(
         prog="lexel",
-        description="Vector quantization: images to discrete codes and back.",
+        description="Vector quantization: images and vectors to discrete codes and back.",
         hints=(*COMMANDS, *hints()),
     )
     parser.add_argument("--version", action="version", version=f"lexel {lexel.__version__}")

@@ -9,12 +9,13 @@ from jsonargparse import Namespace
 
 from lexel._core.arguments import Parser
 from lexel._core.errors import blamed_on
-from lexel.cli import priors, runs
+from lexel._core.places import instead
+from lexel.cli import fit, priors, runs
 from lexel.cli.common import Command, add_plugin, add_strict, command_parser
 from lexel.cli.runs import config_text, report_end, task_of
 from lexel.runs import RunFolder
 
-TRAINING = {**runs.COMMANDS, **priors.COMMANDS}
+TRAINING = {**runs.COMMANDS, **fit.COMMANDS, **priors.COMMANDS}
 
 
 def resume_parser() -> Parser:
@@ -34,7 +35,7 @@ def resume(settings: Namespace) -> int:
 
     run = RunFolder(Path(settings.run))
     if not run.config.is_file():
-        raise FileNotFoundError(f"{run.path} is not a run: it has no {run.config.name}")
+        raise FileNotFoundError(f"{run.path} is not a run: it has no {run.config.name}{instead(run.path)}")
     command = TRAINING.get(run.command)
     if command is None or command.task is None:
         raise ValueError(f"{run.environment} names {run.command!r}, which is no command that trains")

@@ -28,8 +28,11 @@ from lexel.cli.common import (
     loaded,
 )
 from lexel.data.examples import listed
+from lexel.models import Autoencoder
 from lexel.tokens.encode import Engine, here
 from lexel.tokens.formats import FORMATS
+from lexel.tokens.identify import identify
+from lexel.tokens.ids import UNIQUE
 from lexel.tokens.shards import SHARD_SIZE
 
 
@@ -38,7 +41,12 @@ def encode_parser() -> Parser:
     parser = command_parser("Turn examples into a data set of tokens; after a kill, the same command goes on.")
     add_model(parser)
     parser.add_argument("data", type=str, help=DATA)
-    parser.add_argument("--out", type=str, required=True, help="folder to write, or one file that ends in .safetensors")
+    parser.add_argument(
+        "--out",
+        type=str,
+        required=True,
+        help="folder to write, or one file that ends in .safetensors; for the IDs of vectors one in .parquet",
+    )
     parser.add_argument("--format", type=Literal[tuple(FORMATS)], default="parquet", help="of the files in the folder")
     parser.add_argument(
         "--labels",
@@ -57,6 +65,14 @@ def encode_parser() -> Parser:
         metavar="ADDRESS",
         help="encode on a Ray cluster, by default one that is started on this machine; needs lexel[ray]",
     )
+    parser.add_argument(
+        "--unique",
+        type=Literal[(*UNIQUE, None)],
+        help="no two items get one ID: suffix adds a code that counts them, nearest-free takes the nearest free tuple",
+    )
+    parser.add_argument(
+        "--append", type=str, metavar="IDS", help="file of IDs to which those of further items are added"
+    )
     add_columns(parser)
     add_strict(parser)
     add_overwrite(parser)
@@ -68,8 +84,15 @@ def encode_parser() -> Parser:
 def encode(settings: Namespace) -> int:
     """Turn examples into tokens."""
     out, data = Path(settings.out), Path(settings.data)
-    refuse_existing(out, overwrite=True, folder=out.suffix != ".safetensors")  # what exists, tokens.encode looks at
+    refuse_existing(
+        out, overwrite=True, folder=out.suffix not in (".safetensors", ".parquet")
+    )  # what exists, tokens.encode looks at
     model = loaded(settings)
+    if out.suffix == ".parquet":
+        return _encode_ids(model, settings)
+    for name in ("unique", "append"):
+        if settings[name] is not None:
+            raise ValueError(f"--{name} is for IDs: give --out a file that ends in .parquet")
     engine: Engine = here
     if settings.ray is not None:
         from lexel.tokens.cluster import on_ray
@@ -94,6 +117,31 @@ def encode(settings: Namespace) -> int:
     if found.skipped:
         messages.print(f"skipped {listed(found.skipped)}", style="yellow", soft_wrap=True)
     results.print(f"{found.examples:,} {model.kind} as {found.tokens:,} tokens in {out}", soft_wrap=True)
+    return 0
+
+
+def _encode_ids(model: Autoencoder, settings: Namespace) -> int:
+    """Turn vectors into IDs."""
+    ids, figures = identify(
+        model,
+        settings.data,
+        settings.out,
+        unique=settings.unique,
+        append=settings.append,
+        overwrite=settings.overwrite,
+        columns=columns_of(settings),
+    )
+    if figures is not None:
+        results.print(
+            f"{figures.shared:,} of {figures.items:,} items shared an ID, at most {figures.largest:,} one; "
+            f"{figures.moved:,} moved to another, which raised the distortion by {figures.cost:.2%}",
+            soft_wrap=True,
+        )
+        for items in figures.duplicate_items:
+            results.print(f"of equal vectors: {', '.join(map(str, items))}", soft_wrap=True)
+    results.print(
+        f"the IDs of {len(ids):,} items, of {ids.codes.shape[1]} codes each, in {settings.out}", soft_wrap=True
+    )
     return 0
 
 

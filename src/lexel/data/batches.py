@@ -7,7 +7,11 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["batches"]
+from lexel._core.errors import require_within
+
+__all__ = ["MOST_BATCH", "batches"]
+
+MOST_BATCH = 1 << 20
 
 # Images of sizes that are rare wait for others no longer than until so many pixels wait.
 WAITING_PIXELS = 1 << 26
@@ -24,15 +28,14 @@ def batches(images: Iterable[tuple[int, Tensor]], batch_size: int) -> Iterator[t
         The numbers of up to `batch_size` images, and the images, `(B, C, H, W)`. Every image comes once.
 
     Raises:
-        ValueError: `batch_size` is below 1.
+        ValueError: `batch_size` is out of range.
 
     Example:
         >>> images = [torch.zeros(3, 4, width) for width in (4, 5, 4, 4)]
         >>> [numbers for numbers, _ in batches(enumerate(images), 2)]
         [[0, 2], [1], [3]]
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    require_within("batch_size", batch_size, 1, MOST_BATCH)
     waiting: dict[torch.Size, list[tuple[int, Tensor]]] = {}
     pixels = 0
     for number, image in images:

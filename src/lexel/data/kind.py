@@ -43,6 +43,7 @@ class Kind(ABC):
         unit: what an example's size counts, in which rates are given: bits per pixel.
         suffix: of the file that holds an example.
         extents: the names of an example's sizes, as in `extent`.
+        batch_size: how many examples of one size are computed at once where nobody says it.
         figures: those that `measure` returns, by name.
     """
 
@@ -51,6 +52,7 @@ class Kind(ABC):
     unit: ClassVar[str]
     suffix: ClassVar[str]
     extents: ClassVar[tuple[str, ...]]
+    batch_size: ClassVar[int]
     figures: ClassVar[Mapping[str, Figure]]
 
     @abstractmethod

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from torch import Tensor
 
-from lexel._core.files import inside, refuse_existing, written_beside
+from lexel._core.files import inside, refuse_existing, require_inside, written_beside
 
 __all__ = ["file_names", "files_writer"]
 
@@ -36,6 +36,7 @@ def files_writer(
         ValueError: a name leads out of the folder.
     """
     refuse_existing(out, overwrite=overwrite, folder=True)
+    require_inside(names)
     out.mkdir(parents=True, exist_ok=True)
     targets = file_names(names, suffix, same=same_name(out))
 

@@ -107,24 +107,34 @@ def read_labels(table: Any) -> Labels:
     Raises:
         ValueError: the column holds something else than classes: numbers from 0, or names.
     """
+    import pyarrow.types as types
+
     feature = table.features[LABEL]
     names = tuple(feature.names) if hasattr(feature, "names") else None
     values = table.with_format("arrow")[LABEL]
     values = values.combine_chunks() if hasattr(values, "combine_chunks") else values[:]
+    if types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    texts = types.is_string(values.type) or types.is_large_string(values.type) or types.is_string_view(values.type)
+    if not (texts or types.is_integer(values.type) or types.is_null(values.type)):
+        example = next((f", such as {value.as_py()!r:.60}" for value in values if value.is_valid), "")
+        raise ValueError(
+            f"labels: the column {LABEL!r} holds {values.type}{example}; expected whole numbers or names of "
+            "classes (--labels none takes none)"
+        )
     if values.null_count:
-        raise ValueError(f"labels: the row {values.is_null().index(True).as_py()} has none, in the column {LABEL!r}")
-    kind = str(values.type)
-    if "string" in kind:
+        row = values.is_null().index(True).as_py()
+        raise ValueError(f"labels: the row {row} of the column {LABEL!r} holds no label (--labels none takes none)")
+    if texts:
         return named_labels(values.to_pylist())
-    if "int" not in kind:
-        raise ValueError(f"labels: the column {LABEL!r} holds {kind}, expected whole numbers or names of classes")
-    found = torch.from_numpy(values.to_numpy(zero_copy_only=False).astype("int64"))
-    limit = len(names) if names else 1 << 62
-    if len(found) and not 0 <= int(found.min()) <= int(found.max()) < limit:
-        row = int(((found < 0) | (found >= limit)).int().argmax())
-        expected = f"one of {limit} classes" if names else "0 or above"
-        raise ValueError(f"labels: the row {row} has the label {int(found[row])}, expected {expected}")
-    return Labels(found, names)
+    found = values.to_numpy(zero_copy_only=False)  # unsigned ones of 64 bits are not yet wrapped
+    limit, last = (len(names), f"{len(names) - 1}") if names else (1 << 62, "2^62 - 1")
+    if (wrong := (found < 0) | (found >= limit)).any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"labels: the row {row} of the column {LABEL!r} holds {found[row]}, expected a number from 0 to {last}"
+        )
+    return Labels(torch.from_numpy(found.astype("int64")), names)
 
 
 def items_of(table: Any, column: str) -> list[Any]:

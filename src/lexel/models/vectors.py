@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self, override
 
+from lexel._core.modules import evaluating
 from lexel.models.base import Autoencoder, Level
 from lexel.quantizers.base import Quantizer, check_integer
 
@@ -110,7 +111,7 @@ class VectorAutoencoder(Autoencoder, tags=["vector-quantization", "semantic-ids"
             TypeError: `vectors` is not a floating tensor.
             ValueError: `vectors` has another shape, or holds a zero vector where only directions count.
         """
-        given = self.target(vectors).double()
+        given = self._given(vectors).double()
         if not isinstance(self.encoder, nn.Identity):
             self.mean.copy_(given.mean(0))
             self.scale.copy_((given - given.mean(0)).square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny))
@@ -138,9 +139,17 @@ class VectorAutoencoder(Autoencoder, tags=["vector-quantization", "semantic-ids"
             TypeError: `examples` is not a floating tensor.
             ValueError: `examples` has another shape, or holds a zero vector where only directions count.
         """
-        if self.beam_size == 1:
-            return super().encode(examples)
-        return self.quantizer.beam_search(self.latents(examples), self.beam_size)
+        with evaluating(self):
+            return self.indices_of(self.latents(examples))
+
+    @torch.no_grad()
+    def indices_of(self, latents: Tensor) -> Tensor:
+        """Return the indices of what the encoder returned, `(B, D)`, as `encode` returns those of vectors."""
+        if self.beam_size > 1:
+            return self.quantizer.beam_search(latents, self.beam_size)
+        with evaluating(self):
+            indices: Tensor = self.quantizer(latents).indices
+        return indices
 
     @override
     def synthesize(self, quantized: Sequence[Tensor], size: tuple[int, ...] | None = None) -> Tensor:
@@ -154,7 +163,7 @@ class VectorAutoencoder(Autoencoder, tags=["vector-quantization", "semantic-ids"
             TypeError: `vectors` is not a floating tensor.
             ValueError: `vectors` has another shape, or holds a zero vector where only directions count.
         """
-        given = self.target(vectors)
+        given = self._given(vectors)
         latents: Tensor = (
             given if isinstance(self.encoder, nn.Identity) else self.encoder((given - self.mean) / self.scale)
         )
@@ -167,6 +176,10 @@ class VectorAutoencoder(Autoencoder, tags=["vector-quantization", "semantic-ids"
             TypeError: `vectors` is not a floating tensor.
             ValueError: `vectors` has another shape, or holds a zero vector where only directions count.
         """
+        given = self._given(vectors)
+        return self.quantizer.unquantized(given) if isinstance(self.encoder, nn.Identity) else given
+
+    def _given(self, vectors: Tensor) -> Tensor:
         name = type(self).__name__
         if not vectors.dtype.is_floating_point:
             raise TypeError(f"{name}: vectors must be floating, got {vectors.dtype}")

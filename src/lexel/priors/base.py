@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from lexel._core.config import Configurable, from_config, registry
+from lexel._core.errors import require_within
 from lexel._core.modules import evaluating
 
 try:
@@ -26,6 +27,9 @@ except ImportError as error:
 __all__ = ["FREE", "Prior", "Sampling", "kinds"]
 
 FREE = -1  # an index that is to be drawn
+# Beyond these, logits of float32 are no numbers any more, or all the same.
+COLDEST, HOTTEST, MOST_GUIDANCE = 0.0001, 10_000, 1_000
+MOST_LAYERS, MOST_WIDTH = 1000, 1 << 16
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,11 @@ class Sampling:
 
     Args:
         temperature: divides the logits; below 1 the probable becomes more probable, 0 takes the most probable.
+            Otherwise from 0.0001 to 10,000.
         top_k: draw among the k most probable tokens alone.
         top_p: draw among the fewest most probable tokens that together have this probability.
         guidance: γ of classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598): logits without a class plus γ
-            times their difference to those with the class. 1 draws from the class as it was learnt.
+            times their difference to those with the class. 1 draws from the class as it was learnt. At most 1,000.
         generator: of the random numbers, on any device.
 
     Raises:
@@ -58,14 +63,13 @@ class Sampling:
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
-            raise ValueError(f"temperature must be finite and at least 0, got {self.temperature}")
+        if self.temperature != 0:  # which takes the most probable
+            require_within("temperature", self.temperature, COLDEST, HOTTEST)
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
-        if not 0 <= self.guidance < math.inf:
-            raise ValueError(f"guidance must be finite and at least 0, got {self.guidance}")
+        require_within("guidance", self.guidance, 0, MOST_GUIDANCE)
 
     def classes(self, classes: Tensor, without: int) -> Tensor:
         """Return the classes `(B,)` for which logits are needed: with guidance `(2B,)`, the second half without class.
@@ -80,7 +84,7 @@ class Sampling:
         """Return the logits `(B, …)` to draw from, given those of `classes`: `(B, …)`, or `(2B, …)` with guidance."""
         if self.guidance == 1:
             return logits
-        conditional, unconditional = logits.chunk(2)
+        conditional, unconditional = logits.float().chunk(2)  # half precision could not hold the sum
         return unconditional + self.guidance * (conditional - unconditional)
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -172,7 +176,9 @@ class Prior(
             raise ValueError(f"{who}: levels must be grids (h, w) of at least 1 × 1, got {levels}")
         if not codebook_sizes or min(codebook_sizes) < 1:
             raise ValueError(f"{who}: codebook_sizes must be K of each codebook, at least 1, got {codebook_sizes}")
-        for argument, value in (("layers", layers), ("width", width), ("heads", heads), ("num_classes", num_classes)):
+        for argument, size, most in (("layers", layers, MOST_LAYERS), ("width", width, MOST_WIDTH)):
+            require_within(f"{who}: {argument}", size, 1, most)
+        for argument, value in (("heads", heads), ("num_classes", num_classes)):
             if value is not None and value < 1:
                 raise ValueError(f"{who}: {argument} must be at least 1, got {value}")
         if width % heads:

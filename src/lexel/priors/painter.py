@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lexel._core.errors import blamed_on
+from lexel._core.errors import blamed_on, sizes_named
 from lexel._core.files import written_beside
+from lexel._core.places import PRIOR_FACTS as FACTS
+from lexel._core.places import instead
 from lexel._core.pretrained import CONFIG
 from lexel.data.kind import Kind, kind_of
 from lexel.models import Autoencoder
@@ -24,7 +26,6 @@ from lexel.tokens.decode import check_model
 
 __all__ = ["KEPT", "Painter", "check_tokens", "class_count"]
 
-FACTS = "tokens.json"  # beside the prior: which tokens it knows
 MOST_CODES, FEW_CLASSES = 1 << 20, 1000
 KEPT = ("left", "top", "box")
 DECODED_AT_ONCE = 64
@@ -70,7 +71,8 @@ class Painter:
         if (most := max(tokens.codebook_sizes)) > MOST_CODES:
             raise ValueError(f"a prior has weights for each code: K must be at most {MOST_CODES:,}, got {most:,}")
         shapes = tokens.shapes[:1].tolist()
-        prior = known[kind](tokens.levels(0), list(tokens.codebook_sizes), class_count(tokens), **sizes)
+        with sizes_named("the prior", sizes):
+            prior = known[kind](tokens.levels(0), list(tokens.codebook_sizes), class_count(tokens), **sizes)
         return cls(prior, model, tuple(shapes[0]), tokens.extent(0), tokens.label_names)
 
     @staticmethod
@@ -88,7 +90,7 @@ class Painter:
         """
         found = folder / MODEL if (folder / MODEL).is_dir() else folder
         if not (found / CONFIG).is_file() or not (found / FACTS).is_file():
-            raise FileNotFoundError(f"{folder} holds no prior and no run of one that is finished")
+            raise FileNotFoundError(f"{folder} holds no prior and no run of one that is finished{instead(folder)}")
         with blamed_on(found / CONFIG, "does not describe a prior"):
             prior = Prior.from_pretrained(found)
         model = load_model(found / TOKENIZER)

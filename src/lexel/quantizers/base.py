@@ -323,6 +323,11 @@ class Quantizer(WideBuffers, Configurable):
         return self.output_dim == self.embedding_dim
 
     @property
+    def prices(self) -> Tensor | None:
+        """What the choice of each code costs beside the squared distance, `(K,)`; None where it costs nothing."""
+        return None
+
+    @property
     def could_use_upkeep(self) -> bool:
         """Whether it has a codebook that upkeep could start and revive, but no upkeep."""
         return False

@@ -17,8 +17,10 @@ from lexel.quantizers.base import Choice, Quantizer
 
 __all__ = ["ResidualQuantizer"]
 
-# Numbers in one tile of distances in the beam search.
-TILE = 1 << 22
+# Numbers in one tile of scores in the beam search, few enough for a processor's cache.
+TILE = 1 << 19
+# Numbers in the products of all codes with each other, at most: where there are more, those in use are computed.
+PRODUCTS = 1 << 24
 
 
 class ResidualQuantizer(Composite):
@@ -141,14 +143,15 @@ class ResidualQuantizer(Composite):
             >>> rvq.beam_search(torch.randn(2, 8, 10), beam_size=4).shape
             torch.Size([2, 10, 4])
         """
-        return self._search(z, beam_size)[..., 0, :]
+        found = self._beam(z, beam_size)(z.reshape(-1, self.embedding_dim))
+        return found.reshape(*z.shape[:-1], len(self.parts))
 
     @override
     def search_candidates(self, z: Tensor, count: int) -> Tensor:
-        return self._search(z, count)
+        found = self._beam(z, count).ends(z.reshape(-1, self.embedding_dim), count)
+        return found.reshape(*z.shape[:-1], *found.shape[1:])
 
-    def _search(self, z: Tensor, beam_size: int) -> Tensor:
-        """Return the indices `(*positions, beams, Q)` that the beams for `z` `(*positions, D)` end with, best first."""
+    def _beam(self, z: Tensor, beam_size: int) -> Beam:
         for stage in self.parts:
             if stage.index_shape or stage.num_embeddings > 1 << 16 or stage.needs_partial_sum:
                 raise ValueError(
@@ -159,24 +162,7 @@ class ResidualQuantizer(Composite):
             stage.lookup_positions(torch.arange(stage.num_embeddings, device=z.device)).to(z.dtype)
             for stage in self.parts
         ]
-        height = max(1, TILE // (beam_size * max(len(table) for table in tables)))
-        rows = torch.split(z.reshape(-1, self.embedding_dim), height)
-        found = torch.cat([self._beam(tile, tables, beam_size) for tile in rows])
-        return found.reshape(*z.shape[:-1], *found.shape[1:])
-
-    @staticmethod
-    def _beam(z: Tensor, tables: list[Tensor], beam_size: int) -> Tensor:
-        """Return the indices `(N, beams, Q)` that the beams for the rows `z` `(N, D)` end with, the best first."""
-        residual = z.unsqueeze(1)  # (N, beams, D)
-        indices = torch.empty(len(z), 1, 0, dtype=torch.int64, device=z.device)
-        for table in tables:
-            errors = residual.square().sum(2, keepdim=True) - 2 * residual @ table.T + table.square().sum(1)
-            best = errors.flatten(1).topk(min(beam_size, errors[0].numel()), largest=False).indices
-            beam, code = (best // len(table)).unsqueeze(2), best % len(table)
-            residual = residual.gather(1, beam.expand(-1, -1, z.shape[1])) - table[code]
-            indices = torch.cat([indices.gather(1, beam.expand(-1, -1, indices.shape[2])), code.unsqueeze(2)], 2)
-        order = residual.square().sum(2).argsort(dim=1, stable=True).unsqueeze(2)
-        return indices.gather(1, order.expand(-1, -1, len(tables)))
+        return Beam(tables, [stage.prices for stage in self.parts], beam_size)
 
     def _positions_of_stages(self, z: Tensor, valid: Tensor | None) -> Iterator[Tensor | None]:
         """Yield for each stage which positions it quantizes."""
@@ -228,3 +214,88 @@ def check_remainders(name: str, stages: Sequence[Quantizer]) -> None:
     sizes = [stage.embedding_dim for stage in stages]
     if len(set(sizes)) > 1:
         raise ValueError(f"{name}: all quantizers must have the same embedding_dim, got {sizes}")
+
+
+class Beam:
+    """Search for the codes, one of each codebook, whose sum is nearest to a vector.
+
+        ‖x − Σ_q e_q‖² + Σ_q p_q = ‖x‖² + Σ_q (‖e_q‖² − 2⟨x, e_q⟩ + p_q) + 2 Σ_{q<r} ⟨e_q, e_r⟩
+
+    The products of codes with each other are computed once, those of a row with all codes once for a row, in float64
+    where the device has it: so the codes of a row do not depend on the rows beside it, nor on the number of threads.
+
+    Args:
+        codebooks: Q of `(K_q, D)`, float32 or float64.
+        prices: what each code costs beside the distance, `(K_q,)`; None where it costs nothing.
+        beam_size: how many partial sums are kept.
+
+    Example:
+        >>> codebooks = [torch.tensor([[0.0], [10.0]]), torch.tensor([[-1.0], [0.0], [2.0]])]
+        >>> Beam(codebooks, None, 2)(torch.tensor([[9.2], [1.8]]))
+        tensor([[1, 0],
+                [0, 2]])
+    """
+
+    def __init__(self, codebooks: Sequence[Tensor], prices: Sequence[Tensor | None] | None, beam_size: int) -> None:
+        # With the mean of the first codes as the origin, less of each product is rounded away.
+        self.origin = codebooks[0].mean(0)
+        self.codebooks = [_double(codebooks[0] - self.origin), *map(_double, codebooks[1:])]
+        self.sizes = [len(codes) for codes in codebooks]
+        self.beam_size = beam_size
+        costs = [codes.square().sum(1) for codes in self.codebooks]
+        prices = prices or [None] * len(costs)
+        self.costs = torch.cat([c if p is None else c + p for c, p in zip(costs, prices, strict=True)])
+        before = [sum(self.sizes[:stage]) for stage in range(len(self.sizes))]
+        self.starts = torch.tensor(before, device=self.origin.device)
+        self.products: list[Tensor] | None = None
+        if sum(self.sizes) * max(self.sizes) * len(self.sizes) <= PRODUCTS:
+            self.products = [
+                (2 * torch.cat(self.codebooks[: stage + 1])[:start] @ codes.T).to(self.origin.dtype)
+                for stage, (start, codes) in enumerate(zip(before, self.codebooks, strict=True))
+            ]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the indices of the codes found, int64 `(N, Q)`, for rows `(N, D)`."""
+        return self.ends(x, 1)[:, 0]
+
+    def ends(self, x: Tensor, count: int) -> Tensor:
+        """Return the `count` best choices of codes found, the best first, int64 `(N, count, Q)`; less if there are."""
+        height = max(1, TILE // max(sum(self.sizes), self.beam_size * max(self.sizes)))
+        found = [self._search(tile, count) for tile in torch.split(x, height)]
+        return torch.cat(found) if found else self.starts.new_empty(0, count, len(self.sizes))
+
+    def _search(self, x: Tensor, count: int) -> Tensor:
+        wide = _double(x - self.origin)
+        alone = torch.addmm(self.costs, wide, torch.cat(self.codebooks).T, alpha=-2).to(x.dtype)
+        scores = x.new_zeros(len(x), 1)
+        indices = self.starts.new_empty(len(x), 1, 0)  # (N, beams, stages so far)
+        for stage, own in enumerate(torch.split(alone, self.sizes, 1)):
+            candidates = (own.unsqueeze(1) + scores.unsqueeze(2)).add_(self._products(indices)).flatten(1)
+            last = stage == len(self.sizes) - 1
+            scores, best = _least(candidates, min(count if last else self.beam_size, candidates.shape[1]))
+            beam, code = (best // own.shape[1]).unsqueeze(2), (best % own.shape[1]).unsqueeze(2)
+            indices = torch.cat([indices.gather(1, beam.expand(-1, -1, stage)), code], 2)
+        return indices
+
+    def _products(self, indices: Tensor) -> Tensor:
+        """Twice the products of the sums of the codes at `indices` `(N, beams, q)` with those of codebook q."""
+        stage = indices.shape[2]
+        if not stage:
+            return self.origin.new_zeros(())
+        if self.products is not None:
+            places = (indices + self.starts[:stage]).flatten(0, 1)
+            return F.embedding_bag(places, self.products[stage], mode="sum").reshape(*indices.shape[:2], -1)
+        total = sum(F.embedding(indices[:, :, q], self.codebooks[q]) for q in range(stage))
+        assert isinstance(total, Tensor)
+        return (2 * total @ self.codebooks[stage].T).to(self.origin.dtype)
+
+
+def _least(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the least `count` of the scores `(N, M)` of each row and where they are; one of them is the first."""
+    if count == 1:
+        return scores.min(1, keepdim=True)
+    return scores.topk(count, largest=False)
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor if tensor.device.type == "mps" else tensor.double()  # MPS has no float64

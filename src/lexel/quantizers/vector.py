@@ -137,6 +137,11 @@ class VectorQuantizer(RowQuantizer):
 
     @property
     @override
+    def prices(self) -> Tensor | None:
+        return self.estimator.prices
+
+    @property
+    @override
     def could_use_upkeep(self) -> bool:
         return self.codebook.settings.accepts_placement and not self.upkeep
 

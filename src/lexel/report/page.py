@@ -67,9 +67,10 @@ def write_report(
         ValueError: no image is readable, the run does not name its images and there is no `data`, or a file of the run
             is malformed, or another model made the tokens.
     """
+    model = require_images(load_model(run), "this page")
     out = run / REPORT if out is None else out
     refuse_existing(out, overwrite=overwrite or is_report(out), folder=False)
-    read = read_run(run, require_images(load_model(run), "this page"))
+    read = read_run(run, model)
     source = open_source(read, data)
     statistics = None
     if tokens is not None:

@@ -5,6 +5,7 @@ from lexel.tokens.decode import decode
 from lexel.tokens.encode import Encoded, encode
 from lexel.tokens.encoder import Encoder
 from lexel.tokens.facts import Facts, facts_of, fingerprint
+from lexel.tokens.identify import identify
 from lexel.tokens.ids import IDs
 from lexel.tokens.open import open_tokens as open  # noqa: A004
 from lexel.tokens.rows import Row
@@ -27,6 +28,7 @@ __all__ = [
     "encode",
     "facts_of",
     "fingerprint",
+    "identify",
     "open",
     "statistics_of",
     "write_set",

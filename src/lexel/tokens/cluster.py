@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from lexel._core.devices import pick_device
 from lexel._core.errors import reason_of
+from lexel._core.plugins import import_plugin, imported_plugins
 from lexel.tokens.encode import Done, Engine, Work
 
 __all__ = ["on_ray"]
@@ -22,26 +26,36 @@ class Worker:
     """Encodes shards in a process of the cluster.
 
     Args:
-        work: what to encode, with its model on a CPU.
+        work: the `Work`, pickled, with its model on a CPU.
+        plugins: files to import before it is read, since it may hold objects of their classes.
         device: where to compute.
     """
 
-    def __init__(self, work: Work, device: str) -> None:
-        self.work = replace(work, model=work.model.to(pick_device(device)))
+    def __init__(self, work: bytes, plugins: Sequence[Path], device: str) -> None:
+        self.pickled, self.plugins, self.device = work, plugins, device
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, str]:
+    @cached_property
+    def work(self) -> Work:
+        """What to encode."""
+        for path in self.plugins:
+            import_plugin(path)
+        work: Work = pickle.loads(self.pickled)  # of the process that started this one
+        return replace(work, model=work.model.to(pick_device(self.device)))
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Encode the shard of a number."""
         try:
-            return {"done": json.dumps(self.work.encode(int(row["number"])).as_json()), "error": ""}
-        except (ValueError, OSError) as error:  # said by the command that waits, in one line
-            return {"done": "", "error": str(error)}
+            done = self.work.encode(int(row["number"]))
+        except (ValueError, OSError, ImportError) as error:  # said by the command that waits, in one line
+            return {"done": "", "error": str(error), "refused": isinstance(error, ValueError)}
+        return {"done": json.dumps(done.as_json()), "error": "", "refused": False}
 
 
 def on_ray(address: str | None = "local", *, device: str = "auto", workers: int | None = None) -> Engine:
     """Return an engine for `lexel.tokens.encode` that encodes shards on a cluster, many at once.
 
-    All machines must see the data and the folder of the tokens under the same path. A shard's content does not depend
-    on who encodes it, and it is written where it is encoded: no token travels.
+    All machines must see the data, the folder of the tokens and plugins under the same path. A shard's content does not
+    depend on who encodes it, and it is written where it is encoded: no token travels.
 
     Args:
         address: of the cluster, as `ray.init` takes it; `"local"` starts one on this machine. Where a program has
@@ -74,16 +88,17 @@ def on_ray(address: str | None = "local", *, device: str = "auto", workers: int 
             accelerated = device != "cpu" and resources.get("GPU", 0) >= 1
             most = workers or int(resources["GPU" if accelerated else "CPU"])
             shards = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers))
+            pickled: bytes = ray.cloudpickle.dumps(replace(work, model=work.model.cpu()))  # type: ignore[no-untyped-call]
             done = shards.map(
                 Worker,  # type: ignore[arg-type]
-                fn_constructor_args=(replace(work, model=work.model.cpu()), device),
+                fn_constructor_args=(pickled, imported_plugins(), device),
                 num_cpus=1,
                 num_gpus=1 if accelerated else 0,
                 concurrency=(1, max(min(most, len(numbers)), 1)),
             )
             for row in done.iter_rows():
                 if row["error"]:
-                    raise ValueError(row["error"])
+                    raise (ValueError if row["refused"] else OSError)(row["error"])
                 each = Done.from_json(json.loads(row["done"]))
                 advance(len(work.part(each.number)))
                 yield each

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 from lexel._core.console import track
+from lexel._core.errors import require_within
+from lexel.data.batches import MOST_BATCH
 from lexel.data.kind import kind_of
 from lexel.models import Autoencoder
 from lexel.tokens.facts import fingerprint
@@ -44,8 +46,10 @@ def decode(
 
     Raises:
         FileExistsError: `out` exists, and `overwrite` is not set.
-        ValueError: the tokens do not fit the model, another model made them, or no example has one of `names`.
+        ValueError: `batch_size` is out of range, the tokens do not fit the model, another model made them, or no
+            example has one of `names`.
     """
+    require_within("batch_size", batch_size, 1, MOST_BATCH)
     check_model(tokens, model)
     kind, device = kind_of(model), model.device
     # Examples of one size have grids of one shape, but grids of one shape may come from examples of several sizes.

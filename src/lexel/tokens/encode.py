@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from lexel._core.console import messages, progress_bar
-from lexel._core.errors import blamed_on
+from lexel._core.errors import blamed_on, require_within
 from lexel._core.files import WORKPLACE, refuse_existing, written_beside
 from lexel._core.locks import LOCK, locked
-from lexel.data.batches import batches
+from lexel.data.batches import MOST_BATCH, batches
 from lexel.data.examples import Examples
 from lexel.data.kind import kind_of
 from lexel.data.labels import Labels, folder_labels
@@ -45,6 +45,7 @@ from lexel.tokens.shards import (
 
 __all__ = ["Done", "Encoded", "Engine", "Work", "encode", "encode_examples"]
 
+MOST_ROWS = 1 << 31  # of a shard; readers of Parquet count its rows in 31 bits
 PIECE = 256  # examples, whose tokens are held until they are written; batches do not reach beyond
 GROUP_TOKENS = 1 << 20  # pieces are put together into row groups of about so many tokens
 
@@ -231,9 +232,8 @@ def encode(
     out = Path(out)
     if form not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {form!r}")
-    for name, value in (("shard_size", shard_size), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    require_within("shard_size", shard_size, 1, MOST_ROWS)
+    require_within("batch_size", batch_size, 1, MOST_BATCH)
     if out.suffix == ".safetensors" or (out / MANIFEST).exists() or (out.exists() and not out.is_dir()):
         refuse_existing(out, overwrite=overwrite)
     kind = kind_of(model)
@@ -274,13 +274,14 @@ def _encode_file(work: Work) -> Encoded:
 def _encode_folder(work: Work, stamp: str, engine: Engine, *, overwrite: bool) -> Encoded:
     done = _begin(work, stamp, overwrite=overwrite)
     missing = [number for number in range(len(work)) if number not in done]
-    already = sum(len(work.part(number)) for number in done)
-    with _shown(work, already) as advance, (work.out / PROGRESS).open("a", encoding="utf-8") as progress:
-        for each in engine(work, missing, advance):
-            done[each.number] = each
-            progress.write(json.dumps(each.as_json()) + "\n")
-            progress.flush()
-            os.fsync(progress.fileno())
+    begun_here = not done
+    try:
+        _encode_missing(work, engine, missing, done)
+    except (ValueError, OSError) as error:
+        # What is refused leaves nothing: it can go on only as it was begun. Shards stay where a disk failed them.
+        if begun_here and (isinstance(error, ValueError) or not done):
+            _clear(work.out)
+        raise
     work.examples.report_remarks()
     ordered = [done[number] for number in range(len(work))]
     skipped = {**work.examples.skipped, **{name: why for each in ordered for name, why in each.skipped.items()}}
@@ -294,11 +295,20 @@ def _encode_folder(work: Work, stamp: str, engine: Engine, *, overwrite: bool) -
     return Encoded(sum(each.shard.rows for each in ordered), sum(each.shard.tokens for each in ordered), skipped)
 
 
+def _encode_missing(work: Work, engine: Engine, missing: Sequence[int], done: dict[int, Done]) -> None:
+    already = sum(len(work.part(number)) for number in done)
+    with _shown(work, already) as advance, (work.out / PROGRESS).open("a", encoding="utf-8") as progress:
+        for each in engine(work, missing, advance):
+            done[each.number] = each
+            progress.write(json.dumps(each.as_json()) + "\n")
+            progress.flush()
+            os.fsync(progress.fileno())
+
+
 def _begin(work: Work, stamp: str, *, overwrite: bool) -> dict[int, Done]:
     """Take over the folder; return the shards of an interrupted encoding that are whole."""
     out, plan = work.out, {**_plan(work), "files": stamp}
-    for half in out.glob(f"{WORKPLACE}*/"):  # what a process had half written when it was killed
-        shutil.rmtree(half, ignore_errors=True)
+    _clear_halves(out)
     present = {entry.name for entry in out.iterdir()} - {LOCK}
     begun = out / PROGRESS
     with blamed_on(begun, f"is damaged; give --overwrite to begin {out} again"):
@@ -368,11 +378,18 @@ def _whole(work: Work, done: Done) -> bool:
 
 def _clear(out: Path) -> None:
     """Remove the files of a token set, and nothing else; the list of its shards first, so that no part looks whole."""
+    _clear_halves(out)
     for name in (MANIFEST, PROGRESS):
         (out / name).unlink(missing_ok=True)
     for entry in list(out.iterdir()):
         if is_shard(entry.name) and entry.is_file():
             entry.unlink()
+
+
+def _clear_halves(out: Path) -> None:
+    """Remove what a process had half written when it was killed."""
+    for half in out.glob(f"{WORKPLACE}*/"):
+        shutil.rmtree(half, ignore_errors=True)
 
 
 def _labels(examples: Examples, labels: str) -> Labels | None:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from lexel._core.devices import pick_device
-from lexel._core.errors import reason_of
-from lexel.data.batches import batches
+from lexel._core.errors import reason_of, require_within
+from lexel.data.batches import MOST_BATCH, batches
 from lexel.data.kind import kind_of
 from lexel.models import Autoencoder
 from lexel.runs import load_model
@@ -36,14 +36,13 @@ class Encoder:
 
     Raises:
         FileNotFoundError: there is no model in `run`.
-        ValueError: `batch_size` is below 1, or the model's files are malformed.
+        ValueError: `batch_size` is out of range, or the model's files are malformed.
     """
 
     def __init__(
         self, run: str | os.PathLike[str], column: str = "image", *, device: str = "auto", batch_size: int = 1
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        require_within("batch_size", batch_size, 1, MOST_BATCH)
         self.run, self.column, self.device, self.batch_size = Path(run).absolute(), column, device, batch_size
         self._model: Autoencoder | None = load_model(self.run).to(pick_device(device))
 

@@ -26,7 +26,7 @@ from lexel._core.files import require_file, written_beside
 from lexel.quantizers.base import check_integer
 from lexel.tokens.facts import Facts, smallest_dtype
 from lexel.tokens.rows import METADATA
-from lexel.tokens.token_set import TokenSet
+from lexel.tokens.token_set import Columns, TokenSet
 from lexel.tokens.trie import Trie
 
 __all__ = ["UNIQUE", "IDs", "Items"]
@@ -195,6 +195,13 @@ class IDs:
     def indices(self) -> np.ndarray[Any, Any]:
         """The codes without a suffix, `(N, Q)`: what the model decodes."""
         return self.codes[:, : len(self.facts.codebook_sizes)]
+
+    def tokens(self) -> TokenSet:
+        """Return what the model decodes, without a suffix, as a set of tokens whose examples are the items."""
+        names = [str(item) for item in self.items]
+        shape = [self.indices.shape[1]] if len(self.facts.codebook_sizes) > 1 else []
+        shapes = np.full((len(self), len(shape)), shape, np.int64)
+        return TokenSet(self.facts, Columns(names, {}, shapes, self.indices.reshape(-1), self.labels))
 
     @property
     def offsets(self) -> tuple[int, ...]:

@@ -15,20 +15,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lexel._core.files import require_inside
+from lexel._core.places import MANIFEST, instead, stands_at
 from lexel.tokens.facts import Facts, Grids, check_range, smallest_dtype
 from lexel.tokens.file import read_file
+from lexel.tokens.ids import IDs
 from lexel.tokens.rows import METADATA, Table
-from lexel.tokens.shards import MANIFEST, PROGRESS, Manifest, check_shard, read_manifest
+from lexel.tokens.shards import Manifest, check_shard, read_manifest
 from lexel.tokens.token_set import Columns, TokenSet
 
 __all__ = ["open_tokens"]
 
 ROWS_AT_ONCE = 1024  # read from a shard
-LEAVES_FOLDER = r"(^|/)\.\.(/|$)|^/|^$|^\.$|\x00"
 
 
 def open_tokens(path: str | os.PathLike[str]) -> TokenSet:
-    """Open tokens that `lexel encode` wrote: a folder of Parquet shards, or one .safetensors file.
+    """Open tokens that `lexel encode` wrote: a folder of Parquet shards, one .safetensors file, or a .parquet of IDs.
 
     Every shard is checked against its checksum, and every index against K. The tokens of a folder are unpacked into a
     temporary file, from which the set is mapped; it is gone when the set is.
@@ -44,11 +46,13 @@ def open_tokens(path: str | os.PathLike[str]) -> TokenSet:
     found = Path(path)
     if not found.exists():
         raise FileNotFoundError(f"no such file or folder: {found}")
+    if stands_at(found) not in (None, "tokens"):
+        raise ValueError(f"{found} is not a set of tokens{instead(found)}")
+    if found.suffix == ".parquet" and found.is_file():
+        return IDs.open(found).tokens()
     if not found.is_dir():
         return read_file(found)
     if not (found / MANIFEST).is_file():
-        if (found / PROGRESS).is_file():
-            raise ValueError(f"{found} is unfinished: give the same lexel encode again, and it goes on")
         raise ValueError(f"{found} is not a set of tokens: it has no {MANIFEST}")
     manifest = read_manifest(found)
     if any(Path(shard.file).suffix != ".parquet" for shard in manifest.shards):
@@ -120,8 +124,7 @@ def _extents(schema: pa.Schema) -> list[str]:
 
 def _check(table: pa.Table, flat: np.ndarray[Any, Any], facts: Facts) -> None:
     """Check that names stay in their folder, that shapes and sizes are some, and that the indices are in range."""
-    if len(leaving := table.filter(pc.match_substring_regex(table.column("name"), LEAVES_FOLDER))):
-        raise ValueError(f"the name {leaving.column('name')[0].as_py()!r} leaves the output folder")
+    require_inside(table.column("name").to_pylist())
     axes = pc.list_value_length(table.column("shape")).to_numpy()
     shapes = pc.list_flatten(table.column("shape")).to_numpy().astype(np.int64)
     if len(axes) and (axes != axes[0]).any():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lexel._core.files import written_beside
+from lexel._core.places import MANIFEST, PROGRESS
 from lexel.tokens.facts import Facts, Grids, levels_as_json, levels_from_json
 from lexel.tokens.formats import FORMATS
 from lexel.tokens.rows import Row, Table
@@ -31,8 +32,6 @@ __all__ = [
     "write_shard",
 ]
 
-MANIFEST = "_tokens.json"
-PROGRESS = "_progress.jsonl"  # the shards that are whole, while encoding is not finished
 FORMAT = "lexel-token-set-1"
 SHARD_SIZE = 4096  # examples
 SHARD = re.compile(r"part-\d{5,}\.(parquet|safetensors|npz|tar)")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["PriorSettings", "ReconstructionSettings", "Settings"]
+from lexel._core.errors import require_within
+
+__all__ = ["PriorSettings", "ReconstructionSettings", "Settings", "VectorSettings"]
+
+# The greatest values with which a run can at least begin: steps × batch_size is the length of a data set, 63 bits.
+MOST = {"steps": 1 << 40, "batch_size": 1 << 20, "learning_rate": 1e3, "log_every": 1 << 40, "save_every": 1 << 40}
+MOST_WORKERS, MOST_CROP = 1 << 10, 1 << 15
 
 
 @dataclass(frozen=True)
@@ -40,13 +45,12 @@ class Settings:
     validation: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "learning_rate", "log_every", "save_every"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
+        for name, most in MOST.items():
+            if not 0 < getattr(self, name) <= most:
+                raise ValueError(f"{name} must be above 0 and at most {most:,}, got {getattr(self, name)}")
         if not -(1 << 63) <= self.seed < 1 << 64:  # what torch takes
             raise ValueError(f"seed must be an integer of 64 bits, got {self.seed}")
-        if self.workers < 0:
-            raise ValueError(f"workers must be at least 0, got {self.workers}")
+        require_within("workers", self.workers, 0, MOST_WORKERS)
         if self.devices != "auto" and self.devices < 1:
             raise ValueError(f"devices must be auto or at least 1, got {self.devices}")
         if self.devices != "auto" and self.batch_size % self.devices:
@@ -69,8 +73,7 @@ class ReconstructionSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.crop < 1:
-            raise ValueError(f"crop must be at least 1, got {self.crop}")
+        require_within("crop", self.crop, 1, MOST_CROP)
 
 
 @dataclass(frozen=True)
@@ -91,3 +94,17 @@ class PriorSettings(Settings):
     layers: int = 4
     width: int = 192
     heads: int = 6
+
+
+@dataclass(frozen=True)
+class VectorSettings(Settings):
+    """How to fit or train a model of vectors.
+
+    Args:
+        steps: optimizer steps; of rqvae alone, as are the size of the batch and the learning rate.
+        batch_size: vectors in a step, over all devices.
+        validation: vectors to measure the error on, as DATA.
+    """
+
+    steps: int = 10_000
+    batch_size: int = 1024

@@ -35,6 +35,7 @@ class ImageKind(Kind):
     unit = "pixel"
     suffix = ".png"
     extents = ("height", "width")
+    batch_size = 1  # so that the tokens of an image do not depend on its neighbours
     figures = MappingProxyType(
         {"psnr": Figure("PSNR", "{:.2f} dB"), "ssim": Figure("SSIM", "{:.4f}"), "l1": Figure("L1", "{:.4f}")}
     )

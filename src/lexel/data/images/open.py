@@ -10,6 +10,7 @@ from zipfile import is_zipfile
 from PIL import Image
 from torch import Tensor
 
+from lexel._core.places import instead, stands_at
 from lexel.data.examples import Examples
 from lexel.data.images.arrays import open_array
 from lexel.data.images.decode import is_image, most_pixels
@@ -81,6 +82,8 @@ def open_images(
     path = Path(data)
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
+    if stands_at(path) not in (None, "images"):
+        raise ValueError(f"{path} is not a set of images{instead(path)}")
     most_pixels()  # raises for a malformed limit, before an image is blamed for it
     images = _open(path, channels, layout, columns)
     images.origin = str(path)

@@ -36,6 +36,7 @@ class VectorKind(Kind):
     unit = "vector"
     suffix = ".npy"
     extents = ()
+    batch_size = 256
     figures = MappingProxyType(
         {
             "squared_error": Figure("squared error", "{:.5g}"),

@@ -1,0 +1,402 @@
+"""What all fits of quantizers to vectors share: how rows are read, and one iteration.
+
+Results are a function of the rows, the settings and the state alone, to the bit: sums over rows are exact, so that no
+number of threads, pieces or processes changes them, and small systems are solved by one thread.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from lexel._core.collectives import all_min, all_sum, gather_rows
+from lexel._core.config import Configurable
+from lexel._core.gradients import LEAST_LENGTH, unit_rows
+from lexel.kmeans import kmeans
+from lexel.quantizers.base import Quantizer, check_integer
+
+__all__ = ["Fit", "Rows", "State", "Tables", "Totals", "centres", "one_thread", "pieces"]
+
+# Numbers of the rows that are read at a time.
+PIECE = 1 << 21
+
+State = dict[str, Tensor]
+
+
+class Rows(Protocol):
+    """Vectors, `(N, D)`: a tensor, an array, a memory map, or whatever has a length and slices."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: slice, /) -> Any: ...
+
+
+def pieces(rows: Rows, *, unit: bool = False) -> Iterator[Tensor]:
+    """Read rows, never all at once; at least one piece, which is empty where there are no rows.
+
+    Args:
+        rows: `(N, D)`, of any floating type.
+        unit: scale each to length 1.
+
+    Yields:
+        `(n, D)`, float32, or float64 for float64 rows.
+
+    Example:
+        >>> [len(piece) for piece in pieces(torch.zeros(5, 1 << 20))]
+        [2, 2, 1]
+    """
+    height = max(1, PIECE // max(1, torch.as_tensor(rows[0:1]).shape[-1]))
+    for start in range(0, max(1, len(rows)), height):
+        piece = torch.as_tensor(rows[start : start + height])
+        piece = piece.to(torch.promote_types(piece.dtype, torch.float32))
+        yield unit_rows(piece) if unit else piece
+
+
+def centres(rows: Rows, num_embeddings: int, *, iterations: int, seed: int) -> Tensor:
+    """Return the codebook `(K, D)` that k-means finds."""
+    whole = torch.cat(list(pieces(rows)))
+    return kmeans(gather_rows(whole, absent=0), num_embeddings, iterations, seed)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread, so that sums have one order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Tables(NamedTuple):
+    """What an iteration tries.
+
+    Attributes:
+        codebooks: Q of `(K_q, d)`.
+        prices: Q of `(K_q,)`, with `balanced`; none otherwise.
+        rotation: `(D, D)`, for fits that rotate.
+    """
+
+    codebooks: list[Tensor]
+    prices: list[Tensor]
+    rotation: Tensor | None = None
+
+    def state(self, prefix: str) -> State:
+        """Return all tensors with their names."""
+        named = {f"{prefix}codebook.{q}": codes for q, codes in enumerate(self.codebooks)}
+        named |= {f"{prefix}price.{q}": price for q, price in enumerate(self.prices)}
+        return named if self.rotation is None else {**named, f"{prefix}rotation": self.rotation}
+
+    @classmethod
+    def of(cls, state: State, prefix: str) -> Tables:
+        """Find what `state` has named."""
+
+        def numbered(name: str) -> list[Tensor]:
+            count = sum(key.startswith(f"{prefix}{name}.") for key in state)
+            return [state[f"{prefix}{name}.{q}"] for q in range(count)]
+
+        return cls(numbered("codebook"), numbered("price"), state.get(f"{prefix}rotation"))
+
+
+@dataclass
+class Totals:
+    """Sums over all rows of all ranks, float64, and exact.
+
+    Attributes:
+        sizes: the K_q.
+        counts: rows of each code of all codebooks one after the other, `(ΣK,)`.
+        pairs: rows that have both codes, `(ΣK, ΣK)`; only the counts on its diagonal where nobody needs more.
+        sums: sum of the rows of each code, `(ΣK, D)`.
+        errors: sum of the squared errors of the rows of each code, `(ΣK,)`.
+        error: sum of all squared errors, a scalar.
+    """
+
+    sizes: list[int]
+    counts: Tensor
+    pairs: Tensor | None
+    sums: Tensor
+    errors: Tensor
+    error: Tensor
+
+    def by_codebook(self, tensor: Tensor) -> list[Tensor]:
+        """Split one of them."""
+        return list(torch.split(tensor, self.sizes))
+
+
+@dataclass(frozen=True)
+class Fit(Configurable):
+    """Settings that fit a quantizer to vectors, until it no longer improves.
+
+    One iteration encodes all rows with the tables at hand and moves these to where the rows want them. The tables of
+    the least error so far are kept, and are the quantizer's.
+
+    Example:
+        >>> from lexel.fit import FlatFit
+        >>> rows = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
+        >>> fit = FlatFit(2)
+        >>> state = fit.start(rows)
+        >>> while not fit.finished(state):
+        ...     state = fit.advance(rows, state)
+        >>> fit.quantizer(state)(rows).quantized.squeeze().tolist(), float(state["error"])
+        ([0.5, 0.5, 10.5, 10.5], 0.009900990099009901)
+
+    Attributes:
+        num_embeddings: K; or one for each codebook.
+        iterations: at most so many.
+        tolerance: stop when the error has fallen by less than this share of it in three iterations.
+        seed: of all that is drawn.
+        unit: whether the directions of the rows count, not their lengths.
+        balanced: whether each code shall be that of equally many rows, by `Prices`.
+        noise: how far codes are moved at random at first, in standard deviations of the rows, as LSQ++ does (Martinez
+            et al. 2018, §4.2, SR-D). It falls to zero linearly in the first three quarters of the iterations.
+    """
+
+    num_embeddings: int | tuple[int, ...] = 256
+    iterations: int = 40
+    tolerance: float = 1e-4
+    seed: int = 0
+    unit: bool = False
+    balanced: bool = False
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        many = self.num_embeddings if isinstance(self.num_embeddings, tuple) else (self.num_embeddings,)
+        for size in many:
+            check_integer(name, "num_embeddings", size, least=1)
+        if len(many) not in (1, self.levels):
+            raise ValueError(
+                f"{name}: num_embeddings must be one number or one for each of the {self.levels} codebooks, got {many}"
+            )
+        check_integer(name, "iterations", self.iterations, least=1)
+        check_integer(name, "seed", self.seed, least=0)
+        for argument in ("tolerance", "noise"):
+            value = getattr(self, argument)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name}: {argument} must be finite and not negative, got {value}")
+
+    @property
+    def levels(self) -> int:
+        """Q, how many codebooks there are."""
+        return 1
+
+    @property
+    def sizes(self) -> list[int]:
+        """K of each codebook."""
+        many = self.num_embeddings if isinstance(self.num_embeddings, tuple) else (self.num_embeddings,)
+        return list(many * self.levels if len(many) == 1 else many)
+
+    @property
+    def beam(self) -> int:
+        """How many partial sums `encode` keeps for each row."""
+        return 1
+
+    needs_pairs: ClassVar[bool] = False
+
+    @abstractmethod
+    def first(self, rows: Rows, state: State) -> Tables:
+        """Return the tables to begin with.
+
+        Args:
+            rows: this rank's.
+            state: what `start` knows of them: `mean` and `deviation` of each channel `(D,)`.
+        """
+
+    @abstractmethod
+    def encode(self, piece: Tensor, tables: Tables) -> Tensor:
+        """Return the codes of the rows of a piece, `(n, Q)`."""
+
+    @abstractmethod
+    def decode(self, indices: Tensor, tables: Tables) -> Tensor:
+        """Return what codes `(n, Q)` stand for, `(n, D)`."""
+
+    @abstractmethod
+    def moved(self, tables: Tables, totals: Totals) -> Tables:
+        """Return better tables for the codes that the rows have now."""
+
+    @abstractmethod
+    def quantizer(self, state: State) -> Quantizer:
+        """Return the quantizer of the least error so far, in eval mode."""
+
+    def check(self, dim: int) -> None:
+        """Refuse rows of D channels.
+
+        Raises:
+            ValueError: they cannot be split as the settings say.
+        """
+
+    @torch.no_grad()
+    def start(self, rows: Rows) -> State:
+        """Look at the rows and find the first tables.
+
+        Args:
+            rows: `(N, D)`; under `torch.distributed` this rank's share of them.
+
+        Returns:
+            A state: tensors by name, with `iteration` (int64 scalar) and `error` (float64 scalar: mean squared error
+            of a row ÷ mean squared distance of the rows from their mean).
+
+        Raises:
+            ValueError: a row holds NaN or infinity, or is zero and `unit` is set; all rows are equal; or they are fewer
+                than the codes of a codebook.
+        """
+        state = self._survey(rows)
+        tables = self.first(rows, state)
+        unknown = torch.tensor(torch.inf, dtype=torch.float64)
+        state |= {"error": unknown, "excess": unknown, "iteration": torch.tensor(-1), "stale": torch.tensor(0)}
+        return self.advance(rows, {**state, **tables.state("next.")})
+
+    @torch.no_grad()
+    def advance(self, rows: Rows, state: State) -> State:
+        """Make one iteration; the state that is given stays as it is."""
+        tables = Tables.of(state, "next.")
+        totals = self._totals(rows, state, tables)
+        error = totals.error / state["count"] / state["energy"]
+        target = torch.cat([totals.counts.new_full((size,), 1 / size) for size in self.sizes]) * state["count"]
+        excess = ((totals.counts / target).max() - 1.02).clamp_min(0) if self.balanced else torch.zeros_like(error)
+        better = bool((excess < state["excess"]) | ((excess == state["excess"]) & (error < state["error"])))
+        falls = bool(error < state["error"] * (1 - self.tolerance)) or bool(excess < state["excess"])
+        with one_thread():
+            following = self._disturbed(self.moved(tables, totals), totals, state)
+        return {
+            **state,
+            **following.state("next."),
+            **(tables.state("") | {"error": error, "excess": excess} if better else {}),
+            "iteration": state["iteration"] + 1,
+            "stale": torch.tensor(0) if falls else state["stale"] + 1,
+        }
+
+    def finished(self, state: State) -> bool:
+        """Whether there is nothing more to do."""
+        done = int(state["iteration"])
+        return done >= self.iterations or (done > self._calm and int(state["stale"]) >= 3)
+
+    @property
+    def _calm(self) -> int:
+        """The first iteration without noise."""
+        return self.iterations * 3 // 4 if self.noise else 0
+
+    def _disturbed(self, tables: Tables, totals: Totals, state: State) -> Tables:
+        """Move codes at random, and those that no row has to where the error is."""
+        done = int(state["iteration"]) + 1
+        scale = self.noise * max(0.0, 1 - (done + 1) / (self._calm + 1)) / self.levels
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + done)
+        codebooks = []
+        for q, (codes, counts, errors) in enumerate(
+            zip(tables.codebooks, totals.by_codebook(totals.counts), totals.by_codebook(totals.errors), strict=True)
+        ):
+            unused = (counts == 0).nonzero()[:, 0]
+            deviation = self.deviation(state, q).to(codes.dtype)
+            noise = torch.randn(codes.shape, generator=generator, dtype=codes.dtype).to(codes.device) * deviation
+            if len(unused) and (scale or not self.noise):
+                costly = errors.argsort(descending=True, stable=True)[: len(unused)]
+                codes = codes.index_copy(0, unused[: len(costly)], codes[costly] + 0.01 * noise[unused[: len(costly)]])
+            codebooks.append(codes + scale * noise if scale else codes)
+        return tables._replace(codebooks=codebooks)
+
+    def deviation(self, state: State, q: int) -> Tensor:
+        """The standard deviation of the rows in the channels of codebook q, `(d,)`."""
+        return state["deviation"]
+
+    def _survey(self, rows: Rows) -> State:
+        """Return what must be known of all rows.
+
+        Raises:
+            ValueError: there are rows that no quantizer can be fitted to.
+        """
+        name = type(self).__name__
+        count, faults, ends = 0, [], None
+        for piece in pieces(rows):
+            if piece.ndim != 2 or not piece.shape[1]:
+                raise ValueError(f"{name}: rows must be (N, D), got a slice of shape {tuple(piece.shape)}")
+            bad = ~piece.isfinite().all(1)
+            faults += [f"row {count + int(row)} holds NaN or infinity" for row in bad.nonzero()[:3, 0]]
+            if self.unit:
+                short = torch.linalg.vector_norm(piece, dim=1) <= LEAST_LENGTH
+                faults += [f"row {count + int(row)} is zero and has no direction" for row in short.nonzero()[:3, 0]]
+                piece = unit_rows(piece)
+            if ends is None:
+                ends = piece.new_full((2, piece.shape[1]), torch.inf)
+            if len(piece):
+                ends = torch.minimum(ends, torch.stack([piece.amin(0), -piece.amax(0)]))
+            count += len(piece)
+        assert ends is not None
+        self.check(ends.shape[1])
+        own = ends.new_tensor([float(count), float(bool(faults))], dtype=torch.float64)
+        total, faulty = all_sum(own)[0].tolist()
+        low, high = all_min(ends.nan_to_num(-torch.inf))
+        high = -high
+        if faulty:
+            raise ValueError(f"{name}: {'; '.join(faults[:5]) or 'rows of another rank cannot be fitted'}")
+        if total < max(self.sizes):
+            raise ValueError(f"{name}: {int(total)} rows are fewer than the {max(self.sizes)} codes of a codebook")
+        if bool((low == high).all()):
+            raise ValueError(f"{name}: all {int(total)} rows are equal")
+        peak = float(torch.maximum(low.abs(), high.abs()).max())
+        sums = torch.zeros(2, ends.shape[1], dtype=torch.float64, device=ends.device)
+        middle = (low.double() + high.double()) / 2
+        for piece in pieces(rows, unit=self.unit):
+            centred = piece.double() - middle
+            sums[0] += snapped(centred, 2 * peak * total).sum(0)
+            sums[1] += snapped(centred.square(), 4 * peak**2 * total).sum(0)
+        mean, square = all_sum(sums)[0] / total
+        variance = (square - mean.square()).clamp_min(0)
+        return {
+            "count": torch.tensor(total, dtype=torch.float64),
+            "peak": torch.tensor(peak, dtype=torch.float64),
+            "mean": middle + mean,
+            "deviation": variance.sqrt(),
+            "energy": variance.sum(),
+        }
+
+    def _totals(self, rows: Rows, state: State, tables: Tables) -> Totals:
+        """Encode all rows and sum up what the next tables need."""
+        sizes, dim, (total, peak) = self.sizes, len(state["mean"]), (float(state[name]) for name in ("count", "peak"))
+        many, device = sum(sizes), state["mean"].device
+        starts = torch.tensor([sum(sizes[:q]) for q in range(len(sizes))], device=device)
+        counts, errors = (torch.zeros(many, dtype=torch.float64, device=device) for _ in range(2))
+        sums = torch.zeros(many, dim, dtype=torch.float64, device=device)
+        pairs = torch.zeros(many * many if self.needs_pairs else 0, dtype=torch.float64, device=device)
+        error = torch.zeros((), dtype=torch.float64, device=device)
+        for piece in pieces(rows, unit=self.unit):
+            indices = self.encode(piece, tables)
+            wide = piece.double()
+            squares = snapped((wide - self.decode(indices, tables)).square().sum(1), 4 * dim * peak**2 * total)
+            error += squares.sum()
+            wide = snapped(wide, peak * total)
+            for own in (indices + starts).T:
+                counts += torch.bincount(own, minlength=many)
+                sums.index_add_(0, own, wide)
+                errors.index_add_(0, own, squares)
+                if self.needs_pairs:
+                    for other in (indices + starts).T:
+                        pairs += torch.bincount(own * many + other, minlength=many * many)
+        counts, sums, pairs, errors, error = all_sum(counts, sums, pairs, errors, error)
+        return Totals(sizes, counts, pairs.reshape(many, -1) if self.needs_pairs else None, sums, errors, error)
+
+
+def snapped(values: Tensor, bound: float) -> Tensor:
+    """Round float64 values to multiples of a power of two that is so large that sums of them are exact.
+
+    Whoever adds them up, in whatever order, gets the same sum to the bit.
+
+    Args:
+        values: of any shape.
+        bound: what the sum of all absolute values is below.
+
+    Example:
+        >>> values = snapped(torch.rand(1000, dtype=torch.float64), 1000)
+        >>> bool(values.sum() == values.flip(0).cumsum(0)[-1])
+        True
+    """
+    # At 1.5 · 2^52 steps, neighbouring float64 numbers are a step apart.
+    far = 1.5 * 2.0 ** math.ceil(math.log2(bound))
+    return (values + far) - far

@@ -1,0 +1,125 @@
+"""Residual quantizers, fitted as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from lexel.fit.base import Fit, Rows, State, Tables, Totals, centres, pieces
+from lexel.fit.flat import vector_quantizer
+from lexel.nearest import nearest_code
+from lexel.quantizers.base import Quantizer, check_integer
+from lexel.quantizers.residual import Beam, ResidualQuantizer
+from lexel.quantizers.unit import UnitQuantizer
+
+__all__ = ["ResidualFit"]
+
+
+@dataclass(frozen=True)
+class ResidualFit(Fit):
+    """Fits a residual quantizer: k-means of each stage, then all codebooks together.
+
+    An iteration encodes the rows x by a beam search and solves for all codebooks at once, by least squares
+
+        min Σ_n ‖x_n − Σ_q e_q(n)‖²,    (A + λ I) E = B + λ E',
+
+    where A counts the rows that share two codes, B sums the rows of each code and E' are the codebooks before (Babenko
+    and Lempitsky 2014, §3.2; `Train_refine_codebook` of faiss). Between the two, noise that falls to zero moves the
+    codes (LSQ++, Martinez et al. 2018, §4.2), without which the iterations end in the first hollow.
+
+    Attributes:
+        codebooks: Q.
+        beam_size: of the search, in the fit.
+
+    Example:
+        >>> rows = torch.randn(500, 8, generator=torch.Generator().manual_seed(0))
+        >>> fit = ResidualFit(16, codebooks=2)
+        >>> state = fit.start(rows)
+        >>> first = state["error"]
+        >>> while not fit.finished(state):
+        ...     state = fit.advance(rows, state)
+        >>> bool(state["error"] < first), fit.quantizer(state).codebook_sizes
+        (True, (16, 16))
+    """
+
+    needs_pairs: ClassVar[bool] = True
+
+    noise: float = 1.2
+    codebooks: int = 3
+    beam_size: int = 5
+
+    def __post_init__(self) -> None:
+        for argument in ("codebooks", "beam_size"):
+            check_integer(type(self).__name__, argument, getattr(self, argument), least=1)
+        super().__post_init__()
+
+    @property
+    @override
+    def levels(self) -> int:
+        return self.codebooks
+
+    @property
+    @override
+    def beam(self) -> int:
+        return self.beam_size
+
+    @override
+    def first(self, rows: Rows, state: State) -> Tables:
+        left, tables = _Remainder(rows, self.unit), []
+        for q, size in enumerate(self.sizes):
+            tables.append(centres(left, size, iterations=5, seed=self.seed + q))
+            left.subtract(tables[-1])
+        return Tables(tables, [])
+
+    @override
+    def encode(self, piece: Tensor, tables: Tables) -> Tensor:
+        return Beam(tables.codebooks, tables.prices or None, self.beam_size)(piece)
+
+    @override
+    def decode(self, indices: Tensor, tables: Tables) -> Tensor:
+        codes = [codes[own] for codes, own in zip(tables.codebooks, indices.T, strict=True)]
+        return torch.stack(codes).sum(0)
+
+    @override
+    def moved(self, tables: Tables, totals: Totals) -> Tables:
+        assert totals.pairs is not None
+        before = torch.cat(tables.codebooks).double()
+        ridge = 1e-3
+        system = totals.pairs + ridge * torch.eye(len(before), dtype=torch.float64, device=before.device)
+        solved = torch.cholesky_solve(totals.sums + ridge * before, torch.linalg.cholesky(system))
+        return tables._replace(codebooks=totals.by_codebook(solved.to(tables.codebooks[0].dtype)))
+
+    @override
+    def quantizer(self, state: State) -> Quantizer:
+        tables = Tables.of(state, "")
+        stages = [vector_quantizer(tables, q) for q in range(self.levels)]
+        whole = ResidualQuantizer(stages)
+        return (UnitQuantizer(whole) if self.unit else whole).eval()
+
+
+class _Remainder:
+    """What the stages so far leave over of rows: rows themselves."""
+
+    def __init__(self, rows: Rows, unit: bool) -> None:
+        self.rows, self.unit = rows, unit
+        self.stages: list[tuple[Tensor, Tensor]] = []
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: slice) -> Tensor:
+        start, stop, _ = index.indices(len(self))
+        (piece,) = pieces(self.rows[start:stop], unit=self.unit)
+        for codes, chosen in self.stages:
+            piece = piece - codes[chosen[start:stop].long()]
+        return piece
+
+    def subtract(self, codes: Tensor) -> None:
+        """Let a further stage take its codes away."""
+        kind = torch.int16 if len(codes) <= 1 << 15 else torch.int32
+        chosen = [nearest_code(piece, codes).to(kind) for piece in pieces(self)]
+        self.stages.append((codes, torch.cat(chosen)))

@@ -1,0 +1,119 @@
+"""Vectors to IDs: one file, with the distance of each vector from what its codes stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lexel._core.console import track
+from lexel._core.files import refuse_existing
+from lexel.data.kind import kind_of
+from lexel.data.tables import USUAL, Columns
+from lexel.data.vectors import Vectors
+from lexel.models import Autoencoder, VectorAutoencoder
+from lexel.tokens.facts import facts_of, smallest_dtype
+from lexel.tokens.ids import IDs
+from lexel.tokens.unique import Uniqueness, make_unique
+
+__all__ = ["Latents", "identify"]
+
+PIECE = 4096  # vectors that are encoded at once
+
+
+class Latents:
+    """What a model's quantizer is given for vectors, computed where a slice is asked for.
+
+    Args:
+        model: in eval mode.
+        vectors: all of them.
+    """
+
+    def __init__(self, model: VectorAutoencoder, vectors: Vectors) -> None:
+        self.model, self.vectors = model, vectors
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @torch.no_grad()
+    def __getitem__(self, rows: slice) -> Tensor:
+        return self.model.latents(self.vectors[rows].to(self.model.device)).cpu()
+
+
+@torch.no_grad()
+def identify(
+    model: Autoencoder,
+    data: str | Path,
+    out: str | Path,
+    *,
+    unique: str | None = None,
+    append: str | Path | None = None,
+    overwrite: bool = False,
+    columns: Columns = USUAL,
+) -> tuple[IDs, Uniqueness | None]:
+    """Give an ID to each of the items whose vectors stand in a set of data, and write one Parquet file.
+
+    The distance of an item is the squared one of its vector from what its codes stand for; of a model with an encoder,
+    that of the encoder's output.
+
+    Args:
+        model: of vectors, in eval mode, on any device.
+        data: what `lexel.data.vectors.open_vectors` takes.
+        out: the file to write, .parquet.
+        unique: how no two items get one ID: `"suffix"` by a further code, `"nearest-free"` by the nearest tuple that no
+            item has (`lexel.tokens.make_unique`); None if they may.
+        append: a file of IDs that the same model made, of other items. What is written begins with them, unchanged.
+        overwrite: replace `out`; where it is the file that is appended to, this is not needed.
+        columns: of a table, which hold the vectors and name their items.
+
+    Returns:
+        The IDs of all items in the file, and what it took to make the new ones unique.
+
+    Raises:
+        FileExistsError: `out` exists, and `overwrite` is not set.
+        FileNotFoundError: `data` or `append` does not exist.
+        ValueError: the model does not take vectors, one is not finite, an item has an ID already, there are fewer
+            tuples than items, or another model made the IDs to append to.
+    """
+    out = Path(out)
+    if not isinstance(model, VectorAutoencoder):
+        raise ValueError(f"IDs are those of vectors, this model takes {model.kind}: give --out a folder")
+    if out.suffix != ".parquet":
+        raise ValueError(f"IDs are written into a .parquet file, got {out}")
+    same = append is not None and out.exists() and Path(append).exists() and out.samefile(append)
+    refuse_existing(out, overwrite=overwrite or same, folder=False)
+    facts = facts_of(model)
+    before = None if append is None else IDs.open(append, model=facts.model)
+    if before is not None and before.unique is not None:
+        if unique not in (None, before.unique):
+            raise ValueError(f"unique: {append} is unique by {before.unique}, not by {unique}")
+        unique = before.unique
+    vectors = kind_of(model).open(data, model, columns)
+    assert isinstance(vectors, Vectors)
+    books = len(facts.codebook_sizes)
+    codes = np.zeros((len(vectors), books), smallest_dtype(facts.codebook_sizes))
+    distances = np.zeros(len(vectors), np.float32)
+    latents = Latents(model, vectors)
+    for start in track(range(0, len(vectors), PIECE), "encoding"):
+        own = latents[start : start + PIECE].to(model.device)
+        indices = model.indices_of(own)
+        codes[start : start + PIECE] = indices.reshape(len(own), books).cpu().numpy()
+        errors = model.quantizer.unquantized(own) - model.quantizer.lookup(indices)
+        distances[start : start + PIECE] = errors.square().sum(1).cpu().numpy()
+    labels = vectors.labels
+    if labels is not None:
+        facts = facts_of(model, labels.names)
+    found = IDs(vectors.items, codes, facts, distances, None if labels is None else labels.values.numpy())
+    figures = None
+    if unique is not None:
+
+        def candidates(own: Tensor, count: int) -> tuple[Tensor, Tensor]:
+            indices, errors = model.quantizer.candidates(own.to(model.device), count)
+            return indices.reshape(*errors.shape, books).cpu(), errors.cpu()
+
+        found, figures = make_unique(found, unique, latents, candidates, taken=before)
+    ids = found if before is None else before.append(found)
+    ids.write(out)
+    return ids, figures

@@ -1,0 +1,138 @@
+"""IDs of vectors: from a table to a file, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import lexel
+from lexel.cli.program import main
+from lexel.data.vectors import open_vectors
+from lexel.models import VQVAE, VectorAutoencoder
+from lexel.tokens import IDs, identify
+
+DIM = 6
+
+
+@pytest.fixture
+def rows() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((60, DIM)).astype(np.float32)
+
+
+@pytest.fixture
+def model(tmp_path: Path, rows: np.ndarray) -> Path:
+    torch.manual_seed(0)
+    stages = [lexel.VectorQuantizer(8, DIM) for _ in range(2)]
+    for stage, scale in zip(stages, (1.0, 0.3), strict=True):
+        stage.load_codes(scale * torch.from_numpy(rows[:8]))
+    VectorAutoencoder(lexel.ResidualQuantizer(stages), beam_size=4).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def table(path: Path, rows: np.ndarray, items: list[object]) -> Path:
+    pq.write_table(pa.table({"item": items, "embedding": [*rows], "label": [len(str(item)) for item in items]}), path)
+    return path
+
+
+def test_a_file_says_the_codes_and_the_distance_of_each_item(tmp_path: Path, model: Path, rows: np.ndarray) -> None:
+    data = table(tmp_path / "data.parquet", rows, [f"B{number}" for number in range(60)])
+    assert main(["encode", str(model), str(data), "--out", str(tmp_path / "ids.parquet")]) == 0
+    ids, loaded = IDs.open(tmp_path / "ids.parquet"), VectorAutoencoder.from_pretrained(model)
+    codes = loaded.encode(torch.from_numpy(rows))
+    assert np.array_equal(ids.codes, codes.numpy())
+    errors = (loaded.decode(codes) - torch.from_numpy(rows)).square().sum(1)
+    assert np.allclose(ids.distances, errors.detach().numpy(), rtol=1e-5)
+    assert list(ids.items) == [f"B{number}" for number in range(60)]
+    assert ids.labels is not None
+    assert ids.labels.tolist() == [2] * 10 + [3] * 50
+    assert main(["decode", str(model), str(tmp_path / "ids.parquet"), "--out", str(tmp_path / "back.parquet")]) == 0
+    back = open_vectors(tmp_path / "back.parquet")
+    assert back.items == list(ids.items)
+    assert torch.equal(back[:], loaded.decode(codes).detach())
+
+
+@pytest.mark.parametrize("unique", ["suffix", "nearest-free"])
+def test_items_that_are_added_leave_those_before_as_they_are(
+    tmp_path: Path, model: Path, rows: np.ndarray, unique: str
+) -> None:
+    old = table(tmp_path / "old.parquet", rows[:40], list(range(40)))
+    new = table(tmp_path / "new.parquet", rows[40:], list(range(100, 120)))
+    out = tmp_path / "ids.parquet"
+    assert main(["encode", str(model), str(old), "--out", str(out), "--unique", unique]) == 0
+    before = IDs.open(out)
+    assert len(np.unique(before.codes, axis=0)) == 40
+    assert main(["encode", str(model), str(new), "--out", str(out), "--append", str(out)]) == 0
+    after = IDs.open(out)
+    assert after.version == 2
+    assert np.array_equal(after.codes[:40], before.codes)
+    assert list(after.items)[:40] == list(range(40))
+    assert len(np.unique(after.codes, axis=0)) == len(after)
+    content = out.read_bytes()
+    assert main(["encode", str(model), str(new), "--out", str(out), "--append", str(out)]) == 2
+    assert out.read_bytes() == content
+
+
+def test_the_distance_of_an_item_that_moved_is_that_of_its_new_codes(
+    tmp_path: Path, model: Path, rows: np.ndarray
+) -> None:
+    np.save(tmp_path / "data.npy", rows)
+    loaded = VectorAutoencoder.from_pretrained(model)
+    ids, figures = identify(loaded, tmp_path / "data.npy", tmp_path / "ids.parquet", unique="nearest-free")
+    assert figures is not None
+    assert figures.moved > 0
+    errors = (loaded.decode(torch.from_numpy(ids.codes.astype(np.int64))) - torch.from_numpy(rows)).square().sum(1)
+    assert np.allclose(ids.distances, errors.detach().numpy(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--unique", "suffix", "--out", "folder"], "--unique is for IDs"),
+        (["--append", "missing.parquet", "--out", "ids.parquet"], "missing.parquet"),
+        (["--out", "ids.parquet", "--column", "a"], "no table, and has no column 'a'"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_nothing_is_written(
+    tmp_path: Path,
+    model: Path,
+    rows: np.ndarray,
+    words: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("data.npy", rows)
+    there = sorted(tmp_path.rglob("*"))
+    assert main(["encode", str(model), "data.npy", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == there
+
+
+def test_images_have_no_ids(tmp_path: Path, rows: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
+    VQVAE(lexel.VectorQuantizer(8, 4), hidden_channels=4, residual_channels=2).save_pretrained(tmp_path / "images")
+    np.save(tmp_path / "data.npy", rows)
+    assert (
+        main(["encode", str(tmp_path / "images"), str(tmp_path / "data.npy"), "--out", str(tmp_path / "i.parquet")])
+        == 2
+    )
+    assert "this model takes images" in capsys.readouterr().err
+    assert not (tmp_path / "i.parquet").exists()
+
+
+def test_vectors_become_a_folder_of_tokens_too(tmp_path: Path, model: Path, rows: np.ndarray) -> None:
+    data = table(tmp_path / "data.parquet", rows, [f"B{number}" for number in range(60)])
+    assert main(["encode", str(model), str(data), "--out", str(tmp_path / "tokens"), "--shard-size", "25"]) == 0
+    assert main(["encode", str(model), str(data), "--out", str(tmp_path / "ids.parquet")]) == 0
+    tokens, ids = lexel.tokens.open(tmp_path / "tokens"), IDs.open(tmp_path / "ids.parquet")
+    assert np.array_equal(IDs.from_tokens(tokens).codes, ids.codes)
+    assert tokens.names == list(ids.items)
+    for name in ("tokens", "ids.parquet"):
+        assert main(["stats", str(tmp_path / name)]) == 0
+        assert main(["decode", str(model), str(tmp_path / name), "--out", str(tmp_path / f"{name}.npy")]) == 0
+    assert (tmp_path / "tokens.npy").read_bytes() == (tmp_path / "ids.parquet.npy").read_bytes()
