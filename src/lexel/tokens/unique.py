@@ -136,7 +136,7 @@ def make_unique(
     if rows is not None and len(rows) != len(ids):
         raise ValueError(f"there are {len(rows)} embeddings for {len(ids)} items")
     groups = _Groups(ids, taken)
-    same = None if rows is None else _duplicates(ids, rows, groups.shared)
+    same = None if rows is None else _duplicates(rows, groups.shared)
     moved = np.zeros(0, np.int64)
     if method == "suffix":
         found = IDs(
@@ -170,12 +170,8 @@ def make_unique(
 
 
 def duplicates(ids: IDs, rows: Rows) -> list[list[Item]]:
-    """Return the items of equal embeddings, group by group, in the order of their first ones.
-
-    Only items whose codes of the model are equal are compared, since equal embeddings have equal codes.
-    """
-    plain = IDs(ids.items.array, ids.indices, ids.facts)
-    return [_items(ids, np.array(group)) for group in _duplicates(ids, rows, _Groups(plain, None).shared)]
+    """Return the items of equal embeddings, group by group, in the order of their first ones."""
+    return [_items(ids, np.array(group)) for group in _duplicates(rows, np.arange(len(ids)))]
 
 
 class _Groups:
@@ -219,25 +215,53 @@ class _Groups:
 
 
 class _Edges:
-    """The free tuples that items may have, as edges: `(E,)` each.
+    """The free tuples that moving items may have, as edges, for each item the nearest first.
 
     Attributes:
-        item: which of the items that move, from 0.
+        item: which of the items, from 0, rising: int64 `(E,)`.
         codes: int64 `(E, Q)`.
-        cost: the squared distance, float64.
+        cost: the squared distance, float64 `(E,)`.
+        starts: where the edges of each item begin: int64 `(items + 1,)`.
+        beyond: for each item, what all tuples cost at least that are not among its edges; infinite without any.
+        width: how many candidates each item was given; they count those that are not free.
     """
 
-    def __init__(self, books: int) -> None:
+    def __init__(
+        self, held: Trie, sizes: tuple[int, ...], rows: Rows, candidates: Candidates, movers: np.ndarray[Any, Any]
+    ) -> None:
+        self.held, self.tuples, self.rows, self.candidates, self.movers = (
+            held,
+            math.prod(sizes),
+            rows,
+            candidates,
+            movers,
+        )
         self.item, self.cost = np.zeros(0, np.int64), np.zeros(0)
-        self.codes = np.zeros((0, books), np.int64)
+        self.codes = np.zeros((0, len(sizes)), np.int64)
+        self.starts = np.zeros(len(movers) + 1, np.int64)
+        self.beyond = np.zeros(len(movers))
+        self.width = np.full(len(movers), FIRST_WIDTH // 2)
 
-    def replace(self, items: np.ndarray[Any, Any], new: list[tuple[Any, Any, Any]]) -> None:
-        """Put new edges in the place of all that some items have."""
-        kept = ~np.isin(self.item, items)
-        parts = [(self.item[kept], self.codes[kept], self.cost[kept]), *new]
-        item, codes, cost = (np.concatenate(column) for column in zip(*parts, strict=True))
-        order = np.argsort(item, kind="stable")  # one order, however often items came
-        self.item, self.codes, self.cost = item[order], codes[order], cost[order]
+    def lengthen(self, least: np.ndarray[Any, Any]) -> None:
+        """Find so many edges for each item at least, or all that there are."""
+        while len(some := np.flatnonzero((np.diff(self.starts) < least) & np.isfinite(self.beyond))):
+            self.width[some] *= 2
+            kept = ~np.isin(self.item, some)
+            parts: list[tuple[np.ndarray[Any, Any], ...]] = [(self.item[kept], self.codes[kept], self.cost[kept])]
+            for width in np.unique(self.width[some]):
+                parts += self._found(some[self.width[some] == width], min(int(width), self.tuples))
+            item, codes, cost = (np.concatenate(column) for column in zip(*parts, strict=True))
+            order = np.argsort(item, kind="stable")
+            self.item, self.codes, self.cost = item[order], codes[order], cost[order]
+            self.starts = np.searchsorted(self.item, np.arange(len(self.movers) + 1))
+
+    def _found(self, some: np.ndarray[Any, Any], width: int) -> Iterator[tuple[np.ndarray[Any, Any], ...]]:
+        for own, x in _picked(self.rows, self.movers[some]):
+            indices, errors = self.candidates(x, width)
+            flat, cost = indices.reshape(-1, self.codes.shape[1]).cpu(), errors.double().numpy(force=True)
+            free = self.held.find(flat).reshape(errors.shape).numpy() < 0
+            self.beyond[some[own]] = np.inf if width == self.tuples or cost.shape[1] < width else cost[:, -1]
+            yield np.repeat(some[own], free.sum(1)), flat.numpy()[free.reshape(-1)], cost[free]
 
 
 def _nearest_free(
@@ -245,37 +269,41 @@ def _nearest_free(
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return the codes and distances that the moving items get."""
     sizes = ids.facts.codebook_sizes
-    codes = ids.codes if taken is None else np.concatenate([ids.codes, taken.codes])
-    held = Trie.of(codes, sizes)
-    tuples = math.prod(sizes)
-    if len(held) + len(movers) > tuples:
+    held = Trie.of(ids.codes if taken is None else np.concatenate([ids.codes, taken.codes]), sizes)
+    if len(held) + len(movers) > math.prod(sizes):
         raise ValueError(
-            f"there are {tuples} tuples of {' x '.join(map(str, sizes))} codes for "
+            f"there are {math.prod(sizes)} tuples of {' x '.join(map(str, sizes))} codes for "
             f"{len(held) + len(movers)} items: use more codebooks, larger ones, or a suffix"
         )
-    edges, width = _Edges(len(sizes)), np.full(len(movers), FIRST_WIDTH // 2)
-    farthest = np.zeros(len(movers))  # nothing beyond the candidates of an item is nearer
-    wanting = np.arange(len(movers))
+    edges = _Edges(held, sizes, rows, candidates, movers)
+    # Few tuples for each item make an assignment that is solved soon, and its prices say who must look farther.
+    shown, wanting = np.zeros(len(movers), np.int64), np.arange(len(movers))
     while len(wanting):
-        width[wanting] *= 2
-        new = []
-        for each in np.unique(width[wanting]):
-            some = wanting[width[wanting] == each]
-            for own, x in _picked(rows, movers[some]):
-                item, count = some[own], min(int(each), tuples)
-                found, errors = candidates(x, count)
-                flat = found.reshape(-1, len(sizes)).cpu()
-                free = held.find(flat).reshape(errors.shape).numpy() < 0
-                cost = errors.double().numpy(force=True)
-                new.append((np.repeat(item, free.sum(1)), flat.numpy()[free.reshape(-1)], cost[free]))
-                farthest[item] = np.inf if count == tuples or cost.shape[1] < count else cost[:, -1]
-        edges.replace(wanting, new)
-        choice, wanting = _assignment(edges, farthest)
-    return edges.codes[choice], edges.cost[choice].astype(np.float32)
+        shown[wanting] = np.maximum(2 * shown[wanting], 1)
+        edges.lengthen(shown)
+        rank = np.arange(len(edges.item)) - edges.starts[edges.item]
+        some = np.flatnonzero(rank < shown[edges.item])
+        following = edges.starts[:-1] + shown
+        more = following < edges.starts[1:]
+        farther = np.where(more, edges.cost[np.where(more, following, 0)], edges.beyond)
+        choice, wanting = _assignment(edges.item[some], edges.codes[some], edges.cost[some], farther)
+    return edges.codes[some[choice]], edges.cost[some[choice]].astype(np.float32)
 
 
-def _assignment(edges: _Edges, farthest: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return the edge of each item in the cheapest assignment, and the items that need more candidates first."""
+def _assignment(
+    item: np.ndarray[Any, Any],
+    codes: np.ndarray[Any, Any],
+    cost: np.ndarray[Any, Any],
+    farther: np.ndarray[Any, Any],
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return which edge each item has in the cheapest assignment, and which items may do better with others.
+
+    Args:
+        item: of each edge.
+        codes: the tuple of each edge.
+        cost: of each edge.
+        farther: for each item, what all tuples cost at least to which it has no edge.
+    """
     try:
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import (
@@ -285,33 +313,30 @@ def _assignment(edges: _Edges, farthest: np.ndarray[Any, Any]) -> tuple[np.ndarr
         )
     except ImportError as error:
         raise ImportError("nearest-free needs scipy: pip install 'lexel[train]'") from error
-    items = len(farthest)
-    trie = Trie.of(edges.codes, (edges.codes.max(0) + 1).tolist()) if len(edges.codes) else None
-    if trie is None:
-        return np.zeros(0, np.int64), np.arange(items)
-    column, columns = trie.nodes(edges.codes.shape[1] - 1).numpy(), len(trie)
+    items = len(farther)
+    trie = Trie.of(codes, (codes.max(0) + 1).tolist())
+    column, columns = trie.nodes(codes.shape[1] - 1).numpy(), len(trie)
     # Costs above zero, which a sparse matrix would not hold; the same is added to all, and the best stays the best.
-    above = edges.cost - edges.cost.min() + max(float(np.ptp(edges.cost)), 1.0)
-    graph = coo_array((above, (edges.item, column)), shape=(items, columns)).tocsr()
+    above = cost - cost.min() + max(float(np.ptp(cost)), 1.0)
+    graph = coo_array((above, (item, column)), shape=(items, columns)).tocsr()
     lonely = maximum_bipartite_matching(graph, perm_type="column") < 0
     if lonely.any():
-        whole = coo_array((above, (edges.item, items + column)), shape=(items + columns, items + columns))
+        whole = coo_array((above, (item, items + column)), shape=(items + columns, items + columns))
         part = connected_components(whole, directed=False)[1][:items]
-        return np.zeros(0, np.int64), np.flatnonzero(np.isin(part, part[lonely]) & np.isfinite(farthest))
+        return np.zeros(0, np.int64), np.flatnonzero(np.isin(part, part[lonely]) & np.isfinite(farther))
     matched = min_weight_full_bipartite_matching(graph)[1]
-    choice = np.flatnonzero(matched[edges.item] == column)
+    choice = np.flatnonzero(matched[item] == column)
     # The least prices of the tuples for which everybody prefers the own one. With them, an item whose own cost and
     # price are not above the cost of all that it has not seen would gain nothing there.
-    own, price = edges.cost[choice], np.zeros(columns)
-    tolerance = 1e-9 * float(edges.cost.max())
+    own, price = cost[choice], np.zeros(columns)
+    tolerance = 1e-9 * float(cost.max())
     for _ in range(items):
-        bid = (own + price[matched])[edges.item] - edges.cost
         raised = price.copy()
-        np.maximum.at(raised, column, bid)
+        np.maximum.at(raised, column, (own + price[matched])[item] - cost)
         if (raised <= price + tolerance).all():
             break
         price = raised
-    return choice, np.flatnonzero(own + price[matched] > farthest + tolerance)
+    return choice, np.flatnonzero(own + price[matched] > farther + tolerance)
 
 
 def _picked(rows: Rows, chosen: np.ndarray[Any, Any]) -> Iterator[tuple[np.ndarray[Any, Any], Tensor]]:
@@ -332,13 +357,16 @@ def _tensor(piece: Any) -> Tensor:
     return found.to(torch.promote_types(found.dtype, torch.float32))
 
 
-def _duplicates(ids: IDs, rows: Rows, shared: np.ndarray[Any, Any]) -> list[list[int]]:
-    """Return the rows of equal embeddings among those that share their codes, group by group."""
-    seen: dict[bytes, list[int]] = {}
-    for own, x in _picked(rows, shared):
-        for row, content in zip(shared[own].tolist(), (x + 0).numpy(force=True), strict=True):  # + 0: −0 is 0
-            seen.setdefault(hashlib.blake2b(content.tobytes(), digest_size=16).digest(), []).append(row)
-    return [group for group in seen.values() if len(group) > 1]
+def _duplicates(rows: Rows, chosen: np.ndarray[Any, Any]) -> list[list[int]]:
+    """Return those of the chosen rows whose embeddings are equal, group by group."""
+    digests = np.zeros(len(chosen), "S16")
+    for own, x in _picked(rows, chosen):
+        contents = (x + 0).numpy(force=True)  # + 0: −0 is 0
+        digests[own] = [hashlib.blake2b(content.tobytes(), digest_size=16).digest() for content in contents]
+    _, group, counts = np.unique(digests, return_inverse=True, return_counts=True)
+    grouped, ends = chosen[np.argsort(group, kind="stable")], np.cumsum(counts)
+    same = counts > 1
+    return sorted(grouped[end - count : end].tolist() for end, count in zip(ends[same], counts[same], strict=True))
 
 
 def _named(ids: IDs, groups: list[list[int]]) -> list[list[Item]]:
