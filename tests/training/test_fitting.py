@@ -51,6 +51,7 @@ def test_the_error_is_that_of_the_model_and_the_run_ends_where_it_has_converged(
 
 METHODS = {
     "residual": ["--codebooks", "2", "--num-embeddings", "[16, 8]", "--iterations", "30", "--tolerance", "0"],
+    "product": ["--method", "product", "--codebooks", "4", "--num-embeddings", "8", "--iterations", "100"],
     "flat": ["--method", "flat", "--num-embeddings", "64", "--iterations", "300", "--tolerance", "0"],
     "rqvae": [
         *("--method", "rqvae", "--codebooks", "2", "--num-embeddings", "8", "--latent-dim", "4"),
