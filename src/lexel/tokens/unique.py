@@ -6,36 +6,24 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lexel.tokens.embeddings import Rows, picked
 from lexel.tokens.ids import IDs, Item
 from lexel.tokens.trie import Trie
 
-__all__ = ["Candidates", "Rows", "Uniqueness", "duplicates", "make_unique"]
+__all__ = ["Candidates", "Uniqueness", "duplicates", "make_unique"]
 
-PIECE = 1 << 22  # numbers of the embeddings that are read at once
 FIRST_WIDTH = 8  # candidates of an item at first
 SHOWN_GROUPS, SHOWN_ITEMS = 10, 10
 
 # Given embeddings (n, D) and a count, returns the codes (n, B, Q) of the nearest tuples, the best first, and their
 # squared distances (n, B), as `Quantizer.candidates` does. B is the count, or less if there are no more.
 Candidates = Callable[[Tensor, int], tuple[Tensor, Tensor]]
-
-
-class Rows(Protocol):
-    """Embeddings `(N, D)`, which may be larger than memory: they are read a slice at a time."""
-
-    def __len__(self) -> int:
-        """N."""
-        ...
-
-    def __getitem__(self, rows: slice, /) -> Any:
-        """Return some rows as a tensor or an array of numbers."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -256,7 +244,7 @@ class _Edges:
             self.starts = np.searchsorted(self.item, np.arange(len(self.movers) + 1))
 
     def _found(self, some: np.ndarray[Any, Any], width: int) -> Iterator[tuple[np.ndarray[Any, Any], ...]]:
-        for own, x in _picked(self.rows, self.movers[some]):
+        for own, x in picked(self.rows, self.movers[some]):
             indices, errors = self.candidates(x, width)
             flat, cost = indices.reshape(-1, self.codes.shape[1]).cpu(), errors.double().numpy(force=True)
             free = self.held.find(flat).reshape(errors.shape).numpy() < 0
@@ -339,28 +327,10 @@ def _assignment(
     return choice, np.flatnonzero(own + price[matched] > farther + tolerance)
 
 
-def _picked(rows: Rows, chosen: np.ndarray[Any, Any]) -> Iterator[tuple[np.ndarray[Any, Any], Tensor]]:
-    """Yield some rows, `chosen` rising: which of them, and their embeddings, a piece at a time."""
-    if not len(chosen):
-        return
-    first = _tensor(rows[:1])
-    every = max(1, PIECE // first.shape[1])
-    for start in range(0, len(rows), every):
-        low, high = np.searchsorted(chosen, [start, start + every])
-        if low < high:
-            piece = _tensor(rows[start : start + every])
-            yield np.arange(low, high), piece[torch.from_numpy(chosen[low:high] - start)]
-
-
-def _tensor(piece: Any) -> Tensor:
-    found = piece if isinstance(piece, Tensor) else torch.from_numpy(np.array(piece))
-    return found.to(torch.promote_types(found.dtype, torch.float32))
-
-
 def _duplicates(rows: Rows, chosen: np.ndarray[Any, Any]) -> list[list[int]]:
     """Return those of the chosen rows whose embeddings are equal, group by group."""
     digests = np.zeros(len(chosen), "S16")
-    for own, x in _picked(rows, chosen):
+    for own, x in picked(rows, chosen):
         contents = (x + 0).numpy(force=True)  # + 0: −0 is 0
         digests[own] = [hashlib.blake2b(content.tobytes(), digest_size=16).digest() for content in contents]
     _, group, counts = np.unique(digests, return_inverse=True, return_counts=True)
