@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from lexel._core.collectives import all_min, all_sum, gather_rows
+from lexel._core.collectives import all_min, all_sum
 from lexel._core.config import Configurable
 from lexel._core.gradients import LEAST_LENGTH, unit_rows
 from lexel.kmeans import kmeans
@@ -68,8 +68,7 @@ def pieces(rows: Rows, *, unit: bool = False) -> Iterator[Tensor]:
 
 def centres(rows: Rows, num_embeddings: int, *, iterations: int, seed: int) -> Tensor:
     """Return the codebook `(K, D)` that k-means finds."""
-    whole = torch.cat(list(pieces(rows)))
-    return kmeans(gather_rows(whole, absent=0), num_embeddings, iterations, seed)
+    return kmeans(rows, num_embeddings, iterations=iterations, seed=seed).codebook
 
 
 @contextmanager
