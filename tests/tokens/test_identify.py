@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +137,21 @@ def test_vectors_become_a_folder_of_tokens_too(tmp_path: Path, model: Path, rows
         assert main(["stats", str(tmp_path / name)]) == 0
         assert main(["decode", str(model), str(tmp_path / name), "--out", str(tmp_path / f"{name}.npy")]) == 0
     assert (tmp_path / "tokens.npy").read_bytes() == (tmp_path / "ids.parquet.npy").read_bytes()
+
+
+def test_the_figures_are_those_of_the_ids_in_the_file(
+    tmp_path: Path, model: Path, rows: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = table(tmp_path / "data.parquet", rows, [f"B{number}" for number in range(60)]), tmp_path / "ids.parquet"
+    assert main(["encode", str(model), str(data), "--out", str(out), "--unique", "nearest-free"]) == 0
+    found = []
+    for words in ([], ["--ids", str(out)]):
+        capsys.readouterr()
+        assert main(["evaluate", str(model), str(data), "--json", *words]) == 0
+        found.append(json.loads(capsys.readouterr().out)["ids"])
+    assert found[0]["shared"] > found[1]["shared"] == 0
+    assert found[1]["levels"][-1]["distortion"] == pytest.approx(IDs.open(out).distances.mean(), rel=1e-5)
+    assert found[1]["levels"][-1]["prefixes"] == 60
+    other = table(tmp_path / "other.parquet", rows, [f"C{number}" for number in range(60)])
+    assert main(["evaluate", str(model), str(other), "--ids", str(out)]) == 2
+    assert "does not hold the IDs of the items" in capsys.readouterr().err

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
+from rich.table import Table
 
 from lexel._core.arguments import Parser
 from lexel._core.console import results
@@ -24,7 +27,11 @@ from lexel.cli.common import (
     loaded,
     print_evaluation,
 )
+from lexel.data.kind import kind_of
 from lexel.runs import load_model
+
+if TYPE_CHECKING:
+    from lexel.tokens.quality import IDQuality, LevelQuality
 
 
 def evaluate_parser() -> Parser:
@@ -35,6 +42,11 @@ def evaluate_parser() -> Parser:
     parser.add_argument(
         "--json", action="store_true", help="print JSON instead of a table; null stands for a figure that there is not"
     )
+    parser.add_argument(
+        "--ids",
+        type=str,
+        help="file of IDs that lexel encode wrote of these vectors, to judge them in place of new ones",
+    )
     add_columns(parser)
     add_strict(parser)
     add_computing(parser)
@@ -44,20 +56,46 @@ def evaluate_parser() -> Parser:
 
 def evaluate(settings: Namespace) -> int:
     """Measure a model."""
+    from lexel.tokens.identify import judge_ids
     from lexel.training.evaluate import evaluate
 
-    evaluation = evaluate(
-        loaded(settings),
-        settings.data,
-        strict=settings.strict,
-        batch_size=settings.batch_size,
-        columns=columns_of(settings),
-    )
+    model, columns = loaded(settings), columns_of(settings)
+    evaluation = evaluate(model, settings.data, strict=settings.strict, batch_size=settings.batch_size, columns=columns)
+    quality = judge_ids(model, settings.data, settings.ids, columns) if kind_of(model).has_ids or settings.ids else None
     if settings.json:
-        results.print_json(json.dumps(evaluation.as_json(), allow_nan=False))
-    else:
-        print_evaluation(evaluation)
+        content = evaluation.as_json() | ({} if quality is None else {"ids": quality.as_json()})
+        results.print_json(json.dumps(content, allow_nan=False))
+        return 0
+    print_evaluation(evaluation)
+    if quality is not None:
+        _print_quality(quality)
     return 0
+
+
+def _print_quality(quality: IDQuality) -> None:
+    """Print how good IDs are: a column for each level."""
+    results.print(
+        f"IDs: {quality.shared:.2%} of {quality.items:,} items share theirs, up to {quality.largest_collision:,} one; "
+        f"recall@{quality.recall_at} of reconstructed neighbours {quality.recall:.1%}",
+        soft_wrap=True,
+    )
+    table = Table("by level", *(str(number + 1) for number in range(len(quality.levels))))
+    rows: dict[str, Callable[[LevelQuality], str]] = {
+        "distortion ÷ energy": lambda level: f"{level.relative_distortion:.4f}",
+        "codes in use": lambda level: f"{level.used:,} of {level.num_embeddings:,}",
+        "entropy, bits": lambda level: f"{level.entropy:.2f}",
+        "Gini": lambda level: f"{level.gini:.3f}",
+        "largest ÷ mean": lambda level: f"{level.balance:.2f}",
+        "different prefixes": lambda level: f"{level.prefixes:,}",
+        "neighbours with this prefix": lambda level: f"{level.neighbours:.1%}",
+        "all items with it, for chance": lambda level: f"{level.chance:.1%}",
+    }
+    if quality.levels[0].purity is not None:
+        rows["purity of labels"] = lambda level: f"{level.purity:.1%}"
+        rows["mutual information of labels"] = lambda level: f"{level.nmi:.3f}"
+    for title, shown in rows.items():
+        table.add_row(title, *map(shown, quality.levels))
+    results.print(table)
 
 
 def audit_parser() -> Parser:

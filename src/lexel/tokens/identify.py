@@ -16,9 +16,10 @@ from lexel.data.vectors import Vectors
 from lexel.models import Autoencoder, VectorAutoencoder
 from lexel.tokens.facts import facts_of, smallest_dtype
 from lexel.tokens.ids import IDs
+from lexel.tokens.quality import IDQuality, quality_of
 from lexel.tokens.unique import Uniqueness, make_unique
 
-__all__ = ["Latents", "identify"]
+__all__ = ["Latents", "identify", "ids_of", "judge_ids"]
 
 PIECE = 4096  # vectors that are encoded at once
 
@@ -40,6 +41,64 @@ class Latents:
     @torch.no_grad()
     def __getitem__(self, rows: slice) -> Tensor:
         return self.model.latents(self.vectors[rows].to(self.model.device)).cpu()
+
+
+class Targets(Latents):
+    """What the vectors are compared with that a model decodes: themselves, or their directions."""
+
+    @torch.no_grad()
+    def __getitem__(self, rows: slice) -> Tensor:
+        return self.model.target(self.vectors[rows].to(self.model.device)).cpu()
+
+
+@torch.no_grad()
+def ids_of(model: VectorAutoencoder, vectors: Vectors) -> IDs:
+    """Return the IDs that a model gives to the items of vectors, of which several may be equal."""
+    facts, latents = facts_of(model), Latents(model, vectors)
+    books = len(facts.codebook_sizes)
+    codes = np.zeros((len(vectors), books), smallest_dtype(facts.codebook_sizes))
+    distances = np.zeros(len(vectors), np.float32)
+    for start in track(range(0, len(vectors), PIECE), "encoding"):
+        own = latents[start : start + PIECE].to(model.device)
+        indices = model.indices_of(own)
+        codes[start : start + PIECE] = indices.reshape(len(own), books).cpu().numpy()
+        errors = model.quantizer.unquantized(own) - model.quantizer.lookup(indices)
+        distances[start : start + PIECE] = errors.square().sum(1).cpu().numpy()
+    labels = vectors.labels
+    if labels is not None:
+        facts = facts_of(model, labels.names)
+    return IDs(vectors.items, codes, facts, distances, None if labels is None else labels.values.numpy())
+
+
+def judge_ids(
+    model: Autoencoder, data: str | Path, ids: str | Path | None = None, columns: Columns = USUAL
+) -> IDQuality:
+    """Judge the IDs that a model gives to the items of vectors (`lexel.tokens.quality_of`).
+
+    Args:
+        model: of vectors, in eval mode, on any device.
+        data: what `lexel.data.vectors.open_vectors` takes.
+        ids: a file with the IDs of these items in this order, as `identify` wrote it; by default those that the model
+            gives.
+        columns: of a table, which hold the vectors and name their items.
+
+    Raises:
+        FileNotFoundError: `data` or `ids` does not exist.
+        ValueError: the model does not take vectors, one is not finite, or the IDs are of other items or another model.
+    """
+    if not isinstance(model, VectorAutoencoder):
+        raise ValueError(f"IDs are those of vectors, this model takes {model.kind}")
+    vectors = kind_of(model).open(data, model, columns)
+    assert isinstance(vectors, Vectors)
+    found = ids_of(model, vectors) if ids is None else IDs.open(ids, model=facts_of(model).model)
+    if list(found.items) != vectors.items:
+        raise ValueError(f"{ids} does not hold the IDs of the items in {data}, in their order")
+
+    def decode(codes: Tensor) -> Tensor:
+        indices = codes if model.quantizer.index_shape else codes[:, 0]
+        return model.decode(indices.to(model.device)).cpu()
+
+    return quality_of(found, Targets(model, vectors), decode)
 
 
 @torch.no_grad()
@@ -92,20 +151,7 @@ def identify(
         unique = before.unique
     vectors = kind_of(model).open(data, model, columns)
     assert isinstance(vectors, Vectors)
-    books = len(facts.codebook_sizes)
-    codes = np.zeros((len(vectors), books), smallest_dtype(facts.codebook_sizes))
-    distances = np.zeros(len(vectors), np.float32)
-    latents = Latents(model, vectors)
-    for start in track(range(0, len(vectors), PIECE), "encoding"):
-        own = latents[start : start + PIECE].to(model.device)
-        indices = model.indices_of(own)
-        codes[start : start + PIECE] = indices.reshape(len(own), books).cpu().numpy()
-        errors = model.quantizer.unquantized(own) - model.quantizer.lookup(indices)
-        distances[start : start + PIECE] = errors.square().sum(1).cpu().numpy()
-    labels = vectors.labels
-    if labels is not None:
-        facts = facts_of(model, labels.names)
-    found = IDs(vectors.items, codes, facts, distances, None if labels is None else labels.values.numpy())
+    found, latents, books = ids_of(model, vectors), Latents(model, vectors), len(facts.codebook_sizes)
     figures = None
     if unique is not None:
 

@@ -37,6 +37,7 @@ class VectorKind(Kind):
     suffix = ".npy"
     extents = ()
     batch_size = 256
+    has_ids = True
     figures = MappingProxyType(
         {
             "squared_error": Figure("squared error", "{:.5g}"),
