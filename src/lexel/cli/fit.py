@@ -35,7 +35,7 @@ def fit_parser() -> Parser:
     parser.add_argument("--out", type=str, help="folder to write the run into")
     parser.add_argument(
         "--method",
-        type=Literal["residual", "flat", "rqvae"],
+        type=Literal["residual", "product", "flat", "rqvae"],
         default="residual",
         help="residual: each codebook codes what those before left over; product: each codes a group of the numbers; "
         "flat: k-means; rqvae: a residual quantizer between an encoder and a decoder that are trained with it",
@@ -91,9 +91,9 @@ def fit_task(settings: Namespace) -> Task:
 
 def _fit(settings: Namespace) -> Any:
     """Return the fit that is asked for."""
-    from lexel.fit import FlatFit, ResidualFit
+    from lexel.fit import FlatFit, ProductFit, ResidualFit
 
-    cls: Any = {"residual": ResidualFit, "flat": FlatFit}[settings.method]
+    cls: Any = {"residual": ResidualFit, "product": ProductFit, "flat": FlatFit}[settings.method]
     known = {field.name for field in dataclasses.fields(cls)}
     sizes = settings.num_embeddings
     sizes = sizes if isinstance(sizes, int) else tuple(sizes)

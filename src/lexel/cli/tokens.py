@@ -204,8 +204,9 @@ def stats(settings: Namespace) -> int:
         table.add_row("perplexity", f"{book.perplexity:.1f}")
         table.add_row("bits per token, of fixed length", f"{math.log2(book.num_embeddings):.3f}")
         table.add_row("entropy", f"{book.entropy:.3f} bits")
-        table.add_row("entropy, given the token on the left", f"{book.left_entropy:.3f} bits")
-        table.add_row("entropy, given the token above", f"{book.up_entropy:.3f} bits")
+        for where, entropy in (("on the left", book.left_entropy), ("above", book.up_entropy)):
+            if math.isfinite(entropy):  # vectors have no neighbours
+                table.add_row(f"entropy, given the token {where}", f"{entropy:.3f} bits")
         for title, codes in (("most used", book.most_used), ("least used", book.least_used)):
             table.add_row(f"{title} (times)", ", ".join(f"{code} ({count:,})" for code, count in codes[:5]))
     results.print(table)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from lexel._core.collectives import all_min, all_sum, gather_rows
+from lexel._core.collectives import all_min, all_sum
 from lexel._core.config import Configurable
 from lexel._core.gradients import LEAST_LENGTH, unit_rows
 from lexel.kmeans import kmeans
@@ -26,6 +26,13 @@ __all__ = ["Fit", "Rows", "State", "Tables", "Totals", "centres", "one_thread", 
 
 # Numbers of the rows that are read at a time.
 PIECE = 1 << 21
+# A cluster may have so many times the mean and count as balanced; ⌈N/K⌉ is allowed in any case.
+SLACK = 1.03
+# How many iterations look for prices, and in how many of them, the last, codes stay; the first step of a price, in mean
+# squared errors.
+BALANCING, LAST, FIRST_STEP = 80, 15, 0.05
+# Codes follow their clusters while the largest exceeds the allowed size by less than so many means.
+MOVABLE = 0.5
 
 State = dict[str, Tensor]
 
@@ -61,8 +68,7 @@ def pieces(rows: Rows, *, unit: bool = False) -> Iterator[Tensor]:
 
 def centres(rows: Rows, num_embeddings: int, *, iterations: int, seed: int) -> Tensor:
     """Return the codebook `(K, D)` that k-means finds."""
-    whole = torch.cat(list(pieces(rows)))
-    return kmeans(gather_rows(whole, absent=0), num_embeddings, iterations, seed)
+    return kmeans(rows, num_embeddings, iterations=iterations, seed=seed).codebook
 
 
 @contextmanager
@@ -154,7 +160,8 @@ class Fit(Configurable):
         tolerance: stop when the error has fallen by less than this share of it in three iterations.
         seed: of all that is drawn.
         unit: whether the directions of the rows count, not their lengths.
-        balanced: whether each code shall be that of equally many rows, by `Prices`.
+        balanced: whether each code shall be that of equally many rows, by `Prices`: after the other iterations, 80 more
+            find the prices, so that the largest cluster of each codebook has at most 1.03 times the mean, or ⌈N/K⌉.
         noise: how far codes are moved at random at first, in standard deviations of the rows, as LSQ++ does (Martinez
             et al. 2018, §4.2, SR-D). It falls to zero linearly in the first three quarters of the iterations.
     """
@@ -165,7 +172,7 @@ class Fit(Configurable):
     seed: int = 0
     unit: bool = False
     balanced: bool = False
-    noise: float = 0.0
+    noise: float = 1.0
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -211,8 +218,8 @@ class Fit(Configurable):
         """
 
     @abstractmethod
-    def encode(self, piece: Tensor, tables: Tables) -> Tensor:
-        """Return the codes of the rows of a piece, `(n, Q)`."""
+    def encode(self, piece: Tensor, tables: Tables, *, rough: bool) -> Tensor:
+        """Return the codes of the rows of a piece, `(n, Q)`; `rough` ones will do while there is noise."""
 
     @abstractmethod
     def decode(self, indices: Tensor, tables: Tables) -> Tensor:
@@ -242,7 +249,8 @@ class Fit(Configurable):
 
         Returns:
             A state: tensors by name, with `iteration` (int64 scalar) and `error` (float64 scalar: mean squared error
-            of a row ÷ mean squared distance of the rows from their mean).
+            of a row ÷ mean squared distance of the rows from their mean, of the tables that the quantizer gets) and
+            `trial` (the same of the tables tried last, which may still hold noise).
 
         Raises:
             ValueError: a row holds NaN or infinity, or is zero and `unit` is set; all rows are equal; or they are fewer
@@ -250,6 +258,8 @@ class Fit(Configurable):
         """
         state = self._survey(rows)
         tables = self.first(rows, state)
+        if self.balanced:
+            tables = tables._replace(prices=[codes.new_zeros(len(codes)) for codes in tables.codebooks])
         unknown = torch.tensor(torch.inf, dtype=torch.float64)
         state |= {"error": unknown, "excess": unknown, "iteration": torch.tensor(-1), "stale": torch.tensor(0)}
         return self.advance(rows, {**state, **tables.state("next.")})
@@ -258,25 +268,34 @@ class Fit(Configurable):
     def advance(self, rows: Rows, state: State) -> State:
         """Make one iteration; the state that is given stays as it is."""
         tables = Tables.of(state, "next.")
-        totals = self._totals(rows, state, tables)
+        done = int(state["iteration"]) + 1
+        rough = 0 < done < self._calm
+        totals = self._totals(rows, state, tables, rough=rough)
         error = totals.error / state["count"] / state["energy"]
-        target = torch.cat([totals.counts.new_full((size,), 1 / size) for size in self.sizes]) * state["count"]
-        excess = ((totals.counts / target).max() - 1.02).clamp_min(0) if self.balanced else torch.zeros_like(error)
-        better = bool((excess < state["excess"]) | ((excess == state["excess"]) & (error < state["error"])))
-        falls = bool(error < state["error"] * (1 - self.tolerance)) or bool(excess < state["excess"])
+        excess = self._excess(totals, state)
+        better = not rough and (float(excess), float(error)) < (float(state["excess"]), float(state["error"]))
+        falls = better and float(error) < float(state["error"]) * (1 - self.tolerance)
         with one_thread():
-            following = self._disturbed(self.moved(tables, totals), totals, state)
+            if self.balanced and done >= self.iterations:
+                # Codes that follow clusters far from balance would only grow these.
+                settled = float(excess) < MOVABLE and done < self.iterations + BALANCING - LAST
+                state, following = self._charged(self.moved(tables, totals) if settled else tables, totals, state)
+            else:
+                following = self._disturbed(self.moved(tables, totals), totals, state, done)
         return {
             **state,
             **following.state("next."),
             **(tables.state("") | {"error": error, "excess": excess} if better else {}),
-            "iteration": state["iteration"] + 1,
+            "trial": error,
+            "iteration": torch.tensor(done),
             "stale": torch.tensor(0) if falls else state["stale"] + 1,
         }
 
     def finished(self, state: State) -> bool:
         """Whether there is nothing more to do."""
         done = int(state["iteration"])
+        if self.balanced:
+            return done >= self.iterations + BALANCING
         return done >= self.iterations or (done > self._calm and int(state["stale"]) >= 3)
 
     @property
@@ -284,27 +303,52 @@ class Fit(Configurable):
         """The first iteration without noise."""
         return self.iterations * 3 // 4 if self.noise else 0
 
-    def _disturbed(self, tables: Tables, totals: Totals, state: State) -> Tables:
+    def spread(self, tables: Tables, state: State, q: int) -> Tensor:
+        """The standard deviation that noise for codebook q is measured in, `(d,)`."""
+        return state["deviation"]
+
+    def _disturbed(self, tables: Tables, totals: Totals, state: State, done: int) -> Tables:
         """Move codes at random, and those that no row has to where the error is."""
-        done = int(state["iteration"]) + 1
-        scale = self.noise * max(0.0, 1 - (done + 1) / (self._calm + 1)) / self.levels
+        scale = self.noise * max(0.0, 1 - (done + 1) / (self._calm + 1))
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + done)
         codebooks = []
         for q, (codes, counts, errors) in enumerate(
             zip(tables.codebooks, totals.by_codebook(totals.counts), totals.by_codebook(totals.errors), strict=True)
         ):
+            noise = torch.randn(codes.shape, generator=generator, dtype=codes.dtype).to(codes.device)
+            noise = noise * self.spread(tables, state, q).to(codes.dtype)
             unused = (counts == 0).nonzero()[:, 0]
-            deviation = self.deviation(state, q).to(codes.dtype)
-            noise = torch.randn(codes.shape, generator=generator, dtype=codes.dtype).to(codes.device) * deviation
-            if len(unused) and (scale or not self.noise):
-                costly = errors.argsort(descending=True, stable=True)[: len(unused)]
-                codes = codes.index_copy(0, unused[: len(costly)], codes[costly] + 0.01 * noise[unused[: len(costly)]])
-            codebooks.append(codes + scale * noise if scale else codes)
+            costly = errors.argsort(descending=True, stable=True)[: len(unused)]
+            codes = codes.index_copy(0, unused, codes[costly] + 0.01 * noise[unused])
+            codebooks.append(codes + scale * noise)
         return tables._replace(codebooks=codebooks)
 
-    def deviation(self, state: State, q: int) -> Tensor:
-        """The standard deviation of the rows in the channels of codebook q, `(d,)`."""
-        return state["deviation"]
+    def _excess(self, totals: Totals, state: State) -> Tensor:
+        """By how many means the largest cluster of a codebook exceeds what counts as balanced; 0 unless `balanced`."""
+        worst = totals.counts.new_zeros(())
+        for size, counts in zip(self.sizes, totals.by_codebook(totals.counts), strict=True):
+            mean = float(state["count"]) / size
+            worst = torch.maximum(worst, counts.max() / mean - max(math.ceil(mean) / mean, SLACK))
+        return worst if self.balanced else torch.zeros_like(worst)
+
+    def _charged(self, tables: Tables, totals: Totals, state: State) -> tuple[State, Tables]:
+        """Raise the prices of codes that too many rows have, and lower those of the others.
+
+        Each price has a step of its own, which grows while the price goes one way and shrinks when it turns (Rprop,
+        Riedmiller and Braun 1993), since clusters lie at very different densities. Near balance it is taken in part.
+        """
+        steps: State = {}
+        prices = []
+        for q, (size, counts) in enumerate(zip(self.sizes, totals.by_codebook(totals.counts), strict=True)):
+            mean = state["count"] / size
+            sign = (counts - mean).sign() * ((counts - mean).abs() >= 1)
+            turn = sign * state.get(f"sign.{q}", torch.zeros_like(sign))
+            step = state.get(f"step.{q}", (FIRST_STEP * totals.error / state["count"]).expand(size))
+            step = step * torch.where(turn > 0, 1.1, torch.where(turn < 0, 0.6, 1.0))
+            steps |= {f"step.{q}": step, f"sign.{q}": sign}
+            price = tables.prices[q] + step * (((counts + 0.5) / mean).log() / 0.2).clamp(-1, 1)
+            prices.append((price - price.mean()).to(tables.prices[q].dtype))
+        return {**state, **steps}, tables._replace(prices=prices)
 
     def _survey(self, rows: Rows) -> State:
         """Return what must be known of all rows.
@@ -357,7 +401,7 @@ class Fit(Configurable):
             "energy": variance.sum(),
         }
 
-    def _totals(self, rows: Rows, state: State, tables: Tables) -> Totals:
+    def _totals(self, rows: Rows, state: State, tables: Tables, *, rough: bool) -> Totals:
         """Encode all rows and sum up what the next tables need."""
         sizes, dim, (total, peak) = self.sizes, len(state["mean"]), (float(state[name]) for name in ("count", "peak"))
         many, device = sum(sizes), state["mean"].device
@@ -367,7 +411,7 @@ class Fit(Configurable):
         pairs = torch.zeros(many * many if self.needs_pairs else 0, dtype=torch.float64, device=device)
         error = torch.zeros((), dtype=torch.float64, device=device)
         for piece in pieces(rows, unit=self.unit):
-            indices = self.encode(piece, tables)
+            indices = self.encode(piece, tables, rough=rough)
             wide = piece.double()
             squares = snapped((wide - self.decode(indices, tables)).square().sum(1), 4 * dim * peak**2 * total)
             error += squares.sum()

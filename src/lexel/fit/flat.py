@@ -36,7 +36,7 @@ class FlatFit(Fit):
         return Tables([centres(rows, self.sizes[0], iterations=0, seed=self.seed)], [])
 
     @override
-    def encode(self, piece: Tensor, tables: Tables) -> Tensor:
+    def encode(self, piece: Tensor, tables: Tables, *, rough: bool) -> Tensor:
         return nearest(piece, tables, 0).unsqueeze(1)
 
     @override

@@ -18,6 +18,9 @@ from lexel.quantizers.unit import UnitQuantizer
 
 __all__ = ["ResidualFit"]
 
+# Beam size while there is noise: a wider one finds better codes and leads to no better end.
+ROUGH = 2
+
 
 @dataclass(frozen=True)
 class ResidualFit(Fit):
@@ -48,7 +51,7 @@ class ResidualFit(Fit):
 
     needs_pairs: ClassVar[bool] = True
 
-    noise: float = 1.2
+    noise: float = 2.2
     codebooks: int = 3
     beam_size: int = 5
 
@@ -76,8 +79,9 @@ class ResidualFit(Fit):
         return Tables(tables, [])
 
     @override
-    def encode(self, piece: Tensor, tables: Tables) -> Tensor:
-        return Beam(tables.codebooks, tables.prices or None, self.beam_size)(piece)
+    def encode(self, piece: Tensor, tables: Tables, *, rough: bool) -> Tensor:
+        beam_size = min(ROUGH, self.beam_size) if rough else self.beam_size
+        return Beam(tables.codebooks, tables.prices or None, beam_size)(piece)
 
     @override
     def decode(self, indices: Tensor, tables: Tables) -> Tensor:
@@ -92,6 +96,10 @@ class ResidualFit(Fit):
         system = totals.pairs + ridge * torch.eye(len(before), dtype=torch.float64, device=before.device)
         solved = torch.cholesky_solve(totals.sums + ridge * before, torch.linalg.cholesky(system))
         return tables._replace(codebooks=totals.by_codebook(solved.to(tables.codebooks[0].dtype)))
+
+    @override
+    def spread(self, tables: Tables, state: State, q: int) -> Tensor:
+        return super().spread(tables, state, q) / self.levels
 
     @override
     def quantizer(self, state: State) -> Quantizer:
@@ -113,7 +121,7 @@ class _Remainder:
 
     def __getitem__(self, index: slice) -> Tensor:
         start, stop, _ = index.indices(len(self))
-        (piece,) = pieces(self.rows[start:stop], unit=self.unit)
+        piece = torch.cat(list(pieces(self.rows[start:stop], unit=self.unit)))
         for codes, chosen in self.stages:
             piece = piece - codes[chosen[start:stop].long()]
         return piece

@@ -21,7 +21,7 @@ from lexel.report.pictures import data_uri
 from lexel.report.reading import open_source, read_run
 from lexel.report.sections import SECTIONS, Report, Section
 from lexel.report.wording import amount, counted, percent
-from lexel.runs import REPORT, REPORT_MARK, is_report, load_model
+from lexel.runs import REPORT, REPORT_MARK, is_report, load_model, model_folder
 from lexel.tokens.decode import check_model
 from lexel.tokens.open import open_tokens
 from lexel.tokens.statistics import statistics_of
@@ -67,10 +67,11 @@ def write_report(
         ValueError: no image is readable, the run does not name its images and there is no `data`, or a file of the run
             is malformed, or another model made the tokens.
     """
-    model = require_images(load_model(run), "this page")
-    out = run / REPORT if out is None else out
+    if out is None:
+        model_folder(run)  # in a folder that has none the page has no place
+        out = run / REPORT
     refuse_existing(out, overwrite=overwrite or is_report(out), folder=False)
-    read = read_run(run, model)
+    read = read_run(run, require_images(load_model(run), "this page"))
     source = open_source(read, data)
     statistics = None
     if tokens is not None:
