@@ -285,6 +285,21 @@ def states(folder: Path) -> Iterator[Target]:
     yield Target("state dicts without checksums", folder, others, loaded, sure=False)
 
 
+def ids(folder: Path) -> Iterator[Target]:
+    """Semantic IDs, of both kinds of items."""
+    facts = lexel.tokens.Facts("vectors", 300, (4, 300), "0123456789abcdef")
+    codes = np.stack([np.arange(300) % 4, np.arange(300)], 1)
+    for name, items in (("texts.parquet", [f"item {n}" for n in range(300)]), ("numbers.parquet", range(300))):
+        lexel.tokens.IDs(items, codes, facts, np.arange(300), codes[:, 0], unique="nearest-free").write(folder / name)
+
+    def read(path: Path) -> Any:
+        found = lexel.tokens.IDs.open(path)
+        columns = (found.codes, found.distances, found.labels)
+        return list(found), [column.tolist() for column in columns if column is not None], found.facts.as_json()
+
+    yield Target("ids", folder, ["texts.parquet", "numbers.parquet"], read, sure=True)
+
+
 def configurations(folder: Path) -> Iterator[Target]:
     """What `lexel.from_config` is given."""
     for number, example in enumerate(ZOO.values()):
@@ -305,7 +320,7 @@ def all_targets(folder: Path) -> list[Target]:
     """Write whole files into a folder, and return what reads them."""
     os.environ["LEXEL_MAX_PIXELS"] = str(MOST_PIXELS)
     found = []
-    for make in (pictures, runs, states, configurations):
+    for make in (pictures, runs, states, ids, configurations):
         (folder / make.__name__).mkdir()
         found += make(folder / make.__name__)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -90,7 +91,10 @@ class ProductQuantizer(Composite):
                 sums = (errors.unsqueeze(2) + found.errors.unsqueeze(1)).flatten(1)
                 errors, best = sums.topk(min(count, sums.shape[1]), largest=False)
                 width = found.errors.shape[1]
-                parts = (indices, best // width), (found.indices.reshape(len(z), width, -1), best % width)
+                parts = (
+                    (indices, best // width),
+                    (found.indices.reshape(len(z), width, prod(group.index_shape)), best % width),
+                )
                 indices = torch.cat([each.take_along_dim(place.unsqueeze(2), 1) for each, place in parts], 2)
         return indices
 

@@ -202,7 +202,7 @@ class VectorQuantizer(RowQuantizer):
     @override
     def unquantized_positions(self, z: Tensor) -> Tensor:
         rows = self.codebook.expand(self.codebook.project(z.reshape(-1, z.shape[-1])))
-        return rows.reshape(*z.shape[:-1], -1)
+        return rows.reshape(*z.shape[:-1], rows.shape[-1])
 
     @torch.no_grad()
     def pull(self, anchors: Tensor, strength: Tensor) -> None:
