@@ -1,10 +1,10 @@
 """K-means: K centres of vectors, by splitting and merging, then Lloyd's iterations.
 
-**Start.** One code grows to K on a random sample of the rows: in each round half as many codes as there are split, those
-whose rows have the largest error. At K codes, a few rounds also remove the codes that are missed least, and split others
-in their place (Kaukoranta, Fränti and Nevalainen 1998), which takes Lloyd's iterations out of the poor local minima that
-seeds leave them in. How much a code is missed is known without the rows: to merge it with its nearest code costs
-nm/(n + m)·‖a − b‖² (Ward 1963). An empty code costs nothing, so it goes first.
+**Start.** One code grows to K on a random sample of the rows: each round splits half as many codes as there are, those
+whose rows have the largest error. At K codes, a few rounds also remove the codes that are missed least, and split
+others in their place (Kaukoranta, Fränti and Nevalainen 1998), which takes Lloyd's iterations out of the poor local
+minima that seeds leave them in. How much a code is missed is known without the rows: to merge it with its nearest code
+costs nm/(n + m)·‖a − b‖² (Ward 1963). An empty code costs nothing, so it goes first.
 
 **Sums are integers.** Rows are multiplied by a power of two so large that the sum of all just fits into int64, and
 rounded. Integer sums are exact: neither the number of threads or ranks nor the order of the rows changes a bit of the
@@ -29,13 +29,13 @@ __all__ = ["Clustering", "Rows", "kmeans"]
 
 PIECE = 1 << 20  # numbers that are read at a time
 SAMPLE = 1 << 27  # numbers that a sample holds, at most
-GROWING, MOVING, SETTLING = 32, 64, 256  # rows of the sample for each code,
-LEAST = 1 << 16  # and at least so many in all
+GROWING, MOVING, SETTLING = 16, 64, 256  # rows of the sample for each code,
+LEAST = 1 << 15  # and at least so many in all
 GROWTH = 1.5  # codes after a round of growing, for each before it
 ROUNDS = 12  # of splitting and merging at K codes,
 SHARE = 0.5  # of the codes in the first of these rounds, and fewer in each that follows
 BITS = 62  # of a sum
-LARGEST = 1e18  # number in a row: the squares of larger ones overflow float32
+LARGEST = 1e16  # number in a row: the squares of larger ones overflow float32
 NAMED = 5  # rows in an error
 
 
@@ -93,8 +93,8 @@ def kmeans(
         rows: `(N, D)`, at least K of them, of any floating type.
         num_embeddings: K.
         iterations: at most so many of Lloyd's iterations follow the start.
-        tolerance: stop when an iteration lowers the error by a smaller share. With 0 only a fixed point stops: each code
-            is the mean of its rows, and no row is nearer to another.
+        tolerance: stop when an iteration lowers the error by a smaller share. With 0 only a fixed point stops: each
+            code is the mean of its rows, and no row is nearer to another.
         init: how codes start: `"split"`, as above; `"random"`, as K rows; a tensor `(K, D)`, as these.
         seed: of the random sample or rows.
         minibatch: each iteration takes so many random rows instead of all, and a code becomes the mean of the rows of
@@ -109,7 +109,7 @@ def kmeans(
     Raises:
         TypeError: rows, weights or `init` are of another type.
         ValueError: a shape or a number is out of its range; there are fewer rows than codes; rows hold NaN, infinity or
-            a number beyond 1e18; a row is zero, with `unit`; all rows are equal, with more than one code.
+            a number beyond 1e16; a row is zero, with `unit`; all rows are equal, with more than one code.
 
     Example:
         >>> found = kmeans(torch.tensor([[0.0], [1.0], [10.0], [11.0]]), 2)
@@ -151,7 +151,7 @@ class _Data:
         source: the rows.
         weights: of the rows, float64; None when each counts once.
         numbers: of the rows, ascending: a single process would number them so. None when they follow `first`.
-        first: the number of the first row.
+        first: the number of the first row of all that this rank has.
         total: how many rows all ranks have.
         unit: whether rows are divided by their lengths.
         like: an empty tensor with the device and dtype of the codes, `(0, D)`.
@@ -201,7 +201,7 @@ class _Found:
 
     Attributes:
         codes: the codes.
-        sums, counts, errors: sums of rows `(k, D)`, of weights and of squared distances `(k,)`, scaled, int64.
+        sums, weights, errors: sums of rows `(k, D)`, of weights and of squared distances `(k,)`, scaled, int64.
         far: for each code one of its rows that are far away, `(k, D)`.
         data: the rows.
     """
@@ -302,8 +302,9 @@ def _split_and_merge(found: _Found, size: int, share: float) -> Tensor:
     return F.normalize(codes, dim=1) if found.data.unit else codes
 
 
-def _start(every: _Data, K: int, init: str | Tensor, seed: int) -> Tensor:
-    """Return K codes to start from."""
+def _start(every: _Data, num_embeddings: int, init: str | Tensor, seed: int) -> Tensor:
+    """Return codes to start from."""
+    K = num_embeddings
     if isinstance(init, Tensor):
         if init.shape != (K, every.like.shape[1]) or not init.is_floating_point() or not init.isfinite().all():
             raise ValueError(
@@ -323,16 +324,20 @@ def _start(every: _Data, K: int, init: str | Tensor, seed: int) -> Tensor:
     sample, moving = _sample(every, size, seed), min(every.total, max(MOVING * K, LEAST))
 
     def first(count: int) -> _Data:
-        """So many rows of the sample; all rows if it has fewer."""
+        # So many rows of the sample; all rows where it has fewer and is not all.
         return sample.below(min(count, size)) if count <= size or size == every.total else every
 
-    codes = every.like.new_zeros(1, every.like.shape[1])
+    codes, count = every.like.new_zeros(1, every.like.shape[1]), 0
     while (k := len(codes)) < K:
-        codes = _split_and_merge(_assign(first(GROWING * k), codes), min(K, k + math.ceil(k * (GROWTH - 1))), 0)
-        if len(codes) == k:  # every row of the sample is a code
+        count = max(count, GROWING * k)
+        codes = _split_and_merge(_assign(first(count), codes), min(K, math.ceil(k * GROWTH)), 0)
+        if len(codes) == k and count < size:  # all these rows are codes already
+            count *= 2
+        elif len(codes) == k:
             codes = torch.cat([codes, codes[:1].expand(K - k, -1)])
-    for turn in range(ROUNDS if K > 1 else 0):
-        codes = _split_and_merge(_assign(first(moving), codes), K, SHARE * (1 - turn / ROUNDS))
+    for turn in range(ROUNDS if K > 1 else 0):  # on more and more rows
+        count = moving * (ROUNDS + turn + 1) // (2 * ROUNDS)
+        codes = _split_and_merge(_assign(first(count), codes), K, SHARE * (1 - turn / ROUNDS))
     while (moving := 2 * moving) < size:
         codes = _split_and_merge(_assign(sample.below(moving), codes), K, 0)
     return codes
@@ -363,7 +368,12 @@ def _sample(every: _Data, size: int, seed: int) -> _Data:
 
 
 def _open(
-    rows: Rows, K: int, weights: Tensor | None, unit: bool, device: str | torch.device | None, least_total: int
+    rows: Rows,
+    num_embeddings: int,
+    weights: Tensor | None,
+    unit: bool,
+    device: str | torch.device | None,
+    least_total: int,
 ) -> _Data:
     """Read all rows once, check them, and choose scales for sums of them all, or of `least_total` if those are more."""
     piece = rows[0:1]
@@ -378,8 +388,8 @@ def _open(
     held[rank()] = len(rows)
     (held,) = all_sum(held)
     total = int(held.sum())
-    if total < K:
-        raise ValueError(f"kmeans: {K} codes need at least as many rows, got {total}")
+    if total < num_embeddings:
+        raise ValueError(f"kmeans: {num_embeddings} codes need at least as many rows, got {total}")
     heaviest = 1.0
     if weights is not None:
         weights = torch.as_tensor(weights).detach().to(like.device, _wide(like))
@@ -406,8 +416,10 @@ def _open(
     _refuse(f"are NaN, infinite or beyond {LARGEST:g}", wild)
     _refuse("are zero, and have no direction for unit=True", zero)
     low, high = all_min(low), -all_min(-high)
-    if K > 1 and bool((low == high).all()):
-        raise ValueError(f"kmeans: all {total} rows are equal, which leaves nothing to divide among {K} codes")
+    if num_embeddings > 1 and bool((low == high).all()):
+        raise ValueError(
+            f"kmeans: all {total} rows are equal, which leaves nothing to divide among {num_embeddings} codes"
+        )
     most = torch.maximum(low.abs(), high.abs()).double().cpu()
     counted = max(total, least_total) * heaviest
     scales = (_power_of_two(counted * most), _power_of_two(4 * counted * most.square().sum()), _power_of_two(counted))
@@ -430,7 +442,7 @@ def _power_of_two(bound: Tensor | float) -> Tensor:
 
 
 def _uniform(numbers: Tensor) -> Tensor:
-    """Return a pseudo-random float32 in (0, 1) for each number, without a function that processors round differently."""
+    """Return a pseudo-random float32 in (0, 1) for each number, by operations that every processor rounds alike."""
     x = numbers * 2654435761 + 40503
     for multiplier in (73244475, 73244475, 1):
         x = (x & 0xFFFFFFFF) * multiplier
