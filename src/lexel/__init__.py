@@ -81,6 +81,12 @@ from lexel.estimators import (
 from lexel.estimators import (
     Synchronised as Synchronised,
 )
+from lexel.kmeans import (
+    Clustering as Clustering,
+)
+from lexel.kmeans import (
+    kmeans as kmeans,
+)
 from lexel.learning import (
     EMA as EMA,
 )

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lexel._core.collectives import AllRows, all_sum, rank
+from lexel._core.collectives import AllRows, all_min, rank
 from lexel._core.config import Configurable, Part
 from lexel.kmeans import kmeans
 
@@ -65,15 +65,15 @@ class UpkeepModule(Part[UpkeepT]):
 
 @dataclass(frozen=True)
 class KMeansStart(Upkeep):
-    """Starts the codes as the k-means centres of the first inputs: seeds by k-means++, then Lloyd's iterations.
+    """Starts the codes as the k-means centres of the first inputs, which `lexel.kmeans` finds.
 
     When the first batch (of all ranks) has fewer than K inputs, the inputs of each batch simply replace the next codes
     that have not started, and k-means runs on all of them with the batch that completes K. Until then training goes on
     with the codes as they are.
 
     Attributes:
-        iterations: number of Lloyd's iterations; with 0 the codes are the seeds.
-        seed: seed of the random choice of the k-means++ seeds.
+        iterations: number of Lloyd's iterations after the start by splitting and merging.
+        seed: seed of the random sample that the start looks at.
 
     Raises:
         ValueError: `iterations` is negative.
@@ -297,14 +297,21 @@ def _kmeans_start(
         return codes.clone(), strength, collected.clone()
     every = AllRows(rows, valid)
     total = int(every.total)
-    fresh = every.take(torch.arange(total, device=rows.device))
     if have + total < K:
+        fresh = every.take(torch.arange(total, device=rows.device))
         anchors = torch.cat([codes[:have], fresh, codes[have + total :]])
         strength[have : have + total] = 1
         return anchors, strength, collected + total
-    anchors = kmeans(torch.cat([codes[:have], fresh]), K, iterations, seed, unit_length)
-    # Those of rank 0: sums on a GPU are not the same in each run, and a seed that fell otherwise would stay so.
-    anchors = all_sum(torch.where(torch.tensor(rank() == 0, device=rows.device), anchors, 0))[0]
+    own = torch.cat([codes[:have].to(rows), rows[valid]]) if rank() == 0 else rows[valid]
+    edge = torch.full_like(rows[:1], torch.inf)
+    low, high = all_min(torch.cat([own, edge]).amin(0)), -all_min(torch.cat([-own, edge]).amin(0))
+    if torch.equal(low, high):  # an encoder that still gives the same for any input
+        anchors = low.repeat(K, 1)
+    else:
+        # A zero row has no direction: it does not count.
+        weights = own.any(1).double() if unit_length else None
+        found = kmeans(own, K, iterations=iterations, tolerance=0, seed=seed, unit=unit_length, weights=weights)
+        anchors = found.codebook.to(codes.dtype)
     return anchors, strength.fill_(1), torch.full_like(collected, K)
 
 
