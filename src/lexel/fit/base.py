@@ -59,16 +59,17 @@ def pieces(rows: Rows, *, unit: bool = False) -> Iterator[Tensor]:
         >>> [len(piece) for piece in pieces(torch.zeros(5, 1 << 20))]
         [2, 2, 1]
     """
-    height = max(1, PIECE // max(1, torch.as_tensor(rows[0:1]).shape[-1]))
+    height = max(1, PIECE // max(1, rows[0:1].shape[-1]))
     for start in range(0, max(1, len(rows)), height):
-        piece = torch.as_tensor(rows[start : start + height])
+        piece = rows[start : start + height]
+        piece = piece if isinstance(piece, Tensor) else torch.tensor(piece)  # a copy: a memory map may be read-only
         piece = piece.to(torch.promote_types(piece.dtype, torch.float32))
         yield unit_rows(piece) if unit else piece
 
 
-def centres(rows: Rows, num_embeddings: int, *, iterations: int, seed: int) -> Tensor:
+def centres(rows: Rows, num_embeddings: int, *, iterations: int, seed: int, unit: bool = False) -> Tensor:
     """Return the codebook `(K, D)` that k-means finds."""
-    return kmeans(rows, num_embeddings, iterations=iterations, seed=seed).codebook
+    return kmeans(rows, num_embeddings, iterations=iterations, seed=seed, unit=unit).codebook
 
 
 @contextmanager
@@ -163,7 +164,8 @@ class Fit(Configurable):
         balanced: whether each code shall be that of equally many rows, by `Prices`: after the other iterations, 80 more
             find the prices, so that the largest cluster of each codebook has at most 1.03 times the mean, or ⌈N/K⌉.
         noise: how far codes are moved at random at first, in standard deviations of the rows, as LSQ++ does (Martinez
-            et al. 2018, §4.2, SR-D). It falls to zero linearly in the first three quarters of the iterations.
+            et al. 2018, §4.2, SR-D). It falls to zero linearly in the first three quarters of the iterations. What is
+            best depends on the rows: 0.7 for sparse texts, 0.3 for patches of pictures, 0.1 for Gaussian vectors.
     """
 
     num_embeddings: int | tuple[int, ...] = 256
@@ -172,7 +174,7 @@ class Fit(Configurable):
     seed: int = 0
     unit: bool = False
     balanced: bool = False
-    noise: float = 1.0
+    noise: float = 0.5
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -307,6 +309,10 @@ class Fit(Configurable):
         """The standard deviation that noise for codebook q is measured in, `(d,)`."""
         return state["deviation"]
 
+    def placed(self, codes: Tensor) -> Tensor:
+        """Return the nearest codes that a codebook can have."""
+        return codes
+
     def _disturbed(self, tables: Tables, totals: Totals, state: State, done: int) -> Tables:
         """Move codes at random, and those that no row has to where the error is."""
         scale = self.noise * max(0.0, 1 - (done + 1) / (self._calm + 1))
@@ -320,7 +326,7 @@ class Fit(Configurable):
             unused = (counts == 0).nonzero()[:, 0]
             costly = errors.argsort(descending=True, stable=True)[: len(unused)]
             codes = codes.index_copy(0, unused, codes[costly] + 0.01 * noise[unused])
-            codebooks.append(codes + scale * noise)
+            codebooks.append(self.placed(codes + scale * noise))
         return tables._replace(codebooks=codebooks)
 
     def _excess(self, totals: Totals, state: State) -> Tensor:

@@ -33,7 +33,7 @@ class FlatFit(Fit):
 
     @override
     def first(self, rows: Rows, state: State) -> Tables:
-        return Tables([centres(rows, self.sizes[0], iterations=0, seed=self.seed)], [])
+        return Tables([centres(rows, self.sizes[0], iterations=0, seed=self.seed, unit=self.unit)], [])
 
     @override
     def encode(self, piece: Tensor, tables: Tables, *, rough: bool) -> Tensor:
@@ -45,7 +45,11 @@ class FlatFit(Fit):
 
     @override
     def moved(self, tables: Tables, totals: Totals) -> Tables:
-        return tables._replace(codebooks=[means(tables.codebooks[0], totals.counts, totals.sums, unit=self.unit)])
+        return tables._replace(codebooks=[self.placed(means(tables.codebooks[0], totals.counts, totals.sums))])
+
+    @override
+    def placed(self, codes: Tensor) -> Tensor:
+        return F.normalize(codes, dim=1) if self.unit else codes
 
     @override
     def quantizer(self, state: State) -> Quantizer:
@@ -58,11 +62,10 @@ def nearest(piece: Tensor, tables: Tables, q: int) -> Tensor:
     return nearest_at_price(piece, codes, tables.prices[q]) if tables.prices else nearest_code(piece, codes)
 
 
-def means(codes: Tensor, counts: Tensor, sums: Tensor, *, unit: bool = False) -> Tensor:
+def means(codes: Tensor, counts: Tensor, sums: Tensor) -> Tensor:
     """Return the mean of the rows of each code `(K, d)`; the codes themselves where there is no row."""
     moved = (sums / counts.clamp_min(1).unsqueeze(1)).to(codes.dtype)
-    moved = torch.where(counts.unsqueeze(1) > 0, moved, codes)
-    return F.normalize(moved, dim=1) if unit else moved
+    return torch.where(counts.unsqueeze(1) > 0, moved, codes)
 
 
 def vector_quantizer(tables: Tables, q: int, *, unit: bool = False) -> VectorQuantizer:

@@ -51,7 +51,6 @@ class ResidualFit(Fit):
 
     needs_pairs: ClassVar[bool] = True
 
-    noise: float = 2.2
     codebooks: int = 3
     beam_size: int = 5
 
@@ -96,10 +95,6 @@ class ResidualFit(Fit):
         system = totals.pairs + ridge * torch.eye(len(before), dtype=torch.float64, device=before.device)
         solved = torch.cholesky_solve(totals.sums + ridge * before, torch.linalg.cholesky(system))
         return tables._replace(codebooks=totals.by_codebook(solved.to(tables.codebooks[0].dtype)))
-
-    @override
-    def spread(self, tables: Tables, state: State, q: int) -> Tensor:
-        return super().spread(tables, state, q) / self.levels
 
     @override
     def quantizer(self, state: State) -> Quantizer:
