@@ -154,4 +154,4 @@ def test_the_figures_are_those_of_the_ids_in_the_file(
     assert found[1]["levels"][-1]["prefixes"] == 60
     other = table(tmp_path / "other.parquet", rows, [f"C{number}" for number in range(60)])
     assert main(["evaluate", str(model), str(other), "--ids", str(out)]) == 2
-    assert "does not hold the IDs of the items" in capsys.readouterr().err
+    assert "the IDs are not those of the items" in capsys.readouterr().err

@@ -127,11 +127,15 @@ def report_parser() -> Parser:
     """Parse `lexel report`."""
     parser = command_parser("Draw a page about a run: reconstructions, every code, and how training went.")
     add_model(parser)
-    parser.add_argument("--data", type=str, help=f"{DATA}; by default the images that the run was trained on")
+    parser.add_argument("--data", type=str, help=f"{DATA}; by default what the run was trained on")
     parser.add_argument("--out", type=str, help="file to write; by default report.html in the run's folder")
     parser.add_argument(
-        "--tokens", type=str, help="tokens that lexel encode made with this model, to show their statistics"
+        "--tokens",
+        type=str,
+        help="tokens that lexel encode made with this model, to show their statistics; of vectors, their IDs",
     )
+    parser.add_argument("--text", type=str, help="column of the vectors' table with a text for each item")
+    add_columns(parser)
     add_overwrite(parser)
     add_plugin(parser)
     return parser
@@ -140,14 +144,26 @@ def report_parser() -> Parser:
 def report(settings: Namespace) -> int:
     """Write a page about a run."""
     from lexel.priors.painter import Painter
-    from lexel.report import write_prior_report, write_report
+    from lexel.report import write_prior_report, write_report, write_vector_report
 
     run, out = Path(settings.run), None if settings.out is None else Path(settings.out)
     if Painter.stands_in(run):
         if settings.data is not None:
             raise ValueError("data: the report of a prior shows its own samples, and no data")
         written = write_prior_report(run, out, overwrite=settings.overwrite)
+    elif kind_of(load_model(run)).has_ids:
+        written = write_vector_report(
+            run,
+            out,
+            settings.data,
+            ids=settings.tokens,
+            text=settings.text,
+            overwrite=settings.overwrite,
+            columns=columns_of(settings),
+        )
     else:
+        if settings.text is not None:
+            raise ValueError("text: only items of vectors have one on the page")
         written = write_report(run, out, settings.data, tokens=settings.tokens, overwrite=settings.overwrite)
     results.print(f"report: {written}", soft_wrap=True)
     return 0

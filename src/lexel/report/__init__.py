@@ -11,6 +11,8 @@ A report is made in three steps, and a module imports only from those named befo
 A prior has a page of its own in the same style, `prior`: its bits beside those of simple codes, and samples as they
 grow.
 
+A model of vectors has one too, `ids`: the figures of the items' IDs, and the tree of their prefixes.
+
 How to add a section, say `statistics`:
 
 1. `sections.py`: put ``Section("statistics", ("statistics",), _statistics)`` into `SECTIONS`, where the page should
@@ -22,7 +24,8 @@ How to add a section, say `statistics`:
    scope, and each may use those that run before it: `element`, `byId`, `counted`, `Chart`, `walkByKeys`.
 """
 
+from lexel.report.ids import write_vector_report
 from lexel.report.page import write_report
 from lexel.report.prior import write_prior_report
 
-__all__ = ["write_prior_report", "write_report"]
+__all__ = ["write_prior_report", "write_report", "write_vector_report"]

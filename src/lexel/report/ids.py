@@ -10,13 +10,19 @@ from typing import Any
 import numpy as np
 
 from lexel._core.files import refuse_existing, written_beside
+from lexel.data.tables import USUAL, Columns
+from lexel.data.vectors import open_vectors
+from lexel.models import VectorAutoencoder
 from lexel.report.page import joined
-from lexel.report.sections import Section
-from lexel.runs import is_report
+from lexel.report.reading import Run, read_run, trained_on
+from lexel.report.sections import Section, training_rows
+from lexel.runs import REPORT, is_report, load_model, model_folder
+from lexel.tokens.facts import facts_of
+from lexel.tokens.identify import ids_of, quality_of_ids
 from lexel.tokens.ids import IDs
 from lexel.tokens.quality import IDQuality
 
-__all__ = ["IDReport", "write_id_report"]
+__all__ = ["IDReport", "write_id_report", "write_vector_report"]
 
 MOST_NODES = 1 << 17  # of all levels that the page shows
 MOST_ITEMS, ITEMS_OF_PREFIX = 1 << 16, 40  # that it names: in all, and under each of the longest prefixes
@@ -29,6 +35,7 @@ class IDReport:
 
     Attributes:
         name: what stands above the page.
+        run: the files of the run that made them; None where it is not known.
         ids: of the items.
         quality: how good they are; None if that is not known.
         texts: what is shown beside the name of each item, in the order of the rows; None for nothing.
@@ -38,6 +45,7 @@ class IDReport:
     ids: IDs
     quality: IDQuality | None = None
     texts: Sequence[str] | None = None
+    run: Run[VectorAutoencoder] | None = None
 
 
 def write_id_report(report: IDReport, out: Path, *, overwrite: bool = False) -> Path:
@@ -59,10 +67,62 @@ def write_id_report(report: IDReport, out: Path, *, overwrite: bool = False) -> 
     refuse_existing(out, overwrite=overwrite or is_report(out), folder=False)
     if report.texts is not None and len(report.texts) != len(report.ids):
         raise ValueError(f"there are {len(report.texts)} texts for {len(report.ids)} items")
-    html = joined("ids.html", SECTIONS, report, run=report, ids=report.ids, quality=report.quality)
+    run = report.run
+    sections = SECTIONS if run is None else (*SECTIONS, *SECTIONS_OF_RUN)
+    named = {"run": report} if run is None else {"run": run, "model": run.model}
+    html = joined("ids.html", sections, report, ids=report.ids, quality=report.quality, **named)
     with written_beside(out) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return out
+
+
+def write_vector_report(
+    run: Path,
+    out: Path | None = None,
+    data: str | Path | None = None,
+    *,
+    ids: str | Path | None = None,
+    text: str | None = None,
+    overwrite: bool = False,
+    columns: Columns = USUAL,
+) -> Path:
+    """Write a self-contained HTML page about a run on vectors: the IDs of their items.
+
+    Args:
+        run: folder of a run, or of a saved model of vectors.
+        out: the file to write; by default report.html in `run`.
+        data: the vectors; by default those that the run was fitted to.
+        ids: a file of the items' IDs, as `lexel encode` wrote it; by default those that the model gives.
+        text: the column of the data with a text for each item.
+        overwrite: replace `out` even if it is not a report.
+        columns: of a table, which hold the vectors and name their items.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        FileNotFoundError: there is no model in `run`, or nothing at the path of the vectors or the IDs.
+        FileExistsError: `out` exists, is no report, and `overwrite` is not set; or it is a folder.
+        OSError: nothing can be written there.
+        ValueError: the run does not name its vectors and there is no `data`, there is no such column, a file is
+            malformed, or the IDs are of other items or another model.
+    """
+    if out is None:
+        model_folder(run)  # in a folder that has none the page has no place
+        out = run / REPORT
+    refuse_existing(out, overwrite=overwrite or is_report(out), folder=False)
+    model = load_model(run)
+    if not isinstance(model, VectorAutoencoder):
+        raise ValueError(f"this page needs a model of vectors, this one takes {model.kind}")
+    read = read_run(run, model)
+    path, _ = trained_on(read, data, "vectors")
+    if data is None:  # the run knows which columns it read
+        columns = Columns(*(read.config.get(name) for name in ("column", "id_column")))
+    vectors = open_vectors(path, model.dim, columns=columns)
+    found = ids_of(model, vectors) if ids is None else IDs.open(ids, model=facts_of(model).model)
+    quality = quality_of_ids(model, vectors, found)
+    texts = None if text is None else vectors.texts(text)
+    return write_id_report(IDReport(read.name, found, quality, texts, read), out, overwrite=True)
 
 
 def prefix_tree(report: IDReport) -> dict[str, Any]:
@@ -117,3 +177,4 @@ def _shortened(text: str) -> str:
 
 
 SECTIONS = (Section("levels"), Section("tree", ("tree",), prefix_tree))
+SECTIONS_OF_RUN = (Section("training", ("training",), training_rows), Section("origin"))

@@ -24,7 +24,7 @@ try:
 except ImportError as error:
     raise ImportError("lexel.report needs PyYAML: pip install 'lexel[train]'") from error
 
-__all__ = ["Run", "Source", "open_source", "read_run"]
+__all__ = ["Run", "Source", "open_source", "read_run", "trained_on"]
 
 
 AnyModel = TypeVar("AnyModel", bound=Autoencoder)
@@ -102,21 +102,36 @@ def open_source(run: Run[ImageAutoencoder], data: str | Path | None = None) -> S
         FileNotFoundError: there is nothing at that path.
         ValueError: there is no image, or no `data` is given and the run does not name its images.
     """
-    trained_on = Path(str(run.config["data"])) if run.config.get("data") is not None else None
+    path, is_training_data = trained_on(run, data, "images")
+    return Source(path, open_images(path, run.model.image_channels), is_training_data)
+
+
+def trained_on(run: Run[Any], data: str | Path | None, what: str) -> tuple[Path, bool]:
+    """Return the path of data, by default of that which a run was trained on, and whether it is that.
+
+    Args:
+        run: which names its data in its configuration.
+        data: the path; None for the run's own.
+        what: the name of such data, for messages.
+
+    Raises:
+        FileNotFoundError: there is nothing at the path of the run's data.
+        ValueError: no `data` is given and the run does not name its own.
+    """
+    own = Path(str(run.config["data"])) if run.config.get("data") is not None else None
     if data is not None:
         path = Path(data)
-    elif trained_on is None:
-        raise ValueError(f"{run.folder} does not say which images it was trained on; give some with --data")
-    elif not trained_on.exists():
-        relative = "" if trained_on.is_absolute() else " (a path from the folder where training was started)"
+    elif own is None:
+        raise ValueError(f"{run.folder} does not say which {what} it was trained on; give some with --data")
+    elif not own.exists():
+        relative = "" if own.is_absolute() else " (a path from the folder where training was started)"
         raise FileNotFoundError(
-            f"{run.folder} was trained on {trained_on}{relative}, but {trained_on.absolute()} does not exist: "
-            "give the path of these images, or of others, with --data"
+            f"{run.folder} was trained on {own}{relative}, but {own.absolute()} does not exist: "
+            f"give the path of these {what}, or of others, with --data"
         )
     else:
-        path = trained_on
-    is_training_data = trained_on is not None and path.resolve() == trained_on.resolve()
-    return Source(path, open_images(path, run.model.image_channels), is_training_data)
+        path = own
+    return path, own is not None and path.resolve() == own.resolve()
 
 
 def _read_config(path: Path) -> tuple[str, dict[str, Any]]:

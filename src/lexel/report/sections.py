@@ -20,7 +20,7 @@ from lexel.report.pictures import data_uri, tiled
 from lexel.report.reading import Run, Source
 from lexel.tokens.statistics import TokenStatistics
 
-__all__ = ["MOST_CODES", "MOST_ROWS", "SECTIONS", "Report", "Section"]
+__all__ = ["MOST_CODES", "MOST_ROWS", "SECTIONS", "Report", "Section", "training_rows"]
 
 MOST_CODEBOOKS = 8
 MOST_CODES, UNUSED_CODES = 16384, 48  # of all codebooks together, and of each
@@ -64,7 +64,8 @@ class Section:
     data: Callable[[Any], Any] | None = None
 
 
-def _training(report: Report) -> dict[str, Any]:
+def training_rows(report: Any) -> dict[str, Any]:
+    """Return the rows of metrics of a report's run, no more than can be seen."""
     rows, model = report.run.metrics, report.run.model
     every = max(1, -(-len(rows) // MOST_ROWS))
     some = rows[(len(rows) - 1) % every :: every]  # always includes the last one
@@ -148,6 +149,6 @@ SECTIONS = (
         _codebooks,
     ),
     Section("neighbours"),
-    Section("training", ("training",), _training),
+    Section("training", ("training",), training_rows),
     Section("origin"),
 )

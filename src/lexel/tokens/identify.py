@@ -19,7 +19,7 @@ from lexel.tokens.ids import IDs
 from lexel.tokens.quality import IDQuality, quality_of
 from lexel.tokens.unique import Uniqueness, make_unique
 
-__all__ = ["Latents", "identify", "ids_of", "judge_ids"]
+__all__ = ["Latents", "identify", "ids_of", "judge_ids", "quality_of_ids"]
 
 PIECE = 4096  # vectors that are encoded at once
 
@@ -70,6 +70,22 @@ def ids_of(model: VectorAutoencoder, vectors: Vectors) -> IDs:
     return IDs(vectors.items, codes, facts, distances, None if labels is None else labels.values.numpy())
 
 
+def quality_of_ids(model: VectorAutoencoder, vectors: Vectors, ids: IDs) -> IDQuality:
+    """Judge the IDs of vectors.
+
+    Raises:
+        ValueError: they are those of other items, or in another order.
+    """
+    if list(ids.items) != vectors.items:
+        raise ValueError(f"the IDs are not those of the items in {vectors.origin}, in their order")
+
+    def decode(codes: Tensor) -> Tensor:
+        indices = codes if model.quantizer.index_shape else codes[:, 0]
+        return model.decode(indices.to(model.device)).cpu()
+
+    return quality_of(ids, Targets(model, vectors), decode)
+
+
 def judge_ids(
     model: Autoencoder, data: str | Path, ids: str | Path | None = None, columns: Columns = USUAL
 ) -> IDQuality:
@@ -91,14 +107,7 @@ def judge_ids(
     vectors = kind_of(model).open(data, model, columns)
     assert isinstance(vectors, Vectors)
     found = ids_of(model, vectors) if ids is None else IDs.open(ids, model=facts_of(model).model)
-    if list(found.items) != vectors.items:
-        raise ValueError(f"{ids} does not hold the IDs of the items in {data}, in their order")
-
-    def decode(codes: Tensor) -> Tensor:
-        indices = codes if model.quantizer.index_shape else codes[:, 0]
-        return model.decode(indices.to(model.device)).cpu()
-
-    return quality_of(found, Targets(model, vectors), decode)
+    return quality_of_ids(model, vectors, found)
 
 
 @torch.no_grad()

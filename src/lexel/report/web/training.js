@@ -9,6 +9,7 @@ if (byId("curves")) {
     ["psnr", "PSNR, dB", {}],
     ["loss", "loss", { logY: true }],
     ["distortion", "distortion of the codes", { logY: true }],
+    ["relative_error", "squared error, relative to the variance", { logY: true }],
     ["usage", "codes in use", { format: percent, zero: true, limit: 1 }],
     ["perplexity", "perplexity", { zero: true, limit: limit ?? undefined }],
     ["dead_codes", "dead codes", { zero: true }],
