@@ -132,9 +132,11 @@ def _encode_ids(model: Autoencoder, settings: Namespace) -> int:
         columns=columns_of(settings),
     )
     if figures is not None:
+        apart = f"{figures.moved:,} moved to another, which raised the distortion by {figures.cost:.2%}"
+        if figures.method == "suffix":
+            apart = "a further code tells them apart"
         results.print(
-            f"{figures.shared:,} of {figures.items:,} items shared an ID, at most {figures.largest:,} one; "
-            f"{figures.moved:,} moved to another, which raised the distortion by {figures.cost:.2%}",
+            f"{figures.shared:,} of {figures.items:,} items shared an ID, up to {figures.largest:,} one; {apart}",
             soft_wrap=True,
         )
         for items in figures.duplicate_items:
