@@ -79,6 +79,7 @@ def test_layouts_and_wrappers() -> None:
     projected = lexel.ProjectedQuantizer(lexel.VectorQuantizer(6, 2), 4).eval()
     own = projected.candidates(z[:, :, 0, 0], 6)
     assert torch.allclose(errors_of(projected, z[:, :, 0, 0], own.indices), own.errors.double(), atol=1e-5)
+    assert (own.errors.diff(dim=1) >= 0).all()  # after the way back, where the order is another
     assert torch.equal(own.indices.sort(1).values, torch.arange(6).expand(2, 6))
 
 

@@ -69,6 +69,12 @@ class TestPrefixes:
             for token in (start - 1, offsets[1], offsets[-1]):
                 assert allowed(0, torch.tensor([7] * prompt + [int(token)])) == [offsets[1]]
 
+    def test_a_token_of_another_level_leads_nowhere(self) -> None:
+        """Not to the children of the next branch, whose key it would have."""
+        allowed = Trie.of(np.array([[0, 0, 0], [1, 0, 1]]), (2, 1, 2)).prefix_allowed_tokens_fn(prompt=0)
+        assert allowed(0, torch.tensor([1, 2])) == [4]
+        assert allowed(0, torch.tensor([0, 3])) == [3]
+
     def test_wrong_prefixes(self) -> None:
         trie = Trie.of(np.array([[0, 1]]), (2, 2))
         for prefixes in (torch.zeros(1, 2, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), torch.zeros(1, 1)):
