@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
@@ -121,7 +122,7 @@ def kmeans(
     """
     K = num_embeddings
     for name, value, least in (("num_embeddings", K, 1), ("iterations", iterations, 0), ("minibatch", minibatch, 1)):
-        if value is not None and (not isinstance(value, int) or value < least):
+        if value is not None and (not isinstance(value, Integral) or value < least):
             raise ValueError(f"kmeans: {name} must be an integer of at least {least}, got {value!r}")
     if not 0 <= tolerance < 1:
         raise ValueError(f"kmeans: tolerance must be in [0, 1), got {tolerance!r}")
