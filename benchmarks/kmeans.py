@@ -142,6 +142,8 @@ def ladder(rows: Tensor, size: int) -> dict[str, Callable[[int], object]]:
     return {
         "Lexel, random rows, 1 iteration": ours(rows, size, init="random", iterations=1),
         "Lexel, random rows, 3 iterations": ours(rows, size, init="random", iterations=3),
+        "Lexel, split, no iterations": ours(rows, size, init="split", iterations=0),
+        "Lexel, split, 2 iterations": ours(rows, size, init="split", iterations=2),
         "Lexel, no iterations": ours(rows, size, iterations=0),
         "Lexel, 2 iterations": ours(rows, size, iterations=2),
         "Lexel": ours(rows, size),
@@ -188,7 +190,7 @@ def measured(case: Case, runs: int) -> str:
     lines = [
         f"### {case.rows}: N = {len(rows):,}, D = {rows.shape[1]}, K = {case.K:,}",
         "",
-        f"{runs} run{'s' if runs > 1 else ''}; median (range).",
+        f"{runs} runs; median (range)." if runs > 1 else "1 run.",
         "",
         "| method | seconds | error ÷ energy | Lexel reaches this error in | times as fast |",
         "|---|---|---|---|---|",

@@ -113,7 +113,7 @@ class TestResult:
         assert sorted(found.codebook[:, 0].tolist()) == [0, 100, 140]
         assert found.error == 0
 
-    @pytest.mark.parametrize("init", ["split", "random"])
+    @pytest.mark.parametrize("init", ["split-merge", "split", "random"])
     def test_fewer_different_rows_than_codes_are_all_codes(self, init: Any) -> None:
         rows = torch.tensor([[1.0, 2.0], [3.0, 4.0], [0.0, 0.0]]).repeat(40, 1)
         found = kmeans(rows, 7, init=init, tolerance=0)
@@ -250,7 +250,12 @@ class TestErrors:
             (ROWS, 2, {"iterations": -1}, "iterations must be an integer of at least 0, got -1"),
             (ROWS, 2, {"minibatch": 0}, "minibatch must be an integer of at least 1, got 0"),
             (ROWS, 2, {"tolerance": 1.0}, "tolerance must be in [0, 1), got 1.0"),
-            (ROWS, 2, {"init": "k-means||"}, "init must be 'split', 'random' or codes (K, D), got 'k-means||'"),
+            (
+                ROWS,
+                2,
+                {"init": "k-means||"},
+                "init must be 'split-merge', 'split', 'random' or codes (K, D), got 'k-means||'",
+            ),
             (
                 ROWS,
                 2,

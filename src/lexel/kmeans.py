@@ -74,7 +74,7 @@ def kmeans(
     *,
     iterations: int = 10,
     tolerance: float = 1e-3,
-    init: Literal["split", "random"] | Tensor = "split",
+    init: Literal["split-merge", "split", "random"] | Tensor = "split-merge",
     seed: int = 0,
     minibatch: int | None = None,
     weights: Tensor | None = None,
@@ -96,7 +96,8 @@ def kmeans(
         iterations: at most so many of Lloyd's iterations follow the start.
         tolerance: stop when an iteration lowers the error by a smaller share. With 0 only a fixed point stops: each
             code is the mean of its rows, and no row is nearer to another.
-        init: how codes start: `"split"`, as above; `"random"`, as K rows; a tensor `(K, D)`, as these.
+        init: how codes start: by splitting and merging; by splitting alone, which takes a tenth of the time and ends a
+            little higher; as random rows; as the codes of a tensor `(K, D)`.
         seed: of the random sample or rows.
         minibatch: each iteration takes so many random rows instead of all, and a code becomes the mean of the rows of
             all iterations that chose it (Sculley 2010). `tolerance` has no effect then.
@@ -319,8 +320,8 @@ def _start(every: _Data, num_embeddings: int, init: str | Tensor, seed: int) -> 
         codes = every.like.new_zeros(K, every.like.shape[1])
         codes[drawn.numbers] = drawn.read(0, len(drawn.source))
         return all_sum(codes)[0]
-    if init != "split":
-        raise ValueError(f"kmeans: init must be 'split', 'random' or codes (K, D), got {init!r}")
+    if init not in ("split-merge", "split"):
+        raise ValueError(f"kmeans: init must be 'split-merge', 'split', 'random' or codes (K, D), got {init!r}")
     size = min(every.total, max(SETTLING * K, LEAST), max(SAMPLE // every.like.shape[1], 1))
     sample, moving = _sample(every, size, seed), min(every.total, max(MOVING * K, LEAST))
 
@@ -336,7 +337,7 @@ def _start(every: _Data, num_embeddings: int, init: str | Tensor, seed: int) -> 
             count *= 2
         elif len(codes) == k:
             codes = torch.cat([codes, codes[:1].expand(K - k, -1)])
-    for turn in range(ROUNDS if K > 1 else 0):  # on more and more rows
+    for turn in range(ROUNDS if K > 1 and init == "split-merge" else 0):  # on more and more rows
         count = moving * (ROUNDS + turn + 1) // (2 * ROUNDS)
         codes = _split_and_merge(_assign(first(count), codes), K, SHARE * (1 - turn / ROUNDS))
     while (moving := 2 * moving) < size:
