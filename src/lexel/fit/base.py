@@ -30,7 +30,7 @@ PIECE = 1 << 21
 SLACK = 1.03
 # How many iterations look for prices, and in how many of them, the last, codes stay; the first step of a price, in mean
 # squared errors.
-BALANCING, LAST, FIRST_STEP = 80, 15, 0.05
+BALANCING, LAST, FIRST_STEP = 80, 30, 0.05
 # Codes follow their clusters while the largest exceeds the allowed size by less than so many means.
 MOVABLE = 0.5
 
@@ -169,7 +169,7 @@ class Fit(Configurable):
     """
 
     num_embeddings: int | tuple[int, ...] = 256
-    iterations: int = 40
+    iterations: int = 30
     tolerance: float = 1e-4
     seed: int = 0
     unit: bool = False
@@ -260,7 +260,7 @@ class Fit(Configurable):
         """
         state = self._survey(rows)
         tables = self.first(rows, state)
-        if self.balanced:
+        if self.balanced and not tables.prices:
             tables = tables._replace(prices=[codes.new_zeros(len(codes)) for codes in tables.codebooks])
         unknown = torch.tensor(torch.inf, dtype=torch.float64)
         state |= {"error": unknown, "excess": unknown, "iteration": torch.tensor(-1), "stale": torch.tensor(0)}
@@ -271,17 +271,20 @@ class Fit(Configurable):
         """Make one iteration; the state that is given stays as it is."""
         tables = Tables.of(state, "next.")
         done = int(state["iteration"]) + 1
-        rough = 0 < done < self._calm
+        rough = 0 < done < self._calm and not self._balancing(done)
         totals = self._totals(rows, state, tables, rough=rough)
         error = totals.error / state["count"] / state["energy"]
         excess = self._excess(totals, state)
         better = not rough and (float(excess), float(error)) < (float(state["excess"]), float(state["error"]))
+        better = better or (self._balancing(done) and not self._balancing(done - 1))  # noise may have been balanced
         falls = better and float(error) < float(state["error"]) * (1 - self.tolerance)
         with one_thread():
-            if self.balanced and done >= self.iterations:
+            if self._balancing(done):
                 # Codes that follow clusters far from balance would only grow these.
                 settled = float(excess) < MOVABLE and done < self.iterations + BALANCING - LAST
                 state, following = self._charged(self.moved(tables, totals) if settled else tables, totals, state)
+                if done == self.iterations + BALANCING - LAST and not better:
+                    following = Tables.of(state, "")
             else:
                 following = self._disturbed(self.moved(tables, totals), totals, state, done)
         return {
@@ -299,6 +302,10 @@ class Fit(Configurable):
         if self.balanced:
             return done >= self.iterations + BALANCING
         return done >= self.iterations or (done > self._calm and int(state["stale"]) >= 3)
+
+    def _balancing(self, done: int) -> bool:
+        """Whether an iteration looks for prices."""
+        return self.balanced and done >= self.iterations
 
     @property
     def _calm(self) -> int:

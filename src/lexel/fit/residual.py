@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lexel._core.collectives import all_min
+from lexel.estimators import nearest_at_price
 from lexel.fit.base import Fit, Rows, State, Tables, Totals, centres, pieces
-from lexel.fit.flat import vector_quantizer
-from lexel.nearest import nearest_code
+from lexel.fit.flat import FlatFit, vector_quantizer
 from lexel.quantizers.base import Quantizer, check_integer
 from lexel.quantizers.residual import Beam, ResidualQuantizer
 from lexel.quantizers.unit import UnitQuantizer
@@ -70,12 +71,28 @@ class ResidualFit(Fit):
         return self.beam_size
 
     @override
+    def _balancing(self, done: int) -> bool:
+        return self.balanced  # noise would undo the balance that the stages begin with
+
+    @override
     def first(self, rows: Rows, state: State) -> Tables:
-        left, tables = _Remainder(rows, self.unit), []
+        left, tables = _Remainder(rows, self.unit), Tables([], [])
         for q, size in enumerate(self.sizes):
-            tables.append(centres(left, size, iterations=5, seed=self.seed + q))
-            left.subtract(tables[-1])
-        return Tables(tables, [])
+            # Rows of which fewer differ than there are codes leave nothing.
+            nothing = state["mean"].new_zeros(size, len(state["mean"])).to(left.dtype)
+            codes, price = nothing, nothing[:, 0]
+            if left.peak() and self.balanced:
+                stage = FlatFit(size, iterations=5, seed=self.seed + q, balanced=True, noise=0.0)
+                found = stage.start(left)
+                while not stage.finished(found):
+                    found = stage.advance(left, found)
+                codes, price = found["codebook.0"], found["price.0"]
+            elif left.peak():
+                codes = centres(left, size, iterations=5, seed=self.seed + q)
+            tables.codebooks.append(codes)
+            tables.prices.extend([price] if self.balanced else [])
+            left.subtract(codes, price)
+        return tables
 
     @override
     def encode(self, piece: Tensor, tables: Tables, *, rough: bool) -> Tensor:
@@ -109,6 +126,7 @@ class _Remainder:
 
     def __init__(self, rows: Rows, unit: bool) -> None:
         self.rows, self.unit = rows, unit
+        self.dtype = next(pieces(rows[0:1])).dtype
         self.stages: list[tuple[Tensor, Tensor]] = []
 
     def __len__(self) -> int:
@@ -121,8 +139,13 @@ class _Remainder:
             piece = piece - codes[chosen[start:stop].long()]
         return piece
 
-    def subtract(self, codes: Tensor) -> None:
+    def peak(self) -> float:
+        """The largest number that is left on any rank."""
+        peaks = [piece.abs().max() for piece in pieces(self) if len(piece)]
+        return -float(all_min(-torch.stack([torch.zeros((), dtype=self.dtype), *peaks]).max()))
+
+    def subtract(self, codes: Tensor, price: Tensor) -> None:
         """Let a further stage take its codes away."""
         kind = torch.int16 if len(codes) <= 1 << 15 else torch.int32
-        chosen = [nearest_code(piece, codes).to(kind) for piece in pieces(self)]
+        chosen = [nearest_at_price(piece, codes, price).to(kind) for piece in pieces(self)]
         self.stages.append((codes, torch.cat(chosen)))
