@@ -96,8 +96,8 @@ def kmeans(
         iterations: at most so many of Lloyd's iterations follow the start.
         tolerance: stop when an iteration lowers the error by a smaller share. With 0 only a fixed point stops: each
             code is the mean of its rows, and no row is nearer to another.
-        init: how codes start: by splitting and merging; by splitting alone, which takes a tenth of the time and ends a
-            little higher; as random rows; as the codes of a tensor `(K, D)`.
+        init: how codes start: by splitting and merging; by splitting alone, which takes a fifth of the time and ends
+            higher; as random rows; as the codes of a tensor `(K, D)`.
         seed: of the random sample or rows.
         minibatch: each iteration takes so many random rows instead of all, and a code becomes the mean of the rows of
             all iterations that chose it (Sculley 2010). `tolerance` has no effect then.
