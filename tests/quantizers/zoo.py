@@ -75,6 +75,7 @@ ZOO: dict[str, Example] = {
     "vector, EMA that warms up": Example(lambda: spread(learning=lexel.EMA(warmup=10)), {**TASK, **OWN}),
     "vector, by angle": Example(lambda: spread(estimator=lexel.StraightThrough(metric="cosine")), {**TASK, **vector()}),
     "vector, rotation": Example(lambda: spread(estimator=lexel.RotationTrick()), {**TASK, **vector()}),
+    "vector, prices": Example(lambda: spread(estimator=lexel.Prices()), {**TASK, **vector()}),
     "vector, DiVeQ": Example(lambda: spread(estimator=lexel.DiVeQ()), {**MOVED, **OWN}),
     "vector, space-filling": Example(lambda: spread(estimator=lexel.SpaceFillingDiVeQ()), {**MOVED, **OWN}, noisy=True),
     "vector, NSVQ": Example(lambda: spread(estimator=lexel.NSVQ()), {**MOVED, **OWN}),
