@@ -27,6 +27,8 @@ from torch import Tensor
 from benchmarks.layer import machine
 from benchmarks.texts import real_texts, text_embeddings
 from lexel.fit import Fit, FlatFit, ResidualFit
+from lexel.tokens import IDs, make_unique
+from lexel.tokens.facts import Facts
 
 RESULT = Path(__file__).parent / "results" / "ids.md"
 ITEMS, DIM, CODEBOOKS, SIZE = 20_000, 128, 3, 256
@@ -94,9 +96,28 @@ def with_lexel(rows: Tensor, fit: Fit, beam_size: int) -> DECODED:
     return codes.reshape(len(rows), -1), quantizer.lookup(codes).detach()
 
 
+def with_unique_ids(rows: Tensor, seed: int) -> DECODED:
+    """The default's IDs, each item's its own, by the nearest tuples that are free."""
+    fit = ResidualFit(SIZE, codebooks=CODEBOOKS, seed=seed)
+    state = fit.start(rows)
+    while not fit.finished(state):
+        state = fit.advance(rows, state)
+    quantizer = fit.quantizer(state)
+    codes = quantizer.beam_search(rows, fit.beam)
+    errors = (rows - quantizer.lookup(codes)).square().sum(1)
+    facts = Facts("vectors", SIZE, (SIZE,) * CODEBOOKS, "")
+    ids = IDs(range(len(rows)), codes, facts, errors)
+    unique, _ = make_unique(ids, "nearest-free", rows, quantizer.candidates)
+    codes = torch.from_numpy(unique.codes.astype(np.int64))
+    return codes, quantizer.lookup(codes)
+
+
 def unique_methods() -> dict[str, Callable[[Tensor, int], DECODED]]:
-    """Methods that give each item an ID of its own; they are shown with the others."""
-    return {}
+    """Methods for items of which no two have the same embedding, with an ID of their own in the end."""
+    return {
+        "Lexel, default": lambda rows, seed: with_lexel(rows, ResidualFit(SIZE, codebooks=CODEBOOKS, seed=seed), 5),
+        "Lexel, unique": with_unique_ids,
+    }
 
 
 def methods() -> dict[str, Callable[[Tensor, int], DECODED]]:
@@ -107,7 +128,6 @@ def methods() -> dict[str, Callable[[Tensor, int], DECODED]]:
         "Lexel, default": lambda rows, seed: with_lexel(rows, ResidualFit(SIZE, codebooks=CODEBOOKS, seed=seed), 5),
         "one codebook": lambda rows, seed: with_lexel(rows, FlatFit(SIZE, seed=seed), 1),
         "one codebook, balanced": lambda rows, seed: with_lexel(rows, FlatFit(SIZE, seed=seed, balanced=True), 1),
-        **unique_methods(),
     }
 
 
@@ -136,7 +156,7 @@ def cell(values: list[float], digits: int) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
 
 
-def lines(found: dict[str, list[Figures]]) -> Iterator[str]:
+def lines(found: dict[str, list[Figures]], unique: dict[str, list[Figures]]) -> Iterator[str]:
     """The page."""
     best = found["faiss, refined"]
     runs = len(best)
@@ -174,23 +194,47 @@ def lines(found: dict[str, list[Figures]]) -> Iterator[str]:
             pairs = zip(reversed(found[balanced]), reversed(found[free]), strict=False)
             added = [100 * (one.error / other.error - 1) for one, other in pairs]
             yield f"| {balanced} | {cell(added, 1)} % |"
+    yield from unique_lines(unique)
+
+
+def unique_lines(unique: dict[str, list[Figures]]) -> Iterator[str]:
+    """The part of the page about unique IDs."""
+    yield "\nIDs of the items that remain if of equal embeddings one is taken: as they come, and by `nearest-free`.\n"
+    yield "| | error | shared | seconds |"
+    yield "|---|---|---|---|"
+    for name, runs_of in unique.items():
+        shared = cell([100 * run.shared for run in runs_of], 1)
+        seconds = cell([run.seconds for run in runs_of], 1)
+        yield f"| {name} | {cell([run.error for run in runs_of], 4)} | {shared} % | {seconds} |"
+    pairs = zip(unique["Lexel, unique"], unique["Lexel, default"], strict=False)
+    yield f"| added | {cell([100 * (one.error / other.error - 1) for one, other in pairs], 2)} % | | |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--unique", action="store_true", help="measure unique IDs alone, and print them")
     options = parser.parse_args()
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
     rows = items()
+    distinct = rows.unique(dim=0)
     found: dict[str, list[Figures]] = {}
+    unique: dict[str, list[Figures]] = {}
     with threadpool_limits(1):
         for seed in range(options.runs):
+            for name, method in unique_methods().items():
+                unique.setdefault(name, []).append(measured(method, distinct, seed))
+                print(seed, name, unique[name][-1], flush=True)
+            if options.unique:
+                continue
             for name, method in (methods() | (slow_methods() if seed == min(2, options.runs - 1) else {})).items():
                 found.setdefault(name, []).append(measured(method, rows, seed))
                 print(seed, name, found[name][-1], flush=True)
                 RESULT.parent.mkdir(exist_ok=True)
-                RESULT.write_text("\n".join(lines(found)) + "\n", encoding="utf-8")
+                RESULT.write_text("\n".join(lines(found, unique)) + "\n", encoding="utf-8")
+    if options.unique:
+        print("\n".join(unique_lines(unique)))
 
 
 if __name__ == "__main__":
