@@ -96,6 +96,7 @@ def with_lexel(rows: Tensor, fit: Fit, beam_size: int) -> DECODED:
     return codes.reshape(len(rows), -1), quantizer.lookup(codes).detach()
 
 
+@torch.no_grad()
 def with_unique_ids(rows: Tensor, seed: int) -> DECODED:
     """The default's IDs, each item's its own, by the nearest tuples that are free."""
     fit = ResidualFit(SIZE, codebooks=CODEBOOKS, seed=seed)
