@@ -141,8 +141,12 @@ def precision_and_recall(real: Tensor, drawn: Tensor) -> tuple[float, float]:
     """The shares of drawn pictures among real ones, and of real among drawn ones (Kynkäänniemi et al. 2019)."""
 
     def covered(points: Tensor, others: Tensor) -> float:
-        radii = torch.cdist(others, others).kthvalue(NEIGHBOURS + 1, dim=1).values
-        return float((torch.cdist(points, others) <= radii).any(1).float().mean())
+        pieces = others.split(1000)
+        radii = torch.cat(
+            [torch.cdist(own, others).topk(NEIGHBOURS + 1, largest=False).values[:, -1] for own in pieces]
+        )
+        found = [(torch.cdist(own, others) <= radii).any(1) for own in points.split(1000)]
+        return float(torch.cat(found).float().mean())
 
     return covered(drawn, real), covered(real, drawn)
 
@@ -268,8 +272,10 @@ def main(minutes: float, work: Path) -> None:
             copies = torch.stack([each for _, each in open_images(decoded, 1).readable(range(len(held_out)))])
             lines.append(row("the test set through the codes", name, "", "", copies))
         prior = work / f"prior, {kind}"
-        if not (prior / "model").is_dir():
-            lexel_command(*commands[kind], "--steps", steps_in_time[kind], "--out", prior, "--overwrite")
+        if prior.is_dir():  # finished, or stopped in the middle
+            lexel_command("resume", prior)
+        else:
+            lexel_command(*commands[kind], "--steps", steps_in_time[kind], "--out", prior)
         steps = yaml.safe_load((prior / "config.yaml").read_text())["steps"]
         painter = Painter.load(prior)
         bits = f"{bits_per_dimension(painter, tokens['t10k']):.4f}"
