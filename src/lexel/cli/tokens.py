@@ -122,12 +122,16 @@ def encode(settings: Namespace) -> int:
 
 def _encode_ids(model: Autoencoder, settings: Namespace) -> int:
     """Turn vectors into IDs."""
+    for name, usual in (("ray", None), ("format", "parquet"), ("shard_size", SHARD_SIZE)):
+        if settings[name] != usual:
+            raise ValueError(f"--{name.replace('_', '-')} is for a folder of tokens, not for one file: {settings.out}")
     ids, figures = identify(
         model,
         settings.data,
         settings.out,
         unique=settings.unique,
         append=settings.append,
+        labels=settings.labels,
         overwrite=settings.overwrite,
         columns=columns_of(settings),
     )

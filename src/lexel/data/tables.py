@@ -119,12 +119,11 @@ def read_labels(table: Any) -> Labels:
     if not (texts or types.is_integer(values.type) or types.is_null(values.type)):
         example = next((f", such as {value.as_py()!r:.60}" for value in values if value.is_valid), "")
         raise ValueError(
-            f"labels: the column {LABEL!r} holds {values.type}{example}; expected whole numbers or names of "
-            "classes (--labels none takes none)"
+            f"labels: the column {LABEL!r} holds {values.type}{example}; expected whole numbers or names of classes"
         )
     if values.null_count:
         row = values.is_null().index(True).as_py()
-        raise ValueError(f"labels: the row {row} of the column {LABEL!r} holds no label (--labels none takes none)")
+        raise ValueError(f"labels: the row {row} of the column {LABEL!r} holds no label")
     if texts:
         return named_labels(values.to_pylist())
     found = values.to_numpy(zero_copy_only=False)  # unsigned ones of 64 bits are not yet wrapped
@@ -154,12 +153,14 @@ def checked_items(items: Sequence[Any], where: str) -> list[Any]:
         where: their column, for messages.
 
     Raises:
-        ValueError: one is missing, is something else, or comes twice.
+        ValueError: one is missing, is something else, does not fit int64, or comes twice.
     """
     rows: dict[Any, int] = {}
     for row, item in enumerate(items):
         if isinstance(item, bool) or not isinstance(item, (int, str)):
             raise ValueError(f"the row {row} has {item!r} in {where!r}; an item must be a whole number or a text")
+        if isinstance(item, int) and not -(1 << 63) <= item < 1 << 63:
+            raise ValueError(f"the row {row} has {item} in {where!r}; a whole number must fit int64, a text need not")
         if rows.setdefault(item, row) != row:
             raise ValueError(f"the rows {rows[item]} and {row} have the same item {item!r} in {where!r}")
     return list(items)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lexel._core.console import track
+from lexel._core.console import messages, track
 from lexel._core.files import refuse_existing
 from lexel.data.kind import kind_of
+from lexel.data.labels import Labels
 from lexel.data.tables import USUAL, Columns
 from lexel.data.vectors import Vectors
 from lexel.models import Autoencoder, VectorAutoencoder
+from lexel.tokens.encode import labels_of
 from lexel.tokens.facts import facts_of, smallest_dtype
 from lexel.tokens.ids import IDs
 from lexel.tokens.quality import IDQuality, quality_of
 from lexel.tokens.unique import Uniqueness, make_unique
 
-__all__ = ["Latents", "identify", "ids_of", "judge_ids", "quality_of_ids"]
+__all__ = ["Latents", "identify", "ids_of", "judge_ids", "quality_of_ids", "shown_labels"]
 
 PIECE = 4096  # vectors that are encoded at once
 
@@ -52,8 +55,14 @@ class Targets(Latents):
 
 
 @torch.no_grad()
-def ids_of(model: VectorAutoencoder, vectors: Vectors) -> IDs:
-    """Return the IDs that a model gives to the items of vectors, of which several may be equal."""
+def ids_of(model: VectorAutoencoder, vectors: Vectors, labels: Labels | None = None) -> IDs:
+    """Return the IDs that a model gives to the items of vectors, of which several may be equal.
+
+    Args:
+        model: in eval mode.
+        vectors: of the items.
+        labels: their classes, which the IDs keep.
+    """
     facts, latents = facts_of(model), Latents(model, vectors)
     books = len(facts.codebook_sizes)
     codes = np.zeros((len(vectors), books), smallest_dtype(facts.codebook_sizes))
@@ -64,10 +73,18 @@ def ids_of(model: VectorAutoencoder, vectors: Vectors) -> IDs:
         codes[start : start + PIECE] = indices.reshape(len(own), books).cpu().numpy()
         errors = model.quantizer.unquantized(own) - model.quantizer.lookup(indices)
         distances[start : start + PIECE] = errors.square().sum(1).cpu().numpy()
-    labels = vectors.labels
     if labels is not None:
         facts = facts_of(model, labels.names)
     return IDs(vectors.items, codes, facts, distances, None if labels is None else labels.values.numpy())
+
+
+def shown_labels(vectors: Vectors) -> Labels | None:
+    """Return the classes of vectors; where they have something else in the place of classes, say so and return none."""
+    try:
+        return vectors.labels
+    except ValueError as error:
+        messages.print(f"{error}: judged without", style="yellow", soft_wrap=True)
+        return None
 
 
 def quality_of_ids(model: VectorAutoencoder, vectors: Vectors, ids: IDs) -> IDQuality:
@@ -106,7 +123,10 @@ def judge_ids(
         raise ValueError(f"IDs are those of vectors, this model takes {model.kind}")
     vectors = kind_of(model).open(data, model, columns)
     assert isinstance(vectors, Vectors)
-    found = ids_of(model, vectors) if ids is None else IDs.open(ids, model=facts_of(model).model)
+    if ids is None:
+        found = ids_of(model, vectors, shown_labels(vectors))
+    else:
+        found = IDs.open(ids, model=facts_of(model).model)
     return quality_of_ids(model, vectors, found)
 
 
@@ -118,6 +138,7 @@ def identify(
     *,
     unique: str | None = None,
     append: str | Path | None = None,
+    labels: Literal["auto", "folder", "none"] = "auto",
     overwrite: bool = False,
     columns: Columns = USUAL,
 ) -> tuple[IDs, Uniqueness | None]:
@@ -133,6 +154,8 @@ def identify(
         unique: how no two items get one ID: `"suffix"` by a further code, `"nearest-free"` by the nearest tuple that no
             item has (`lexel.tokens.make_unique`); None if they may.
         append: a file of IDs that the same model made, of other items. What is written begins with them, unchanged.
+        labels: `"auto"` takes the column `label` of a table; `"folder"` the first folder in each item's name; `"none"`
+            none.
         overwrite: replace `out`; where it is the file that is appended to, this is not needed.
         columns: of a table, which hold the vectors and name their items.
 
@@ -160,7 +183,17 @@ def identify(
         unique = before.unique
     vectors = kind_of(model).open(data, model, columns)
     assert isinstance(vectors, Vectors)
-    found, latents, books = ids_of(model, vectors), Latents(model, vectors), len(facts.codebook_sizes)
+    if not vectors.named:
+        messages.print(
+            f"{vectors.origin} names no items: they are the numbers of its rows (--id-column names a column of a table)",
+            style="yellow",
+            soft_wrap=True,
+        )
+    found, latents, books = (
+        ids_of(model, vectors, labels_of(vectors, labels)),
+        Latents(model, vectors),
+        len(facts.codebook_sizes),
+    )
     figures = None
     if unique is not None:
 

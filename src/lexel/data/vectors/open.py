@@ -36,6 +36,7 @@ class Vectors(Examples):
 
     Attributes:
         items: what the vectors belong to, as it stands in the data, all different; row numbers where it does not say.
+        named: whether the data names them.
         dim: D.
 
     Raises:
@@ -49,8 +50,9 @@ class Vectors(Examples):
             raise ValueError(f"{origin} holds vectors of {source.dim} numbers, expected {dim}")
         self.source = source
         self.dim = source.dim
-        with blamed_on(origin, "does not name its vectors"):
+        with blamed_on(origin, "does not name its vectors (--id-column chooses another column)"):
             items = source.items()
+        self.named = items is not None
         self.items = list(range(len(source))) if items is None else items
         super().__init__([str(item) for item in self.items], self._row, labels=source.labels)
         self.origin = origin
@@ -109,7 +111,8 @@ class Vectors(Examples):
         return self._rows(index, index + 1)[0]
 
     def _rows(self, start: int, stop: int) -> Tensor:
-        found = self.source.rows(start, stop)
+        with blamed_on(self.origin, "does not hold vectors of one length"):
+            found = self.source.rows(start, stop)
         with np.errstate(over="ignore"):  # a number too large for float32 is as little of use as one that is none
             rows = torch.from_numpy(np.array(found, np.float32, order="C"))
         if not rows.isfinite().all():
