@@ -22,7 +22,7 @@ from lexel.tokens.ids import IDs
 from lexel.tokens.quality import IDQuality, quality_of
 from lexel.tokens.unique import Uniqueness, make_unique
 
-__all__ = ["Latents", "identify", "ids_of", "judge_ids", "quality_of_ids", "shown_labels"]
+__all__ = ["Latents", "identify", "ids_of", "ids_to_judge", "judge_ids", "quality_of_ids"]
 
 PIECE = 4096  # vectors that are encoded at once
 
@@ -78,13 +78,23 @@ def ids_of(model: VectorAutoencoder, vectors: Vectors, labels: Labels | None = N
     return IDs(vectors.items, codes, facts, distances, None if labels is None else labels.values.numpy())
 
 
-def shown_labels(vectors: Vectors) -> Labels | None:
-    """Return the classes of vectors; where they have something else in the place of classes, say so and return none."""
+def ids_to_judge(model: VectorAutoencoder, vectors: Vectors, ids: str | Path | None = None) -> IDs:
+    """Return the IDs that stand in a file, by default those that the model gives to the items of vectors.
+
+    Where the vectors have something else in the place of classes, a message says so, and the IDs are without.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no file of IDs, or another model made them.
+    """
+    if ids is not None:
+        return IDs.open(ids, model=facts_of(model).model)
     try:
-        return vectors.labels
+        labels = vectors.labels
     except ValueError as error:
         messages.print(f"{error}: judged without", style="yellow", soft_wrap=True)
-        return None
+        labels = None
+    return ids_of(model, vectors, labels)
 
 
 def quality_of_ids(model: VectorAutoencoder, vectors: Vectors, ids: IDs) -> IDQuality:
@@ -123,10 +133,7 @@ def judge_ids(
         raise ValueError(f"IDs are those of vectors, this model takes {model.kind}")
     vectors = kind_of(model).open(data, model, columns)
     assert isinstance(vectors, Vectors)
-    if ids is None:
-        found = ids_of(model, vectors, shown_labels(vectors))
-    else:
-        found = IDs.open(ids, model=facts_of(model).model)
+    found = ids_to_judge(model, vectors, ids)
     return quality_of_ids(model, vectors, found)
 
 
@@ -185,7 +192,7 @@ def identify(
     assert isinstance(vectors, Vectors)
     if not vectors.named:
         messages.print(
-            f"{vectors.origin} names no items: they are the numbers of its rows (--id-column names a column of a table)",
+            f"{vectors.origin} names no items: they are the numbers of its rows (--id-column chooses a column)",
             style="yellow",
             soft_wrap=True,
         )
