@@ -223,3 +223,35 @@ def test_items_may_have_names_that_no_file_can_have(tmp_path: Path, model: Path,
     assert list(lexel.tokens.open(tmp_path / out).names) == items
     assert main(["decode", str(model), str(tmp_path / out), "--out", str(tmp_path / "back.parquet")]) == 0
     assert open_vectors(tmp_path / "back.parquet").items == items
+
+
+def test_a_zero_vector_has_no_id_where_only_directions_count(
+    tmp_path: Path, rows: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = table(tmp_path / "data.parquet", rows, list(range(60))), tmp_path / "run"
+    fit = ["fit", "--num-embeddings", "4", "--iterations", "1", "--unit", "true"]
+    assert main([*fit, "--out", str(run), str(data)]) == 0
+    rows[[7, 9]] = 0
+    zeros = table(tmp_path / "zeros.parquet", rows, list(range(60)))
+    refused = f"{zeros}: there is no direction, all numbers are 0, in the rows 7, 9"
+    for arguments in (
+        ["encode", str(run), str(zeros), "--out", str(tmp_path / "ids.parquet")],
+        ["encode", str(run), str(zeros), "--out", str(tmp_path / "tokens")],
+        ["evaluate", str(run), str(zeros)],
+        ["report", str(run), "--data", str(zeros)],
+        [*fit, "--out", str(tmp_path / "other"), str(zeros)],
+    ):
+        capsys.readouterr()
+        assert main(arguments) == 2, arguments
+        assert refused in capsys.readouterr().err.replace("\n", "")
+    assert not (tmp_path / "ids.parquet").exists()
+    assert not (run / "report.html").exists()
+
+
+def test_numbers_whose_squares_do_not_fit_are_refused_by_row(
+    tmp_path: Path, model: Path, rows: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows[5, 1] = 1e20
+    data = table(tmp_path / "data.parquet", rows, list(range(60)))
+    assert main(["encode", str(model), str(data), "--out", str(tmp_path / "ids.parquet")]) == 2
+    assert "not all numbers are within ±1e+16 and finite in the row 5" in capsys.readouterr().err

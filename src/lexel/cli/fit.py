@@ -68,8 +68,9 @@ def fit_task(settings: Namespace) -> Task:
     from lexel.training.vectors import VectorTask
 
     data, own = required(settings, "data", "DATA"), settings_of(settings, VectorSettings)
-    vectors = open_vectors(data, columns=columns_of(settings))
-    held_out = open_vectors(own.validation, vectors.dim, columns=columns_of(settings)) if own.validation else None
+    columns, unit = columns_of(settings), settings.unit
+    vectors = open_vectors(data, columns=columns, unit=unit)
+    held_out = open_vectors(own.validation, vectors.dim, columns=columns, unit=unit) if own.validation else None
     if settings.method != "rqvae":
         return FitTask(_fit(settings), vectors, own, held_out)
     given = _given(settings, {"codebooks", "beam_size", "hidden_channels", "latent_dim"})

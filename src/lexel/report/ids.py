@@ -117,7 +117,7 @@ def write_vector_report(
     path, _ = trained_on(read, data, "vectors")
     if data is None:  # the run knows which columns it read
         columns = Columns(*(read.config.get(name) for name in ("column", "id_column")))
-    vectors = open_vectors(path, model.dim, columns=columns)
+    vectors = open_vectors(path, model.dim, columns=columns, unit=model.unit)
     found = ids_to_judge(model, vectors, ids)
     quality = quality_of_ids(model, vectors, found)
     texts = None if text is None else vectors.texts(text)
