@@ -255,3 +255,15 @@ def test_numbers_whose_squares_do_not_fit_are_refused_by_row(
     data = table(tmp_path / "data.parquet", rows, list(range(60)))
     assert main(["encode", str(model), str(data), "--out", str(tmp_path / "ids.parquet")]) == 2
     assert "not all numbers are within ±1e+16 and finite in the row 5" in capsys.readouterr().err
+
+
+def test_a_prior_of_ids_has_no_page(
+    tmp_path: Path, model: Path, rows: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, prior = table(tmp_path / "data.parquet", rows, list(range(60))), tmp_path / "prior"
+    assert main(["encode", str(model), str(data), "--labels", "none", "--out", str(tmp_path / "ids.parquet")]) == 0
+    learn = ["train-prior", str(model), str(tmp_path / "ids.parquet"), "--out", str(prior), "--steps", "1"]
+    assert main(learn) == 0
+    assert main(["report", str(prior)]) == 2
+    assert f"{prior} holds a prior of vectors" in capsys.readouterr().err.replace("\n", "")
+    assert not (prior / "report.html").exists()

@@ -67,7 +67,7 @@ def encode_parser() -> Parser:
     )
     parser.add_argument(
         "--unique",
-        type=Literal[(*UNIQUE, None)],
+        type=Literal[UNIQUE] | None,
         help="no two items get one ID: suffix adds a code that counts them, nearest-free takes the nearest free tuple",
     )
     parser.add_argument(

@@ -94,7 +94,8 @@ def load_table(path: Path, files: list[str], expected: str) -> Any:
         table = datasets.concatenate_datasets(list(loaded.values())) if isinstance(loaded, dict) else loaded
         return table.with_format(None)
     except Exception as error:  # the package raises many kinds; all mean that nothing can be read here
-        raise ValueError(f"no {expected} found in {path}: {reason_of(error)}") from error
+        cause = error.__cause__ or error  # what the package's own error hides
+        raise ValueError(f"no {expected} found in {path}: {reason_of(cause)}") from error
     finally:
         datasets.logging.set_verbosity(verbosity)
         if barred:
@@ -168,11 +169,14 @@ def checked_items(items: Sequence[Any], where: str) -> list[Any]:
 
 def kinds_of_columns(table: Any) -> str:
     """List the columns of a table with the types of their cells, for a message."""
-    kinds = (
-        f"{name} ({getattr(feature, 'dtype', None) or type(feature).__name__})"
-        for name, feature in table.features.items()
-    )
+    kinds = (f"{name} ({_kind_of_column(feature)})" for name, feature in table.features.items())
     return ", ".join(kinds) or "none"
+
+
+def _kind_of_column(feature: Any) -> str:
+    inner = getattr(feature, "feature", None)
+    kind = getattr(feature, "dtype", None) or type(feature).__name__
+    return str(kind) if inner is None else f"{kind} of {_kind_of_column(inner)}"
 
 
 def _load(datasets: Any, path: Path, files: list[str]) -> Any:

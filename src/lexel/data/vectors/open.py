@@ -83,7 +83,7 @@ class Vectors(Examples):
     def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
         """Return the vectors of some numbers, `(n, D)`."""
         numbers = torch.as_tensor(indices).tolist()
-        rows = [self._read(number, number + 1) for number in numbers] or [self._read(0, 0)]
+        rows = [self._unchecked(number, number + 1) for number in numbers] or [self._unchecked(0, 0)]
         return self._checked(torch.cat(rows), numbers)
 
     @override
@@ -114,9 +114,9 @@ class Vectors(Examples):
         return self._rows(index, index + 1)[0]
 
     def _rows(self, start: int, stop: int) -> Tensor:
-        return self._checked(self._read(start, stop), range(start, stop))
+        return self._checked(self._unchecked(start, stop), range(start, stop))
 
-    def _read(self, start: int, stop: int) -> Tensor:
+    def _unchecked(self, start: int, stop: int) -> Tensor:
         with blamed_on(self.origin, "does not hold vectors of one length"):
             found = self.source.rows(start, stop)
         with np.errstate(over="ignore"):  # a number too large for float32 is as little of use as one that is none
