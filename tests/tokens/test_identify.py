@@ -267,3 +267,28 @@ def test_a_prior_of_ids_has_no_page(
     assert main(["report", str(prior)]) == 2
     assert f"{prior} holds a prior of vectors" in capsys.readouterr().err.replace("\n", "")
     assert not (prior / "report.html").exists()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_another_process_wrote_meanwhile_is_not_lost(
+    tmp_path: Path, model: Path, rows: np.ndarray, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    data = [table(tmp_path / f"{n}.parquet", rows[n : n + 9], list(range(n, n + 9))) for n in (0, 9, 18)]
+    loaded, out = VectorAutoencoder.from_pretrained(model), tmp_path / "ids.parquet"
+    if there:
+        identify(loaded, data[0], out)
+    append = out if there else None
+    encode = VectorAutoencoder.indices_of
+
+    def interrupted(self: VectorAutoencoder, latents: torch.Tensor) -> torch.Tensor:
+        monkeypatch.setattr(VectorAutoencoder, "indices_of", encode)
+        identify(loaded, data[1], out, append=append)
+        return encode(self, latents)
+
+    monkeypatch.setattr(VectorAutoencoder, "indices_of", interrupted)
+    with pytest.raises(FileExistsError, match=r"ids\.parquet was written by another process meanwhile"):
+        identify(loaded, data[2], out, append=append)
+    assert list(IDs.open(out).items)[-9:] == list(range(9, 18))
+    if there:
+        identify(loaded, data[2], out, append=out)
+        assert list(IDs.open(out).items) == list(range(27))

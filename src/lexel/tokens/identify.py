@@ -170,7 +170,7 @@ def identify(
         The IDs of all items in the file, and what it took to make the new ones unique.
 
     Raises:
-        FileExistsError: `out` exists, and `overwrite` is not set.
+        FileExistsError: `out` exists, and `overwrite` is not set; or another process has written it meanwhile.
         FileNotFoundError: `data` or `append` does not exist.
         ValueError: the model does not take vectors, one is not finite, an item has an ID already, there are fewer
             tuples than items, or another model made the IDs to append to.
@@ -182,7 +182,7 @@ def identify(
         raise ValueError(f"IDs are written into a .parquet file, got {out}")
     same = append is not None and out.exists() and Path(append).exists() and out.samefile(append)
     refuse_existing(out, overwrite=overwrite or same, folder=False)
-    facts = facts_of(model)
+    there, facts = stamp_of(out), facts_of(model)
     before = None if append is None else IDs.open(append, model=facts.model)
     if before is not None and before.unique is not None:
         if unique not in (None, before.unique):
@@ -210,5 +210,15 @@ def identify(
 
         found, figures = make_unique(found, unique, latents, candidates, taken=before)
     ids = found if before is None else before.append(found)
+    if stamp_of(out) != there:  # what stands there now would be lost, such as items that were added meanwhile
+        raise FileExistsError(f"{out} was written by another process meanwhile: give the command again")
     ids.write(out)
     return ids, figures
+
+
+def stamp_of(path: Path) -> tuple[int, int, int] | None:
+    """Return by what a file is told from one that replaced it; None where there is none."""
+    if not path.exists():
+        return None
+    facts = path.stat()
+    return facts.st_ino, facts.st_mtime_ns, facts.st_size
