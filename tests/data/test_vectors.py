@@ -95,6 +95,11 @@ def test_columns_of_other_names_are_chosen(tmp_path: Path) -> None:
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "not finite": (lambda p: np.save(p, np.full((9, 8), np.nan)), "finite in the rows 0, 1, 2, 3, 4 and 4 more"),
     "too large": (lambda p: np.save(p, np.full((1, 8), 1e300)), "finite in the row 0"),
+    "lists of lists": (lambda p: table(p, embedding=[[[1.0]]]), r"embedding \(List of List of float64\)"),
+    "a large number for an item": (
+        lambda p: table(p, embedding=[[1.0] * 8], id=np.array([1 << 63], np.uint64)),
+        "row 0 has 9223372036854775808 in 'id'; a whole number must fit int64",
+    ),
     "text": (lambda p: np.save(p, np.array(["a"])), "it holds <U1, expected numbers"),
     "objects": (lambda p: np.save(p, np.array([{}], dtype=object)), "cannot be read as vectors"),
     "a cube": (lambda p: np.save(p, np.zeros((2, 3, 4))), r"shape is \(2, 3, 4\), expected \(N, D\)"),
@@ -161,3 +166,32 @@ def test_a_picture_shows_each_vector_as_a_strip() -> None:
     picture = kind_of(VectorAutoencoder).show([[torch.arange(8.0), torch.arange(8.0).flip(0)]])
     assert picture.shape == (3, 12 + 6 + 12, 256)
     assert torch.equal(picture[:, :12], picture[:, -12:].flip(2))
+
+
+def test_rows_that_are_read_together_are_named_together(tmp_path: Path) -> None:
+    rows = ROWS.copy()
+    rows[[3, 7], 1] = np.nan
+    np.save(tmp_path / "a.npy", rows)
+    with pytest.raises(ValueError, match="finite in the rows 3, 7"):
+        open_vectors(tmp_path / "a.npy").batch(range(50))
+
+
+def test_parts_without_rows_are_left_out(tmp_path: Path) -> None:
+    whole = pa.table({"item": ITEMS, "embedding": [*ROWS]})
+    for number, part in enumerate((whole[:0], whole[:20], whole[:0], whole[20:])):
+        pq.write_table(part, tmp_path / f"part-{number}.parquet")
+    found = open_vectors(tmp_path)
+    assert found.items == ITEMS
+    assert torch.equal(found[:], torch.from_numpy(ROWS))
+    with pytest.raises(ValueError, match="it has no rows"):
+        open_vectors(tmp_path / "part-0.parquet")
+
+
+def test_items_that_are_numbers_are_written_as_numbers(tmp_path: Path) -> None:
+    kind = kind_of(VectorAutoencoder)
+    for name, items in (("numbers", ["7", "12"]), ("texts", ["7", "012"])):
+        with kind.writer(tmp_path / f"{name}.parquet", items, [0, 1]) as write:
+            for number in range(2):
+                write(number, torch.zeros(8))
+    assert open_vectors(tmp_path / "numbers.parquet").items == [7, 12]
+    assert open_vectors(tmp_path / "texts.parquet").items == ["7", "012"]

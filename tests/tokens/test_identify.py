@@ -155,3 +155,140 @@ def test_the_figures_are_those_of_the_ids_in_the_file(
     other = table(tmp_path / "other.parquet", rows, [f"C{number}" for number in range(60)])
     assert main(["evaluate", str(model), str(other), "--ids", str(out)]) == 2
     assert "the IDs are not those of the items" in capsys.readouterr().err
+
+
+def write(path: Path, rows: np.ndarray, **columns: object) -> Path:
+    pq.write_table(pa.table({"embedding": [*rows], **columns}), path)
+    return path
+
+
+def test_new_classes_come_after_those_before(tmp_path: Path, model: Path, rows: np.ndarray) -> None:
+    old = write(tmp_path / "old.parquet", rows[:4], item=[*"abcd"], label=["jazz", "rock", "jazz", "rock"])
+    new = write(tmp_path / "new.parquet", rows[4:7], item=[*"efg"], label=["blues", "rock", "blues"])
+    out = tmp_path / "ids.parquet"
+    assert main(["encode", str(model), str(old), "--out", str(out)]) == 0
+    assert main(["encode", str(model), str(new), "--out", str(out), "--append", str(out)]) == 0
+    ids = IDs.open(out)
+    assert ids.facts.label_names == ("jazz", "rock", "blues")
+    assert ids.labels is not None
+    assert ids.labels.tolist() == [0, 1, 0, 1, 2, 1, 2]
+
+
+def test_a_column_that_holds_no_classes_can_be_left_out(
+    tmp_path: Path, model: Path, rows: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write(tmp_path / "data.parquet", rows, item=list(range(60)), label=[number / 2 for number in range(60)])
+    encode = ["encode", str(model), str(data), "--out", str(tmp_path / "ids.parquet")]
+    assert main(encode) == 2
+    assert "--labels none takes none" in capsys.readouterr().err
+    assert main([*encode, "--labels", "none"]) == 0
+    assert IDs.open(tmp_path / "ids.parquet").labels is None
+    capsys.readouterr()
+    for arguments in (
+        ["evaluate", str(model), str(data)],
+        ["report", str(model), "--data", str(data), "--out", str(tmp_path / "page.html")],
+    ):
+        assert main(arguments) == 0, arguments
+        assert "the column 'label' holds double" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--ray", "--format=npz", "--shard-size=10"])
+def test_what_is_for_a_folder_is_refused_for_a_file(
+    tmp_path: Path, model: Path, rows: np.ndarray, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    data = table(tmp_path / "data.parquet", rows, list(range(60)))
+    assert main(["encode", str(model), str(data), "--out", str(tmp_path / "ids.parquet"), option]) == 2
+    assert f"{option.partition('=')[0]} is for a folder" in capsys.readouterr().err
+    assert not (tmp_path / "ids.parquet").exists()
+
+
+def test_rows_that_no_column_names_are_numbered_aloud(
+    tmp_path: Path, model: Path, rows: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write(tmp_path / "data.parquet", rows, sku=[f"B{number}" for number in range(60)])
+    encode = ["encode", str(model), str(data), "--overwrite", "--out", str(tmp_path / "ids.parquet")]
+    assert main(encode) == 0
+    assert "--id-column" in capsys.readouterr().err
+    assert list(IDs.open(tmp_path / "ids.parquet").items) == list(range(60))
+    assert main([*encode, "--id-column", "sku"]) == 0
+    assert "--id-column" not in capsys.readouterr().err
+    assert list(IDs.open(tmp_path / "ids.parquet").items) == [f"B{number}" for number in range(60)]
+
+
+@pytest.mark.parametrize("out", ["tokens", "tokens.safetensors"])
+def test_items_may_have_names_that_no_file_can_have(tmp_path: Path, model: Path, rows: np.ndarray, out: str) -> None:
+    items = ["", "../../etc", "https://example.org//a", ".", *(str(number) for number in range(56))]
+    data = write(tmp_path / "data.parquet", rows, item=items)
+    assert main(["encode", str(model), str(data), "--out", str(tmp_path / out)]) == 0
+    assert list(lexel.tokens.open(tmp_path / out).names) == items
+    assert main(["decode", str(model), str(tmp_path / out), "--out", str(tmp_path / "back.parquet")]) == 0
+    assert open_vectors(tmp_path / "back.parquet").items == items
+
+
+def test_a_zero_vector_has_no_id_where_only_directions_count(
+    tmp_path: Path, rows: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = table(tmp_path / "data.parquet", rows, list(range(60))), tmp_path / "run"
+    fit = ["fit", "--num-embeddings", "4", "--iterations", "1", "--unit", "true"]
+    assert main([*fit, "--out", str(run), str(data)]) == 0
+    rows[[7, 9]] = 0
+    zeros = table(tmp_path / "zeros.parquet", rows, list(range(60)))
+    refused = f"{zeros}: there is no direction, all numbers are 0, in the rows 7, 9"
+    for arguments in (
+        ["encode", str(run), str(zeros), "--out", str(tmp_path / "ids.parquet")],
+        ["encode", str(run), str(zeros), "--out", str(tmp_path / "tokens")],
+        ["evaluate", str(run), str(zeros)],
+        ["report", str(run), "--data", str(zeros)],
+        [*fit, "--out", str(tmp_path / "other"), str(zeros)],
+    ):
+        capsys.readouterr()
+        assert main(arguments) == 2, arguments
+        assert refused in capsys.readouterr().err.replace("\n", "")
+    assert not (tmp_path / "ids.parquet").exists()
+    assert not (run / "report.html").exists()
+
+
+def test_numbers_whose_squares_do_not_fit_are_refused_by_row(
+    tmp_path: Path, model: Path, rows: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows[5, 1] = 1e20
+    data = table(tmp_path / "data.parquet", rows, list(range(60)))
+    assert main(["encode", str(model), str(data), "--out", str(tmp_path / "ids.parquet")]) == 2
+    assert "not all numbers are within ±1e+16 and finite in the row 5" in capsys.readouterr().err
+
+
+def test_a_prior_of_ids_has_no_page(
+    tmp_path: Path, model: Path, rows: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, prior = table(tmp_path / "data.parquet", rows, list(range(60))), tmp_path / "prior"
+    assert main(["encode", str(model), str(data), "--labels", "none", "--out", str(tmp_path / "ids.parquet")]) == 0
+    learn = ["train-prior", str(model), str(tmp_path / "ids.parquet"), "--out", str(prior), "--steps", "1"]
+    assert main(learn) == 0
+    assert main(["report", str(prior)]) == 2
+    assert f"{prior} holds a prior of vectors" in capsys.readouterr().err.replace("\n", "")
+    assert not (prior / "report.html").exists()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_another_process_wrote_meanwhile_is_not_lost(
+    tmp_path: Path, model: Path, rows: np.ndarray, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    data = [table(tmp_path / f"{n}.parquet", rows[n : n + 9], list(range(n, n + 9))) for n in (0, 9, 18)]
+    loaded, out = VectorAutoencoder.from_pretrained(model), tmp_path / "ids.parquet"
+    if there:
+        identify(loaded, data[0], out)
+    append = out if there else None
+    encode = VectorAutoencoder.indices_of
+
+    def interrupted(self: VectorAutoencoder, latents: torch.Tensor) -> torch.Tensor:
+        monkeypatch.setattr(VectorAutoencoder, "indices_of", encode)
+        identify(loaded, data[1], out, append=append)
+        return encode(self, latents)
+
+    monkeypatch.setattr(VectorAutoencoder, "indices_of", interrupted)
+    with pytest.raises(FileExistsError, match=r"ids\.parquet was written by another process meanwhile"):
+        identify(loaded, data[2], out, append=append)
+    assert list(IDs.open(out).items)[-9:] == list(range(9, 18))
+    if there:
+        identify(loaded, data[2], out, append=out)
+        assert list(IDs.open(out).items) == list(range(27))

@@ -309,7 +309,7 @@ class TestAppend:
             ({"items": [1]}, "type of items of the new IDs is int64, expected large_string"),
             ({"facts": replace(facts(8), model="other")}, f"model of the new IDs is other, expected {MODEL}"),
             ({"unique": None}, "unique of the new IDs is None, expected nearest-free"),
-            ({"labels": None}, "labels of the new IDs is False, expected True"),
+            ({"labels": None}, "the IDs here have labels, the new ones no labels"),
             ({"codes": [[3]]}, "not unique: 'a' and 'd' have the same codes"),
         ],
     )

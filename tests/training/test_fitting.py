@@ -50,7 +50,7 @@ def test_the_error_is_that_of_the_model_and_the_run_ends_where_it_has_converged(
 
 
 METHODS = {
-    "residual": ["--codebooks", "2", "--num-embeddings", "[16, 8]", "--iterations", "30", "--tolerance", "0"],
+    "residual": ["--num-embeddings", "[16, 8]", "--iterations", "30", "--tolerance", "0"],
     "product": ["--method", "product", "--codebooks", "4", "--num-embeddings", "8", "--iterations", "30"],
     "rqvae": [
         *("--method", "rqvae", "--codebooks", "2", "--num-embeddings", "8", "--latent-dim", "4"),
@@ -95,6 +95,7 @@ def test_rqvae_learns_and_its_model_is_saved_with_its_layers(tmp_path: Path, dat
         (["--num-embeddings", "500"], "400 rows are fewer than the 500 codes"),
         (["--method", "flat", "--latent-dim", "4"], "the method flat has no latent_dim"),
         (["--method", "rqvae", "--balanced", "true"], "the method rqvae has no balanced"),
+        (["--method", "rqvae", "--num-embeddings", "[8, 8]", "--codebooks", "3"], "are not those of codebooks: 3"),
         (["--codebooks", "0"], "codebooks must be at least 1"),
         (["--column", "a"], "has no column 'a'"),
         (["--validation", "missing.npy"], "missing.npy"),

@@ -40,7 +40,9 @@ def fit_parser() -> Parser:
         help="residual: each codebook codes what those before left over; product: each codes a group of the numbers; "
         "flat: k-means; rqvae: a residual quantizer between an encoder and a decoder that are trained with it",
     )
-    parser.add_argument("--codebooks", type=int | None, help="how many codes an ID has: 3, for flat 1")
+    parser.add_argument(
+        "--codebooks", type=int | None, help="how many codes an ID has: 3, for flat 1, or as many as there are K"
+    )
     parser.add_argument("--num_embeddings", type=int | list[int], default=256, help="K, or one for each codebook")
     parser.add_argument("--unit", type=bool, default=False, help="let only the directions of vectors count")
     parser.add_argument("--balanced", type=bool | None, help="give all codes of a level about equally many vectors")
@@ -66,8 +68,9 @@ def fit_task(settings: Namespace) -> Task:
     from lexel.training.vectors import VectorTask
 
     data, own = required(settings, "data", "DATA"), settings_of(settings, VectorSettings)
-    vectors = open_vectors(data, columns=columns_of(settings))
-    held_out = open_vectors(own.validation, vectors.dim, columns=columns_of(settings)) if own.validation else None
+    columns, unit = columns_of(settings), settings.unit
+    vectors = open_vectors(data, columns=columns, unit=unit)
+    held_out = open_vectors(own.validation, vectors.dim, columns=columns, unit=unit) if own.validation else None
     if settings.method != "rqvae":
         return FitTask(_fit(settings), vectors, own, held_out)
     given = _given(settings, {"codebooks", "beam_size", "hidden_channels", "latent_dim"})
@@ -107,6 +110,10 @@ def _given(settings: Namespace, known: set[str]) -> dict[str, Any]:
         ValueError: one is given that the method does not have.
     """
     given = {name: settings[name] for name in OPTIONS if settings[name] is not None}
+    if isinstance(settings.num_embeddings, list) and "codebooks" in known:
+        count = given.setdefault("codebooks", len(settings.num_embeddings))
+        if count != len(settings.num_embeddings):
+            raise ValueError(f"num_embeddings: {settings.num_embeddings} are not those of codebooks: {count}")
     if others := given.keys() - known:
         raise ValueError(f"the method {settings.method} has no {min(others)}")
     return given

@@ -34,6 +34,7 @@ from lexel.tokens.formats import FORMATS
 from lexel.tokens.identify import identify
 from lexel.tokens.ids import UNIQUE
 from lexel.tokens.shards import SHARD_SIZE
+from lexel.tokens.unique import SHOWN_ITEMS
 
 
 def encode_parser() -> Parser:
@@ -67,7 +68,7 @@ def encode_parser() -> Parser:
     )
     parser.add_argument(
         "--unique",
-        type=Literal[(*UNIQUE, None)],
+        type=Literal[UNIQUE] | None,
         help="no two items get one ID: suffix adds a code that counts them, nearest-free takes the nearest free tuple",
     )
     parser.add_argument(
@@ -122,12 +123,16 @@ def encode(settings: Namespace) -> int:
 
 def _encode_ids(model: Autoencoder, settings: Namespace) -> int:
     """Turn vectors into IDs."""
+    for name, usual in (("ray", None), ("format", "parquet"), ("shard_size", SHARD_SIZE)):
+        if settings[name] != usual:
+            raise ValueError(f"--{name.replace('_', '-')} is for a folder of tokens, not for one file: {settings.out}")
     ids, figures = identify(
         model,
         settings.data,
         settings.out,
         unique=settings.unique,
         append=settings.append,
+        labels=settings.labels,
         overwrite=settings.overwrite,
         columns=columns_of(settings),
     )
@@ -140,7 +145,8 @@ def _encode_ids(model: Autoencoder, settings: Namespace) -> int:
             soft_wrap=True,
         )
         for items in figures.duplicate_items:
-            results.print(f"of equal vectors: {', '.join(map(str, items))}", soft_wrap=True)
+            more = " …" if len(items) == SHOWN_ITEMS else ""
+            results.print(f"of equal vectors: {', '.join(map(str, items))}{more}", soft_wrap=True)
     results.print(
         f"the IDs of {len(ids):,} items, of {ids.codes.shape[1]} codes each, in {settings.out}", soft_wrap=True
     )

@@ -94,7 +94,8 @@ def load_table(path: Path, files: list[str], expected: str) -> Any:
         table = datasets.concatenate_datasets(list(loaded.values())) if isinstance(loaded, dict) else loaded
         return table.with_format(None)
     except Exception as error:  # the package raises many kinds; all mean that nothing can be read here
-        raise ValueError(f"no {expected} found in {path}: {reason_of(error)}") from error
+        cause = error.__cause__ or error  # what the package's own error hides
+        raise ValueError(f"no {expected} found in {path}: {reason_of(cause)}") from error
     finally:
         datasets.logging.set_verbosity(verbosity)
         if barred:
@@ -119,12 +120,11 @@ def read_labels(table: Any) -> Labels:
     if not (texts or types.is_integer(values.type) or types.is_null(values.type)):
         example = next((f", such as {value.as_py()!r:.60}" for value in values if value.is_valid), "")
         raise ValueError(
-            f"labels: the column {LABEL!r} holds {values.type}{example}; expected whole numbers or names of "
-            "classes (--labels none takes none)"
+            f"labels: the column {LABEL!r} holds {values.type}{example}; expected whole numbers or names of classes"
         )
     if values.null_count:
         row = values.is_null().index(True).as_py()
-        raise ValueError(f"labels: the row {row} of the column {LABEL!r} holds no label (--labels none takes none)")
+        raise ValueError(f"labels: the row {row} of the column {LABEL!r} holds no label")
     if texts:
         return named_labels(values.to_pylist())
     found = values.to_numpy(zero_copy_only=False)  # unsigned ones of 64 bits are not yet wrapped
@@ -154,12 +154,14 @@ def checked_items(items: Sequence[Any], where: str) -> list[Any]:
         where: their column, for messages.
 
     Raises:
-        ValueError: one is missing, is something else, or comes twice.
+        ValueError: one is missing, is something else, does not fit int64, or comes twice.
     """
     rows: dict[Any, int] = {}
     for row, item in enumerate(items):
         if isinstance(item, bool) or not isinstance(item, (int, str)):
             raise ValueError(f"the row {row} has {item!r} in {where!r}; an item must be a whole number or a text")
+        if isinstance(item, int) and not -(1 << 63) <= item < 1 << 63:
+            raise ValueError(f"the row {row} has {item} in {where!r}; a whole number must fit int64, a text need not")
         if rows.setdefault(item, row) != row:
             raise ValueError(f"the rows {rows[item]} and {row} have the same item {item!r} in {where!r}")
     return list(items)
@@ -167,18 +169,31 @@ def checked_items(items: Sequence[Any], where: str) -> list[Any]:
 
 def kinds_of_columns(table: Any) -> str:
     """List the columns of a table with the types of their cells, for a message."""
-    kinds = (
-        f"{name} ({getattr(feature, 'dtype', None) or type(feature).__name__})"
-        for name, feature in table.features.items()
-    )
+    kinds = (f"{name} ({_kind_of_column(feature)})" for name, feature in table.features.items())
     return ", ".join(kinds) or "none"
+
+
+def _kind_of_column(feature: Any) -> str:
+    inner = getattr(feature, "feature", None)
+    kind = getattr(feature, "dtype", None) or type(feature).__name__
+    return str(kind) if inner is None else f"{kind} of {_kind_of_column(inner)}"
+
+
+def _with_rows(paths: list[str]) -> list[str]:
+    """Leave out files of Parquet without rows, as some programs write them beside others: `datasets` opens none."""
+    import pyarrow.parquet as pq
+
+    found = [path for path in paths if not path.lower().endswith(".parquet") or pq.read_metadata(path).num_rows]
+    if not found:
+        raise ValueError("it has no rows")
+    return found
 
 
 def _load(datasets: Any, path: Path, files: list[str]) -> Any:
     if path.is_dir() and files:
         by_builder = {name: [str(path / file) for file in files if file.lower().endswith(name)] for name in TABLES}
         parts = [
-            datasets.load_dataset(TABLES[name], data_files=chosen, split="train")
+            datasets.load_dataset(TABLES[name], data_files=_with_rows(chosen), split="train")
             for name, chosen in by_builder.items()
             if chosen
         ]
@@ -191,4 +206,4 @@ def _load(datasets: Any, path: Path, files: list[str]) -> Any:
     builder = {b"PAR1": "parquet", b"ARRO": "arrow"}.get(head[:4], TABLES.get(path.suffix.lower()))
     if builder is None:
         raise ValueError("its format is not known")
-    return datasets.load_dataset(builder, data_files=str(path))
+    return datasets.load_dataset(builder, data_files=_with_rows([str(path)]))

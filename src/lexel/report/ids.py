@@ -17,8 +17,7 @@ from lexel.report.page import joined
 from lexel.report.reading import Run, read_run, trained_on
 from lexel.report.sections import Section, training_rows
 from lexel.runs import REPORT, is_report, load_model, model_folder
-from lexel.tokens.facts import facts_of
-from lexel.tokens.identify import ids_of, quality_of_ids
+from lexel.tokens.identify import ids_to_judge, quality_of_ids
 from lexel.tokens.ids import IDs
 from lexel.tokens.quality import IDQuality
 
@@ -118,8 +117,8 @@ def write_vector_report(
     path, _ = trained_on(read, data, "vectors")
     if data is None:  # the run knows which columns it read
         columns = Columns(*(read.config.get(name) for name in ("column", "id_column")))
-    vectors = open_vectors(path, model.dim, columns=columns)
-    found = ids_of(model, vectors) if ids is None else IDs.open(ids, model=facts_of(model).model)
+    vectors = open_vectors(path, model.dim, columns=columns, unit=model.unit)
+    found = ids_to_judge(model, vectors, ids)
     quality = quality_of_ids(model, vectors, found)
     texts = None if text is None else vectors.texts(text)
     return write_id_report(IDReport(read.name, found, quality, texts, read), out, overwrite=True)

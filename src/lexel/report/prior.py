@@ -84,12 +84,16 @@ def write_prior_report(run: Path, out: Path | None = None, *, overwrite: bool = 
     Raises:
         FileNotFoundError: there is no prior in `run`.
         FileExistsError: `out` exists, is no report, and `overwrite` is not set.
-        ValueError: a file of the run is malformed.
+        ValueError: a file of the run is malformed, or its samples are no pictures.
     """
     out = run / REPORT if out is None else out
     if not is_report(out):
         refuse_existing(out, overwrite=overwrite)
     painter = Painter.load(run)
+    if painter.kind.has_ids:
+        raise ValueError(
+            f"{run} holds a prior of {painter.kind.name}: the page draws samples, and these are no pictures"
+        )
     read = read_run(run, painter.model)
     codes = compared(read, painter)
     report = PriorReport(read, painter, codes, judged(read, codes, exact=painter.prior.exact), frames(painter))

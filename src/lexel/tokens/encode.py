@@ -43,7 +43,7 @@ from lexel.tokens.shards import (
     write_shard,
 )
 
-__all__ = ["Done", "Encoded", "Engine", "Work", "encode", "encode_examples"]
+__all__ = ["Done", "Encoded", "Engine", "Work", "encode", "encode_examples", "labels_of"]
 
 MOST_ROWS = 1 << 31  # of a shard; readers of Parquet count its rows in 31 bits
 PIECE = 256  # examples, whose tokens are held until they are written; batches do not reach beyond
@@ -238,7 +238,7 @@ def encode(
         refuse_existing(out, overwrite=overwrite)
     kind = kind_of(model)
     examples = kind.open(data, model, columns)
-    classes = _labels(examples, labels)
+    classes = labels_of(examples, labels)
     facts = facts_of(model, None if classes is None else classes.names)
     table = Table(facts, kind.extents, classes is not None)
     work = Work(
@@ -392,12 +392,24 @@ def _clear_halves(out: Path) -> None:
         shutil.rmtree(half, ignore_errors=True)
 
 
-def _labels(examples: Examples, labels: str) -> Labels | None:
+def labels_of(examples: Examples, labels: str) -> Labels | None:
+    """Return the classes of examples.
+
+    Args:
+        examples: which.
+        labels: `"auto"` takes the column `label` of a table; `"folder"` the first folder's name; `"none"` none.
+
+    Raises:
+        ValueError: the column holds something else than classes, or an example lies in no folder.
+    """
     if labels == "folder":
         return folder_labels(examples.names)
     if labels not in ("auto", "none"):
         raise ValueError(f"labels must be auto, folder or none, got {labels!r}")
-    return examples.labels if labels == "auto" else None
+    try:
+        return examples.labels if labels == "auto" else None
+    except ValueError as error:
+        raise ValueError(f"{error} (--labels none takes none)") from error
 
 
 @contextmanager

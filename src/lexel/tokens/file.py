@@ -20,6 +20,7 @@ except ImportError as error:
 from lexel._core.checksums import digest
 from lexel._core.errors import blamed_on, reason_of
 from lexel._core.files import require_file, require_inside
+from lexel.data.kind import kind_of
 from lexel.tokens.facts import Facts, Grids, check_range, levels_as_json, levels_from_json
 from lexel.tokens.rows import Row
 from lexel.tokens.token_set import Columns, TokenSet
@@ -85,12 +86,14 @@ def read_file(path: Path) -> TokenSet:
         sizes = {name: _size(size, extents) for name, size in content["sizes"].items()}
         if sizes.keys() != grids.keys():
             raise ValueError("the metadata does not have a size for exactly the images that have indices")
-        require_inside(grids)
         for name, grid in grids.items():
             if grid.dtype.is_floating_point or grid.ndim < bool(extents):
                 raise ValueError(f"the indices of {name!r} are {grid.dtype} of shape {tuple(grid.shape)}")
         # In the order in which they were encoded, which the format does not keep.
-        return TokenSet(*_columns({name: grids[name] for name in sizes}, sizes, extents, content))
+        facts, columns = _columns({name: grids[name] for name in sizes}, sizes, extents, content)
+        if not kind_of(facts).has_ids:  # items may have any name
+            require_inside(grids)
+        return TokenSet(facts, columns)
 
 
 def smallest_signed_dtype(num_embeddings: int) -> torch.dtype:

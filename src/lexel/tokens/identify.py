@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lexel._core.console import track
+from lexel._core.console import messages, track
 from lexel._core.files import refuse_existing
 from lexel.data.kind import kind_of
+from lexel.data.labels import Labels
 from lexel.data.tables import USUAL, Columns
 from lexel.data.vectors import Vectors
 from lexel.models import Autoencoder, VectorAutoencoder
+from lexel.tokens.encode import labels_of
 from lexel.tokens.facts import facts_of, smallest_dtype
 from lexel.tokens.ids import IDs
 from lexel.tokens.quality import IDQuality, quality_of
 from lexel.tokens.unique import Uniqueness, make_unique
 
-__all__ = ["Latents", "identify", "ids_of", "judge_ids", "quality_of_ids"]
+__all__ = ["Latents", "identify", "ids_of", "ids_to_judge", "judge_ids", "quality_of_ids"]
 
 PIECE = 4096  # vectors that are encoded at once
 
@@ -52,8 +55,14 @@ class Targets(Latents):
 
 
 @torch.no_grad()
-def ids_of(model: VectorAutoencoder, vectors: Vectors) -> IDs:
-    """Return the IDs that a model gives to the items of vectors, of which several may be equal."""
+def ids_of(model: VectorAutoencoder, vectors: Vectors, labels: Labels | None = None) -> IDs:
+    """Return the IDs that a model gives to the items of vectors, of which several may be equal.
+
+    Args:
+        model: in eval mode.
+        vectors: of the items.
+        labels: their classes, which the IDs keep.
+    """
     facts, latents = facts_of(model), Latents(model, vectors)
     books = len(facts.codebook_sizes)
     codes = np.zeros((len(vectors), books), smallest_dtype(facts.codebook_sizes))
@@ -64,10 +73,28 @@ def ids_of(model: VectorAutoencoder, vectors: Vectors) -> IDs:
         codes[start : start + PIECE] = indices.reshape(len(own), books).cpu().numpy()
         errors = model.quantizer.unquantized(own) - model.quantizer.lookup(indices)
         distances[start : start + PIECE] = errors.square().sum(1).cpu().numpy()
-    labels = vectors.labels
     if labels is not None:
         facts = facts_of(model, labels.names)
     return IDs(vectors.items, codes, facts, distances, None if labels is None else labels.values.numpy())
+
+
+def ids_to_judge(model: VectorAutoencoder, vectors: Vectors, ids: str | Path | None = None) -> IDs:
+    """Return the IDs that stand in a file, by default those that the model gives to the items of vectors.
+
+    Where the vectors have something else in the place of classes, a message says so, and the IDs are without.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no file of IDs, or another model made them.
+    """
+    if ids is not None:
+        return IDs.open(ids, model=facts_of(model).model)
+    try:
+        labels = vectors.labels
+    except ValueError as error:
+        messages.print(f"{error}: judged without", style="yellow", soft_wrap=True)
+        labels = None
+    return ids_of(model, vectors, labels)
 
 
 def quality_of_ids(model: VectorAutoencoder, vectors: Vectors, ids: IDs) -> IDQuality:
@@ -106,7 +133,7 @@ def judge_ids(
         raise ValueError(f"IDs are those of vectors, this model takes {model.kind}")
     vectors = kind_of(model).open(data, model, columns)
     assert isinstance(vectors, Vectors)
-    found = ids_of(model, vectors) if ids is None else IDs.open(ids, model=facts_of(model).model)
+    found = ids_to_judge(model, vectors, ids)
     return quality_of_ids(model, vectors, found)
 
 
@@ -118,6 +145,7 @@ def identify(
     *,
     unique: str | None = None,
     append: str | Path | None = None,
+    labels: Literal["auto", "folder", "none"] = "auto",
     overwrite: bool = False,
     columns: Columns = USUAL,
 ) -> tuple[IDs, Uniqueness | None]:
@@ -133,6 +161,8 @@ def identify(
         unique: how no two items get one ID: `"suffix"` by a further code, `"nearest-free"` by the nearest tuple that no
             item has (`lexel.tokens.make_unique`); None if they may.
         append: a file of IDs that the same model made, of other items. What is written begins with them, unchanged.
+        labels: `"auto"` takes the column `label` of a table; `"folder"` the first folder in each item's name; `"none"`
+            none.
         overwrite: replace `out`; where it is the file that is appended to, this is not needed.
         columns: of a table, which hold the vectors and name their items.
 
@@ -140,7 +170,7 @@ def identify(
         The IDs of all items in the file, and what it took to make the new ones unique.
 
     Raises:
-        FileExistsError: `out` exists, and `overwrite` is not set.
+        FileExistsError: `out` exists, and `overwrite` is not set; or another process has written it meanwhile.
         FileNotFoundError: `data` or `append` does not exist.
         ValueError: the model does not take vectors, one is not finite, an item has an ID already, there are fewer
             tuples than items, or another model made the IDs to append to.
@@ -152,7 +182,7 @@ def identify(
         raise ValueError(f"IDs are written into a .parquet file, got {out}")
     same = append is not None and out.exists() and Path(append).exists() and out.samefile(append)
     refuse_existing(out, overwrite=overwrite or same, folder=False)
-    facts = facts_of(model)
+    there, facts = stamp_of(out), facts_of(model)
     before = None if append is None else IDs.open(append, model=facts.model)
     if before is not None and before.unique is not None:
         if unique not in (None, before.unique):
@@ -160,7 +190,17 @@ def identify(
         unique = before.unique
     vectors = kind_of(model).open(data, model, columns)
     assert isinstance(vectors, Vectors)
-    found, latents, books = ids_of(model, vectors), Latents(model, vectors), len(facts.codebook_sizes)
+    if not vectors.named:
+        messages.print(
+            f"{vectors.origin} names no items: they are the numbers of its rows (--id-column chooses a column)",
+            style="yellow",
+            soft_wrap=True,
+        )
+    found, latents, books = (
+        ids_of(model, vectors, labels_of(vectors, labels)),
+        Latents(model, vectors),
+        len(facts.codebook_sizes),
+    )
     figures = None
     if unique is not None:
 
@@ -170,5 +210,15 @@ def identify(
 
         found, figures = make_unique(found, unique, latents, candidates, taken=before)
     ids = found if before is None else before.append(found)
+    if stamp_of(out) != there:  # what stands there now would be lost, such as items that were added meanwhile
+        raise FileExistsError(f"{out} was written by another process meanwhile: give the command again")
     ids.write(out)
     return ids, figures
+
+
+def stamp_of(path: Path) -> tuple[int, int, int] | None:
+    """Return by what a file is told from one that replaced it; None where there is none."""
+    if not path.exists():
+        return None
+    facts = path.stat()
+    return facts.st_ino, facts.st_mtime_ns, facts.st_size

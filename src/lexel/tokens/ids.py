@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -302,13 +303,10 @@ class IDs:
             ("kind", self.facts.kind, new.facts.kind),
             ("unique", self.unique, new.unique),
             ("type of items", self.items.array.type, new.items.array.type),
-            ("labels", self.labels is not None, new.labels is not None),
         ):
             if own != other:
                 raise ValueError(f"append: the {what} of the new IDs is {other}, expected {own}")
-        names, more = self.facts.label_names or (), new.facts.label_names or ()
-        if more[: len(names)] != names:
-            raise ValueError("append: the classes of the new IDs do not begin with those here")
+        facts, labels = self._labels_with(new)
         there = self.items.find(new.items.array) >= 0
         count, first = int(there.sum()), new.items.array[int(there.argmax())].as_py()
         if count == 1:
@@ -318,12 +316,29 @@ class IDs:
         return IDs(
             pa.concat_arrays([self.items.array, new.items.array]),
             np.concatenate([self.codes, new.codes]),  # the wider type of the two
-            new.facts if more else self.facts,
+            facts,
             np.concatenate([self.distances, new.distances]),
-            None if self.labels is None or new.labels is None else np.concatenate([self.labels, new.labels]),
+            labels,
             unique=self.unique,
             version=self.version + 1,
         )
+
+    def _labels_with(self, new: IDs) -> tuple[Facts, np.ndarray[Any, Any] | None]:
+        """Return the facts and the labels of these IDs and further ones; classes that are new here come last."""
+        if self.labels is None or new.labels is None:
+            if self.labels is not new.labels:
+                own, other = ("no labels" if ids.labels is None else "labels" for ids in (self, new))
+                raise ValueError(f"append: the IDs here have {own}, the new ones {other}")
+            return self.facts, None
+        names, more = self.facts.label_names, new.facts.label_names
+        if (names is None) != (more is None):
+            own, other = ("numbers" if each is None else "names" for each in (names, more))
+            raise ValueError(f"append: the classes here have {own}, those of the new IDs {other}")
+        if names is None or more is None:
+            return self.facts, np.concatenate([self.labels, new.labels])
+        every = {name: number for number, name in enumerate(dict.fromkeys((*names, *more)))}
+        renumbered = np.array([every[name] for name in more], np.int64)[new.labels]
+        return replace(self.facts, label_names=(*every,)), np.concatenate([self.labels, renumbered])
 
     def _facts_as_json(self) -> dict[str, Any]:
         return {"format": FORMAT, **self.facts.as_json(), "unique": self.unique, "version": self.version}

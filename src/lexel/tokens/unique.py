@@ -16,7 +16,7 @@ from lexel.tokens.embeddings import Rows, picked
 from lexel.tokens.ids import IDs, Item
 from lexel.tokens.trie import Trie
 
-__all__ = ["Candidates", "Uniqueness", "duplicates", "make_unique"]
+__all__ = ["SHOWN_ITEMS", "Candidates", "Uniqueness", "duplicates", "make_unique"]
 
 FIRST_WIDTH = 8  # candidates of an item at first
 SHOWN_GROUPS, SHOWN_ITEMS = 10, 10

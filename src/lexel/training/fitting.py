@@ -102,7 +102,7 @@ class FitTask(Task):
     def fitted(self) -> VectorAutoencoder:
         """Return the model as it is."""
         quantizer = self.fit.quantizer(self.window.content)
-        return VectorAutoencoder(quantizer, beam_size=self.fit.beam).eval()
+        return VectorAutoencoder(quantizer, beam_size=self.fit.beam, unit=self.fit.unit).eval()
 
     @override
     def save(self, folder: Path) -> None:

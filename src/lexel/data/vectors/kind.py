@@ -48,7 +48,7 @@ class VectorKind(Kind):
 
     @override
     def open(self, data: str | Path, model: Any, columns: Columns = USUAL) -> Vectors:
-        return open_vectors(data, model.dim, columns=columns)
+        return open_vectors(data, model.dim, columns=columns, unit=model.unit)
 
     @override
     def decode(self, content: Any, model: Any) -> Tensor:

@@ -21,6 +21,7 @@ __all__ = ["Vectors", "open_vectors"]
 
 PIECE = 4096  # rows that are read at once
 MOST_NAMED = 5
+LARGEST = 1e16  # whose square float32 can still add up
 
 
 class Vectors(Examples):
@@ -33,9 +34,11 @@ class Vectors(Examples):
         source: where the rows come from.
         dim: D that is expected; None for any.
         origin: the path, which errors name.
+        unit: only the directions of vectors count, so that a zero vector is refused as one that is not finite.
 
     Attributes:
         items: what the vectors belong to, as it stands in the data, all different; row numbers where it does not say.
+        named: whether the data names them.
         dim: D.
 
     Raises:
@@ -44,13 +47,14 @@ class Vectors(Examples):
 
     noun = "vector"
 
-    def __init__(self, source: Source, dim: int | None = None, origin: str = "") -> None:
+    def __init__(self, source: Source, dim: int | None = None, origin: str = "", *, unit: bool = False) -> None:
         if dim is not None and source.dim != dim:
             raise ValueError(f"{origin} holds vectors of {source.dim} numbers, expected {dim}")
-        self.source = source
+        self.source, self.unit = source, unit
         self.dim = source.dim
-        with blamed_on(origin, "does not name its vectors"):
+        with blamed_on(origin, "does not name its vectors (--id-column chooses another column)"):
             items = source.items()
+        self.named = items is not None
         self.items = list(range(len(source))) if items is None else items
         super().__init__([str(item) for item in self.items], self._row, labels=source.labels)
         self.origin = origin
@@ -79,7 +83,8 @@ class Vectors(Examples):
     def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
         """Return the vectors of some numbers, `(n, D)`."""
         numbers = torch.as_tensor(indices).tolist()
-        return torch.stack([self._row(number) for number in numbers]) if numbers else self._rows(0, 0)
+        rows = [self._unchecked(number, number + 1) for number in numbers] or [self._unchecked(0, 0)]
+        return self._checked(torch.cat(rows), numbers)
 
     @override
     def available(self, indices: Iterable[int], *, strict: bool = False) -> Iterator[tuple[int, Tensor]]:
@@ -109,17 +114,28 @@ class Vectors(Examples):
         return self._rows(index, index + 1)[0]
 
     def _rows(self, start: int, stop: int) -> Tensor:
-        found = self.source.rows(start, stop)
+        return self._checked(self._unchecked(start, stop), range(start, stop))
+
+    def _unchecked(self, start: int, stop: int) -> Tensor:
+        with blamed_on(self.origin, "does not hold vectors of one length"):
+            found = self.source.rows(start, stop)
         with np.errstate(over="ignore"):  # a number too large for float32 is as little of use as one that is none
-            rows = torch.from_numpy(np.array(found, np.float32, order="C"))
-        if not rows.isfinite().all():
-            wrong = ((~rows.isfinite().all(1)).nonzero().flatten() + start).tolist()
-            more = f" and {len(wrong) - MOST_NAMED} more" if len(wrong) > MOST_NAMED else ""
-            named = ", ".join(str(row) for row in wrong[:MOST_NAMED])
-            raise ValueError(
-                f"{self.origin}: not all numbers are finite in the row{'s' * (len(wrong) > 1)} {named}{more}"
-            )
+            return torch.from_numpy(np.array(found, np.float32, order="C"))
+
+    def _checked(self, rows: Tensor, numbers: Sequence[int]) -> Tensor:
+        """Return rows of these numbers, if each is of use."""
+        usable = (rows.abs() <= LARGEST).all(1)  # NaN is not
+        self._refuse(~usable, numbers, f"not all numbers are within ±{LARGEST:g} and finite")
+        if self.unit:
+            self._refuse((rows == 0).all(1), numbers, "there is no direction, all numbers are 0,")
         return rows
+
+    def _refuse(self, wrong: Tensor, numbers: Sequence[int], complaint: str) -> None:
+        if wrong.any():
+            rows = sorted({numbers[place] for place in wrong.nonzero().flatten().tolist()})
+            more = f" and {len(rows) - MOST_NAMED} more" if len(rows) > MOST_NAMED else ""
+            named = ", ".join(str(row) for row in rows[:MOST_NAMED])
+            raise ValueError(f"{self.origin}: {complaint} in the row{'s' * (len(rows) > 1)} {named}{more}")
 
 
 def open_vectors(
@@ -127,6 +143,7 @@ def open_vectors(
     dim: int | None = None,
     *,
     columns: Columns = USUAL,
+    unit: bool = False,
 ) -> Vectors:
     """Open a set of vectors; rows are read when they are needed, and the set may be larger than the memory.
 
@@ -137,6 +154,7 @@ def open_vectors(
         columns: the column, or the array of several, that holds the vectors, by default the only one, or the one named
             embedding, embeddings, vector, vectors, emb or features; and what names each vector's item, by default item,
             item_id, id, ids, items, name or key. Where there is none, items are the numbers of the rows.
+        unit: only the directions of vectors count, so that a zero vector is an error when it is read.
 
     Raises:
         FileNotFoundError: nothing stands at `data`.
@@ -156,4 +174,4 @@ def open_vectors(
         raise FileNotFoundError(f"no such file or folder: {path}")
     if not path.is_file() and not path.is_dir():
         raise ValueError(f"{path} is neither a file nor a folder")
-    return Vectors(open_source(path, columns), dim, str(path))
+    return Vectors(open_source(path, columns), dim, str(path), unit=unit)

@@ -184,7 +184,8 @@ class Column(Source):
             ) from error
         self.vectors = self.table.select_columns([self.name]).with_format("arrow")
         self.dim = len(self._cell(0)) if len(self.table) else 0
-        check_matrix((len(self.table), self.dim), "numbers", True)
+        with blamed_on(path, "cannot be read as vectors"):
+            check_matrix((len(self.table), self.dim), "numbers", True)
 
     @override
     def __len__(self) -> int:

@@ -16,6 +16,7 @@ __all__ = ["WRITERS"]
 
 Write = Callable[[Tensor], None]
 GROUP = 4096  # rows of a row group
+MOST_DIGITS = 19  # of which every number fits 64 bits
 
 
 @contextmanager
@@ -37,12 +38,13 @@ def write_npy(out: Path, names: Sequence[str]) -> Iterator[Write]:
 
 @contextmanager
 def write_parquet(out: Path, names: Sequence[str]) -> Iterator[Write]:
-    """Write a table of the columns `item` and `embedding`, whole or not at all."""
+    """Write a table of the columns `item`, whole numbers if all are, and `embedding`; whole or not at all."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with written_beside(out) as temporary:
-        schema = pa.schema([("item", pa.string()), ("embedding", pa.list_(pa.float32()))])
+        numbers = all(name.isdecimal() and len(name) < MOST_DIGITS and name == str(int(name)) for name in names)
+        schema = pa.schema([("item", pa.int64() if numbers else pa.string()), ("embedding", pa.list_(pa.float32()))])
         waiting: list[Tensor] = []
         written = 0
         with pq.ParquetWriter(temporary, schema) as file:
@@ -50,7 +52,8 @@ def write_parquet(out: Path, names: Sequence[str]) -> Iterator[Write]:
             def flush() -> None:
                 nonlocal written
                 cells = [vector.numpy() for vector in waiting]
-                items = names[written : written + len(cells)]
+                items: list[int] | list[str] = list(names[written : written + len(cells)])
+                items = list(map(int, items)) if numbers else items
                 file.write_table(pa.table({"item": items, "embedding": cells}, schema=schema))
                 written += len(cells)
                 waiting.clear()
