@@ -5,7 +5,7 @@ Each kind is a folder here, whose file `kind.py` holds one object, a `Kind`, tha
 - **open**: find the examples at a path (`Kind.open`);
 - **batch**: read an example as a tensor when it is needed, in any process (`Examples`, which every kind shares), and
   turn many of one size (`batches`) into a model's inputs (`Kind.inputs`);
-- **write back**: write an example that a model made into a file (`Kind.examples`, `Kind.save`);
+- **write back**: write examples that a model made, each into a file or all into one (`Kind.examples`, `Kind.writer`);
 - **measure**: compute how far a copy is from its original (`Kind.measure`);
 - **show**: draw pictures of both (`Kind.show`).
 
