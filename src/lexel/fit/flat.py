@@ -44,6 +44,10 @@ class FlatFit(Fit):
         return tables.codebooks[0][indices[:, 0]]
 
     @override
+    def share(self, piece: Tensor, indices: Tensor, tables: Tables, q: int) -> Tensor:
+        return piece
+
+    @override
     def moved(self, tables: Tables, totals: Totals) -> Tables:
         return tables._replace(codebooks=[self.placed(means(tables.codebooks[0], totals.counts, totals.sums))])
 

@@ -86,6 +86,10 @@ class ProductFit(Fit):
         return decoded if tables.rotation is None else decoded @ tables.rotation.double().T
 
     @override
+    def share(self, piece: Tensor, indices: Tensor, tables: Tables, q: int) -> Tensor:
+        return rotated(piece, tables).chunk(self.levels, 1)[q]
+
+    @override
     def moved(self, tables: Tables, totals: Totals) -> Tables:
         sums, counts = totals.by_codebook(totals.sums), totals.by_codebook(totals.counts)
         rotation = tables.rotation

@@ -10,9 +10,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from lexel._core.collectives import all_min
-from lexel.estimators import nearest_at_price
 from lexel.fit.base import Fit, Rows, State, Tables, Totals, centres, pieces
-from lexel.fit.flat import FlatFit, vector_quantizer
+from lexel.fit.flat import vector_quantizer
+from lexel.nearest import nearest_code
 from lexel.quantizers.base import Quantizer, check_integer
 from lexel.quantizers.residual import Beam, ResidualQuantizer
 from lexel.quantizers.unit import UnitQuantizer
@@ -71,27 +71,14 @@ class ResidualFit(Fit):
         return self.beam_size
 
     @override
-    def _balancing(self, done: int) -> bool:
-        return self.balanced  # noise would undo the balance that the stages begin with
-
-    @override
     def first(self, rows: Rows, state: State) -> Tables:
         left, tables = _Remainder(rows, self.unit), Tables([], [])
         for q, size in enumerate(self.sizes):
             # Rows of which fewer differ than there are codes leave nothing.
             nothing = state["mean"].new_zeros(size, len(state["mean"])).to(left.dtype)
-            codes, price = nothing, nothing[:, 0]
-            if left.peak() and self.balanced:
-                stage = FlatFit(size, iterations=5, seed=self.seed + q, balanced=True, noise=0.0)
-                found = stage.start(left)
-                while not stage.finished(found):
-                    found = stage.advance(left, found)
-                codes, price = found["codebook.0"], found["price.0"]
-            elif left.peak():
-                codes = centres(left, size, iterations=5, seed=self.seed + q)
+            codes = centres(left, size, iterations=5, seed=self.seed + q) if left.peak() else nothing
             tables.codebooks.append(codes)
-            tables.prices.extend([price] if self.balanced else [])
-            left.subtract(codes, price)
+            left.subtract(codes)
         return tables
 
     @override
@@ -103,6 +90,10 @@ class ResidualFit(Fit):
     def decode(self, indices: Tensor, tables: Tables) -> Tensor:
         codes = [codes[own] for codes, own in zip(tables.codebooks, indices.T, strict=True)]
         return torch.stack(codes).sum(0)
+
+    @override
+    def share(self, piece: Tensor, indices: Tensor, tables: Tables, q: int) -> Tensor:
+        return piece - self.decode(indices, tables) + tables.codebooks[q][indices[:, q]]
 
     @override
     def moved(self, tables: Tables, totals: Totals) -> Tables:
@@ -144,8 +135,8 @@ class _Remainder:
         peaks = [piece.abs().max() for piece in pieces(self) if len(piece)]
         return -float(all_min(-torch.stack([torch.zeros((), dtype=self.dtype), *peaks]).max()))
 
-    def subtract(self, codes: Tensor, price: Tensor) -> None:
+    def subtract(self, codes: Tensor) -> None:
         """Let a further stage take its codes away."""
         kind = torch.int16 if len(codes) <= 1 << 15 else torch.int32
-        chosen = [nearest_at_price(piece, codes, price).to(kind) for piece in pieces(self)]
+        chosen = [nearest_code(piece, codes).to(kind) for piece in pieces(self)]
         self.stages.append((codes, torch.cat(chosen)))
