@@ -32,7 +32,7 @@ SLACK = 1.03
 # Iterations that balance: prices alone, then prices and codes, then prices alone; and the part of the way that prices
 # go in one of them, which falls in the last ones, since all prices move at once.
 BEFORE, BOTH, AFTER = 15, 50, 40
-DAMPING, LEAST_DAMPING = 0.3, 0.03
+DAMPING, LEAST_DAMPING, MOMENTUM = 0.3, 0.1, 0.7
 # A price moves by less than so many mean squared errors at once; how far, is told by a histogram with so many bins
 # either way, of which so many halve the distance; numbers that are held for it.
 REACH, BINS, HALVING, TILE = 0.5, 64, 4, 1 << 23
@@ -92,17 +92,20 @@ class Tables(NamedTuple):
     Attributes:
         codebooks: Q of `(K_q, d)`.
         prices: Q of `(K_q,)`, with `balanced`; none otherwise.
+        speeds: how far the prices went last, Q of `(K_q,)` float64.
         rotation: `(D, D)`, for fits that rotate.
     """
 
     codebooks: list[Tensor]
     prices: list[Tensor]
+    speeds: list[Tensor]
     rotation: Tensor | None = None
 
     def state(self, prefix: str) -> State:
         """Return all tensors with their names."""
         named = {f"{prefix}codebook.{q}": codes for q, codes in enumerate(self.codebooks)}
         named |= {f"{prefix}price.{q}": price for q, price in enumerate(self.prices)}
+        named |= {f"{prefix}speed.{q}": speed for q, speed in enumerate(self.speeds)}
         return named if self.rotation is None else {**named, f"{prefix}rotation": self.rotation}
 
     @classmethod
@@ -113,7 +116,7 @@ class Tables(NamedTuple):
             count = sum(key.startswith(f"{prefix}{name}.") for key in state)
             return [state[f"{prefix}{name}.{q}"] for q in range(count)]
 
-        return cls(numbered("codebook"), numbered("price"), state.get(f"{prefix}rotation"))
+        return cls(numbered("codebook"), numbered("price"), numbered("speed"), state.get(f"{prefix}rotation"))
 
 
 @dataclass
@@ -271,7 +274,8 @@ class Fit(Configurable):
         state = self._survey(rows)
         tables = self.first(rows, state)
         if self.balanced and not tables.prices:
-            tables = tables._replace(prices=[codes.new_zeros(len(codes)) for codes in tables.codebooks])
+            prices = [codes.new_zeros(len(codes)) for codes in tables.codebooks]
+            tables = tables._replace(prices=prices, speeds=[price.double() for price in prices])
         unknown = torch.tensor(torch.inf, dtype=torch.float64)
         state |= {"error": unknown, "excess": unknown, "iteration": torch.tensor(-1), "stale": torch.tensor(0)}
         return self.advance(rows, {**state, **tables.state("next.")})
@@ -369,8 +373,10 @@ class Fit(Configurable):
         steps = torch.arange(1 - BINS, 1, dtype=torch.float64, device=totals.gaps.device) / HALVING
         edges = REACH * state["trial"] * state["energy"] * torch.exp2(steps)
         edges = torch.cat([-edges.flip(0), edges.new_zeros(1), edges])
-        prices = []
-        for price, gaps, most in zip(tables.prices, totals.by_codebook(totals.gaps), self._allowed(state), strict=True):
+        prices, speeds = [], []
+        for price, speed, gaps, most in zip(
+            tables.prices, tables.speeds, totals.by_codebook(totals.gaps), self._allowed(state), strict=True
+        ):
             # Rows that the code has if its price rises by an edge; the bin in which it has as many as it may.
             kept = F.pad(gaps.flip(1).cumsum(1).flip(1), (0, 1))
             above = (kept > most).sum(1, keepdim=True).clamp(1, 2 * BINS)
@@ -378,8 +384,11 @@ class Fit(Configurable):
             part = ((more - most) / (more - fewer).clamp_min(1)).clamp(0, 1)
             low, high = edges[above[:, 0] - 1], edges[above[:, 0]]
             change = low + part * (high - low)
-            prices.append((price + damping * change).clamp_min(0).to(price.dtype))
-        return tables._replace(prices=prices)
+            speed = torch.where(speed * change > 0, MOMENTUM * speed, 0) + damping * change
+            moved = price + speed
+            prices.append((moved - moved.mean()).to(price.dtype))
+            speeds.append(speed)
+        return tables._replace(prices=prices, speeds=speeds)
 
     def _gaps(self, piece: Tensor, indices: Tensor, tables: Tables, reach: float) -> Tensor:
         """Count the rows that the codes would lose or win at other prices, `(ΣK, 2 · BINS)`."""
@@ -391,7 +400,7 @@ class Fit(Configurable):
         for q, (codes, prices) in enumerate(zip(tables.codebooks, tables.prices, strict=True)):
             wide, found = codes.double(), torch.zeros(len(codes) * 2 * BINS, device=codes.device).double()
             rows, height = self.share(piece, indices, tables, q).double(), max(1, TILE // len(codes))
-            for tile, own in zip(rows.split(height), indices[:, q].split(height), strict=True):
+            for tile, own in zip(torch.split(rows, height), torch.split(indices[:, q], height), strict=True):
                 costs = torch.addmm(wide.square().sum(1) + prices, tile, wide.T, alpha=-2)
                 paid = costs.gather(1, own.unsqueeze(1))
                 costs.scatter_(1, own.unsqueeze(1), torch.inf)

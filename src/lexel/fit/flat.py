@@ -33,7 +33,7 @@ class FlatFit(Fit):
 
     @override
     def first(self, rows: Rows, state: State) -> Tables:
-        return Tables([centres(rows, self.sizes[0], iterations=0, seed=self.seed, unit=self.unit)], [])
+        return Tables([centres(rows, self.sizes[0], iterations=0, seed=self.seed, unit=self.unit)], [], [])
 
     @override
     def encode(self, piece: Tensor, tables: Tables, *, rough: bool) -> Tensor:

@@ -68,7 +68,7 @@ class ProductFit(Fit):
     @override
     def first(self, rows: Rows, state: State) -> Tables:
         rotation = self._principal_axes(rows, state) if self.rotation else None
-        tables = Tables([], [], rotation)
+        tables = Tables([], [], [], rotation)
         for q, size in enumerate(self.sizes):
             group = _Group(self, rows, tables, q)
             tables.codebooks.append(centres(group, size, iterations=0, seed=self.seed + q))
