@@ -29,9 +29,9 @@ __all__ = ["Fit", "Rows", "State", "Tables", "Totals", "centres", "one_thread", 
 PIECE = 1 << 21
 # A cluster may have so many times the mean and count as balanced; ⌈N/K⌉ is allowed in any case.
 SLACK = 1.03
-# Iterations that balance: prices alone, then prices and codes, then prices alone; and the part of the way that prices
-# go in one of them, which falls in the last ones, since all prices move at once.
-BEFORE, BOTH, AFTER = 15, 50, 40
+# Iterations that balance: prices alone, then prices with codes that follow in every fifth, then prices alone.
+BEFORE, BOTH, AFTER, BETWEEN = 16, 80, 50, 5
+# The part of the way that prices go at once, which falls in the last iterations, and of their last step that they repeat.
 DAMPING, LEAST_DAMPING, MOMENTUM = 0.3, 0.1, 0.7
 # A price moves by less than so many mean squared errors at once; how far, is told by a histogram with so many bins
 # either way, of which so many halve the distance; numbers that are held for it.
@@ -170,8 +170,11 @@ class Fit(Configurable):
         tolerance: stop when the error has fallen by less than this share of it in three iterations.
         seed: of all that is drawn.
         unit: whether the directions of the rows count, not their lengths.
-        balanced: whether each code shall be that of equally many rows, by `Prices`: after the other iterations, 80 more
-            find the prices, so that the largest cluster of each codebook has at most 1.03 times the mean, or ⌈N/K⌉.
+        balanced: whether each code shall be that of equally many rows, by `Prices`: after the other iterations, 146 more
+            at most find the prices and move the codes, until the largest cluster of each codebook has at most 1.03
+            times the mean, or ⌈N/K⌉. The tables with the fewest rows beyond that are kept. No function of a vector can
+            part equal rows: a group of them that is larger than this stays one cluster, and smaller groups may be too
+            many for a code as well.
         noise: how far codes are moved at random at first, in standard deviations of the rows, as LSQ++ does (Martinez
             et al. 2018, §4.2, SR-D). It falls to zero linearly in the first three quarters of the iterations. What is
             best depends on the rows: 0.7 for sparse texts, 0.3 for patches of pictures, 0.1 for Gaussian vectors.
@@ -298,7 +301,7 @@ class Fit(Configurable):
                 following = self._disturbed(self.moved(tables, totals), totals, state, done)
             else:
                 following = self._charged(tables, totals, state, balancing)
-                if BEFORE <= balancing < BEFORE + BOTH:
+                if BEFORE <= balancing < BEFORE + BOTH and balancing % BETWEEN == 0:
                     following = self.moved(following, totals)
         return {
             **state,
@@ -367,6 +370,8 @@ class Fit(Configurable):
         """Move each price towards the one at which its code, the others' prices given, has as many rows as it may.
 
         That is coordinate ascent of the dual of the assignment problem, of all coordinates at once and hence damped.
+        Codes in one dense region raise their prices by turns, by little each; so a price that goes on in one direction
+        keeps part of its speed.
         """
         calm = max(0, balancing - BEFORE - BOTH) / AFTER
         damping = DAMPING * (LEAST_DAMPING / DAMPING) ** calm
