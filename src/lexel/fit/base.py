@@ -31,7 +31,7 @@ PIECE = 1 << 21
 SLACK = 1.03
 # Iterations that balance: prices alone, then prices with codes that follow in every fifth, then prices alone.
 BEFORE, BOTH, AFTER, BETWEEN = 16, 80, 50, 5
-# The part of the way that prices go at once, which falls in the last iterations, and of their last step that they repeat.
+# The part of the way that prices go at once, which falls in the last iterations; the part of a step that is repeated.
 DAMPING, LEAST_DAMPING, MOMENTUM = 0.3, 0.1, 0.7
 # A price moves by less than so many mean squared errors at once; how far, is told by a histogram with so many bins
 # either way, of which so many halve the distance; numbers that are held for it.
@@ -170,8 +170,8 @@ class Fit(Configurable):
         tolerance: stop when the error has fallen by less than this share of it in three iterations.
         seed: of all that is drawn.
         unit: whether the directions of the rows count, not their lengths.
-        balanced: whether each code shall be that of equally many rows, by `Prices`: after the other iterations, 146 more
-            at most find the prices and move the codes, until the largest cluster of each codebook has at most 1.03
+        balanced: whether each code shall be that of equally many rows, by `Prices`: after the other iterations, at most
+            146 more find the prices and move the codes, until the largest cluster of each codebook has at most 1.03
             times the mean, or ⌈N/K⌉. The tables with the fewest rows beyond that are kept. No function of a vector can
             part equal rows: a group of them that is larger than this stays one cluster, and smaller groups may be too
             many for a code as well.
