@@ -36,7 +36,8 @@ class ResidualFit(Fit):
     codes (LSQ++, Martinez et al. 2018, §4.2), without which the iterations end in the first hollow.
 
     With `balanced`, stages stay as they are found, one after the other: each is balanced k-means of what those before
-    it leave, its search takes the best code at each stage, and `start` does it all. Codebooks that move together, with
+    it leave, its search takes the best code at each stage, and `start` does it all, so that what was stopped begins
+    anew. Codebooks that move together, with
     a beam, lose the balance: on embeddings of texts the prices that restore it double the error.
 
     Attributes:
