@@ -137,7 +137,7 @@ def slow_methods() -> dict[str, Callable[[Tensor, int], DECODED]]:
     return {
         "faiss, default": lambda rows, seed: with_faiss(rows, refine=False, beam_size=5),
         "Lexel, balanced": lambda rows, seed: with_lexel(
-            rows, ResidualFit(SIZE, codebooks=CODEBOOKS, seed=seed, balanced=True), 5
+            rows, ResidualFit(SIZE, codebooks=CODEBOOKS, seed=seed, balanced=True), 1
         ),
         "semantic-id": with_semantic_id,
     }

@@ -55,8 +55,7 @@ def assert_same(one: State, other: State) -> None:
 
 def relative_error(fit: Fit, state: State, rows: Tensor) -> float:
     quantizer = fit.quantizer(state)
-    beam_size = fit.beam_size if isinstance(fit, ResidualFit) else 1
-    decoded = quantizer.lookup(quantizer.beam_search(rows, beam_size)).detach()
+    decoded = quantizer.lookup(quantizer.beam_search(rows, fit.beam)).detach()
     target = torch.nn.functional.normalize(rows, dim=1) if fit.unit else rows
     spread = (target - target.mean(0)).double().square().sum()
     return float((decoded - target).double().square().sum() / spread)
@@ -207,10 +206,21 @@ class TestBalance:
         rows = rows_of(2000, 6)
         free, balanced = run(fit, rows), run(replace(fit, balanced=True), rows)
         for state, level in ((free, False), (balanced, True)):
-            indices = (fit if not level else replace(fit, balanced=True)).quantizer(state).beam_search(rows, 5)
+            trial = replace(fit, balanced=level)
+            indices = trial.quantizer(state).beam_search(rows, trial.beam)
             sizes = [torch.bincount(own, minlength=fit.sizes[0]) for own in indices.reshape(2000, -1).T]
             largest = max(float(size.max()) * fit.sizes[0] / 2000 for size in sizes)
             assert (largest <= 1.05) == level
+
+    def test_balance_costs_little_where_clumps_are_equal(self) -> None:
+        rows = rows_of(1000, 6)
+        fit = FlatFit(10, iterations=10)
+        free, balanced = run(fit, rows), run(replace(fit, balanced=True), rows)
+        assert balanced["error"] < 1.2 * free["error"]
+
+    @every
+    def test_no_fit_is_longer_than_it_says(self, fit: Fit) -> None:
+        assert int(run(fit, rows_of())["iteration"]) < fit.length
 
     def test_prices_decide_as_the_formula_says(self) -> None:
         generator = torch.Generator().manual_seed(0)

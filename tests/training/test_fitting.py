@@ -107,3 +107,12 @@ def test_what_does_not_fit_is_named_and_nothing_is_written(
     assert main(["fit", str(data), "--out", str(tmp_path / "run"), *words]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_balanced_fit_ends_balanced(tmp_path: Path, data: Path) -> None:
+    run, rows = tmp_path / "run", torch.from_numpy(np.load(data))
+    words = ["fit", str(data), "--out", str(run), "--method", "flat", "--num-embeddings", "8", "--balanced", "true"]
+    assert main([*words, "--iterations", "5"]) == 0
+    model = load_model(run)
+    assert isinstance(model, VectorAutoencoder)
+    assert torch.bincount(model.encode(rows), minlength=8).max() <= 1.05 * 400 / 8

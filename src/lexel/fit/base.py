@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lexel._core.collectives import all_min, all_sum
@@ -28,11 +29,13 @@ __all__ = ["Fit", "Rows", "State", "Tables", "Totals", "centres", "one_thread", 
 PIECE = 1 << 21
 # A cluster may have so many times the mean and count as balanced; ⌈N/K⌉ is allowed in any case.
 SLACK = 1.03
-# How many iterations look for prices, and in how many of them, the last, codes stay; the first step of a price, in mean
-# squared errors.
-BALANCING, LAST, FIRST_STEP = 80, 30, 0.05
-# Codes follow their clusters while the largest exceeds the allowed size by less than so many means.
-MOVABLE = 0.5
+# Iterations that balance: prices alone, then prices with codes that follow in every fifth, then prices alone.
+BEFORE, BOTH, AFTER, BETWEEN = 16, 80, 50, 5
+# The part of the way that prices go at once, which falls in the last iterations; the part of a step that is repeated.
+DAMPING, LEAST_DAMPING, MOMENTUM = 0.3, 0.1, 0.7
+# A price moves by less than so many mean squared errors at once; how far, is told by a histogram with so many bins
+# either way, of which so many halve the distance; numbers that are held for it.
+REACH, BINS, HALVING, TILE = 0.5, 64, 4, 1 << 23
 
 State = dict[str, Tensor]
 
@@ -89,17 +92,20 @@ class Tables(NamedTuple):
     Attributes:
         codebooks: Q of `(K_q, d)`.
         prices: Q of `(K_q,)`, with `balanced`; none otherwise.
+        speeds: how far the prices went last, Q of `(K_q,)` float64.
         rotation: `(D, D)`, for fits that rotate.
     """
 
     codebooks: list[Tensor]
     prices: list[Tensor]
+    speeds: list[Tensor]
     rotation: Tensor | None = None
 
     def state(self, prefix: str) -> State:
         """Return all tensors with their names."""
         named = {f"{prefix}codebook.{q}": codes for q, codes in enumerate(self.codebooks)}
         named |= {f"{prefix}price.{q}": price for q, price in enumerate(self.prices)}
+        named |= {f"{prefix}speed.{q}": speed for q, speed in enumerate(self.speeds)}
         return named if self.rotation is None else {**named, f"{prefix}rotation": self.rotation}
 
     @classmethod
@@ -110,7 +116,7 @@ class Tables(NamedTuple):
             count = sum(key.startswith(f"{prefix}{name}.") for key in state)
             return [state[f"{prefix}{name}.{q}"] for q in range(count)]
 
-        return cls(numbered("codebook"), numbered("price"), state.get(f"{prefix}rotation"))
+        return cls(numbered("codebook"), numbered("price"), numbered("speed"), state.get(f"{prefix}rotation"))
 
 
 @dataclass
@@ -124,6 +130,8 @@ class Totals:
         sums: sum of the rows of each code, `(ΣK, D)`.
         errors: sum of the squared errors of the rows of each code, `(ΣK,)`.
         error: sum of all squared errors, a scalar.
+        gaps: how many rows come to or leave a code when its price changes by how much, `(ΣK, 2 · BINS)`, where prices
+            are looked for.
     """
 
     sizes: list[int]
@@ -132,6 +140,7 @@ class Totals:
     sums: Tensor
     errors: Tensor
     error: Tensor
+    gaps: Tensor
 
     def by_codebook(self, tensor: Tensor) -> list[Tensor]:
         """Split one of them."""
@@ -161,8 +170,11 @@ class Fit(Configurable):
         tolerance: stop when the error has fallen by less than this share of it in three iterations.
         seed: of all that is drawn.
         unit: whether the directions of the rows count, not their lengths.
-        balanced: whether each code shall be that of equally many rows, by `Prices`: after the other iterations, 80 more
-            find the prices, so that the largest cluster of each codebook has at most 1.03 times the mean, or ⌈N/K⌉.
+        balanced: whether each code shall be that of equally many rows, by `Prices`: after the other iterations, at most
+            146 more find the prices and move the codes, until the largest cluster of each codebook has at most 1.03
+            times the mean, or ⌈N/K⌉. The tables with the fewest rows beyond that are kept. No function of a vector can
+            part equal rows: a group of them that is larger than this stays one cluster, and smaller groups may be too
+            many for a code as well.
         noise: how far codes are moved at random at first, in standard deviations of the rows, as LSQ++ does (Martinez
             et al. 2018, §4.2, SR-D). It falls to zero linearly in the first three quarters of the iterations. What is
             best depends on the rows: 0.7 for sparse texts, 0.3 for patches of pictures, 0.1 for Gaussian vectors.
@@ -228,6 +240,10 @@ class Fit(Configurable):
         """Return what codes `(n, Q)` stand for, `(n, D)`."""
 
     @abstractmethod
+    def share(self, piece: Tensor, indices: Tensor, tables: Tables, q: int) -> Tensor:
+        """Return what codebook q has to stand for, the codes `(n, Q)` of the others given, `(n, d)`."""
+
+    @abstractmethod
     def moved(self, tables: Tables, totals: Totals) -> Tables:
         """Return better tables for the codes that the rows have now."""
 
@@ -261,7 +277,8 @@ class Fit(Configurable):
         state = self._survey(rows)
         tables = self.first(rows, state)
         if self.balanced and not tables.prices:
-            tables = tables._replace(prices=[codes.new_zeros(len(codes)) for codes in tables.codebooks])
+            prices = [codes.new_zeros(len(codes)) for codes in tables.codebooks]
+            tables = tables._replace(prices=prices, speeds=[price.double() for price in prices])
         unknown = torch.tensor(torch.inf, dtype=torch.float64)
         state |= {"error": unknown, "excess": unknown, "iteration": torch.tensor(-1), "stale": torch.tensor(0)}
         return self.advance(rows, {**state, **tables.state("next.")})
@@ -271,22 +288,21 @@ class Fit(Configurable):
         """Make one iteration; the state that is given stays as it is."""
         tables = Tables.of(state, "next.")
         done = int(state["iteration"]) + 1
-        rough = 0 < done < self._calm and not self._balancing(done)
-        totals = self._totals(rows, state, tables, rough=rough)
+        rough = 0 < done < self._calm
+        balancing = done - self.iterations if self.balanced else -1
+        totals = self._totals(rows, state, tables, rough=rough, gaps=balancing >= 0)
         error = totals.error / state["count"] / state["energy"]
         excess = self._excess(totals, state)
         better = not rough and (float(excess), float(error)) < (float(state["excess"]), float(state["error"]))
-        better = better or (self._balancing(done) and not self._balancing(done - 1))  # noise may have been balanced
+        better = better or balancing == 0  # noise may have been balanced
         falls = better and float(error) < float(state["error"]) * (1 - self.tolerance)
         with one_thread():
-            if self._balancing(done):
-                # Codes that follow clusters far from balance would only grow these.
-                settled = float(excess) < MOVABLE and done < self.iterations + BALANCING - LAST
-                state, following = self._charged(self.moved(tables, totals) if settled else tables, totals, state)
-                if done == self.iterations + BALANCING - LAST and not better:
-                    following = Tables.of(state, "")
-            else:
+            if balancing < 0:
                 following = self._disturbed(self.moved(tables, totals), totals, state, done)
+            else:
+                following = self._charged(tables, totals, state, balancing)
+                if BEFORE <= balancing < BEFORE + BOTH and balancing % BETWEEN == 0:
+                    following = self.moved(following, totals)
         return {
             **state,
             **following.state("next."),
@@ -300,12 +316,14 @@ class Fit(Configurable):
         """Whether there is nothing more to do."""
         done = int(state["iteration"])
         if self.balanced:
-            return done >= self.iterations + BALANCING
+            last = done > self.iterations + BEFORE + BOTH
+            return done + 1 >= self.length or (last and float(state["excess"]) == 0)
         return done >= self.iterations or (done > self._calm and int(state["stale"]) >= 3)
 
-    def _balancing(self, done: int) -> bool:
-        """Whether an iteration looks for prices."""
-        return self.balanced and done >= self.iterations
+    @property
+    def length(self) -> int:
+        """How many iterations there are at most, with that of `start`."""
+        return self.iterations + 1 + (BEFORE + BOTH + AFTER if self.balanced else 0)
 
     @property
     def _calm(self) -> int:
@@ -336,32 +354,68 @@ class Fit(Configurable):
             codebooks.append(self.placed(codes + scale * noise))
         return tables._replace(codebooks=codebooks)
 
+    def _allowed(self, state: State) -> list[int]:
+        """How many rows a code of each codebook may have."""
+        means = [float(state["count"]) / size for size in self.sizes]
+        return [max(math.ceil(mean), math.floor(SLACK * mean)) for mean in means]
+
     def _excess(self, totals: Totals, state: State) -> Tensor:
-        """By how many means the largest cluster of a codebook exceeds what counts as balanced; 0 unless `balanced`."""
-        worst = totals.counts.new_zeros(())
-        for size, counts in zip(self.sizes, totals.by_codebook(totals.counts), strict=True):
-            mean = float(state["count"]) / size
-            worst = torch.maximum(worst, counts.max() / mean - max(math.ceil(mean) / mean, SLACK))
-        return worst if self.balanced else torch.zeros_like(worst)
+        """The rows that codes have beyond what they may, of all rows; 0 unless `balanced`."""
+        excess = totals.counts.new_zeros(())
+        for most, counts in zip(self._allowed(state), totals.by_codebook(totals.counts), strict=True):
+            excess += (counts - most).clamp_min(0).sum() / state["count"]
+        return excess if self.balanced else torch.zeros_like(excess)
 
-    def _charged(self, tables: Tables, totals: Totals, state: State) -> tuple[State, Tables]:
-        """Raise the prices of codes that too many rows have, and lower those of the others.
+    def _charged(self, tables: Tables, totals: Totals, state: State, balancing: int) -> Tables:
+        """Move each price towards the one at which its code, the others' prices given, has as many rows as it may.
 
-        Each price has a step of its own, which grows while the price goes one way and shrinks when it turns (Rprop,
-        Riedmiller and Braun 1993), since clusters lie at very different densities. Near balance it is taken in part.
+        That is coordinate ascent of the dual of the assignment problem, of all coordinates at once and hence damped.
+        Codes in one dense region raise their prices by turns, by little each; so a price that goes on in one direction
+        keeps part of its speed.
         """
-        steps: State = {}
-        prices = []
-        for q, (size, counts) in enumerate(zip(self.sizes, totals.by_codebook(totals.counts), strict=True)):
-            mean = state["count"] / size
-            sign = (counts - mean).sign() * ((counts - mean).abs() >= 1)
-            turn = sign * state.get(f"sign.{q}", torch.zeros_like(sign))
-            step = state.get(f"step.{q}", (FIRST_STEP * totals.error / state["count"]).expand(size))
-            step = step * torch.where(turn > 0, 1.1, torch.where(turn < 0, 0.6, 1.0))
-            steps |= {f"step.{q}": step, f"sign.{q}": sign}
-            price = tables.prices[q] + step * (((counts + 0.5) / mean).log() / 0.2).clamp(-1, 1)
-            prices.append((price - price.mean()).to(tables.prices[q].dtype))
-        return {**state, **steps}, tables._replace(prices=prices)
+        calm = max(0, balancing - BEFORE - BOTH) / AFTER
+        damping = DAMPING * (LEAST_DAMPING / DAMPING) ** calm
+        steps = torch.arange(1 - BINS, 1, dtype=torch.float64, device=totals.gaps.device) / HALVING
+        edges = REACH * state["trial"] * state["energy"] * torch.exp2(steps)
+        edges = torch.cat([-edges.flip(0), edges.new_zeros(1), edges])
+        prices, speeds = [], []
+        for price, speed, gaps, most in zip(
+            tables.prices, tables.speeds, totals.by_codebook(totals.gaps), self._allowed(state), strict=True
+        ):
+            # Rows that the code has if its price rises by an edge; the bin in which it has as many as it may.
+            kept = F.pad(gaps.flip(1).cumsum(1).flip(1), (0, 1))
+            above = (kept > most).sum(1, keepdim=True).clamp(1, 2 * BINS)
+            more, fewer = kept.gather(1, above - 1)[:, 0], kept.gather(1, above)[:, 0]
+            part = ((more - most) / (more - fewer).clamp_min(1)).clamp(0, 1)
+            low, high = edges[above[:, 0] - 1], edges[above[:, 0]]
+            change = low + part * (high - low)
+            speed = torch.where(speed * change > 0, MOMENTUM * speed, 0) + damping * change
+            moved = price + speed
+            prices.append((moved - moved.mean()).to(price.dtype))
+            speeds.append(speed)
+        return tables._replace(prices=prices, speeds=speeds)
+
+    def _gaps(self, piece: Tensor, indices: Tensor, tables: Tables, reach: float) -> Tensor:
+        """Count the rows that the codes would lose or win at other prices, `(ΣK, 2 · BINS)`."""
+
+        def bins(gaps: Tensor) -> Tensor:
+            return (BINS + HALVING * (gaps / reach).log2()).floor().clamp(0, BINS - 1).long()
+
+        counted = []
+        for q, (codes, prices) in enumerate(zip(tables.codebooks, tables.prices, strict=True)):
+            wide, found = codes.double(), torch.zeros(len(codes) * 2 * BINS, device=codes.device).double()
+            rows, height = self.share(piece, indices, tables, q).double(), max(1, TILE // len(codes))
+            for tile, own in zip(torch.split(rows, height), torch.split(indices[:, q], height), strict=True):
+                costs = torch.addmm(wide.square().sum(1) + prices, tile, wide.T, alpha=-2)
+                paid = costs.gather(1, own.unsqueeze(1))
+                costs.scatter_(1, own.unsqueeze(1), torch.inf)
+                loses = bins((costs.amin(1) - paid[:, 0]).clamp_min(0))
+                row, code = (costs < paid + reach).nonzero(as_tuple=True)
+                wins = bins((costs[row, code] - paid[row, 0]).clamp_min(0))
+                places = torch.cat([own * 2 * BINS + BINS + loses, code * 2 * BINS + BINS - 1 - wins])
+                found += torch.bincount(places, minlength=len(found))
+            counted.append(found.reshape(-1, 2 * BINS))
+        return torch.cat(counted)
 
     def _survey(self, rows: Rows) -> State:
         """Return what must be known of all rows.
@@ -414,7 +468,7 @@ class Fit(Configurable):
             "energy": variance.sum(),
         }
 
-    def _totals(self, rows: Rows, state: State, tables: Tables, *, rough: bool) -> Totals:
+    def _totals(self, rows: Rows, state: State, tables: Tables, *, rough: bool, gaps: bool) -> Totals:
         """Encode all rows and sum up what the next tables need."""
         sizes, dim, (total, peak) = self.sizes, len(state["mean"]), (float(state[name]) for name in ("count", "peak"))
         many, device = sum(sizes), state["mean"].device
@@ -423,8 +477,11 @@ class Fit(Configurable):
         sums = torch.zeros(many, dim, dtype=torch.float64, device=device)
         pairs = torch.zeros(many * many if self.needs_pairs else 0, dtype=torch.float64, device=device)
         error = torch.zeros((), dtype=torch.float64, device=device)
+        counted = torch.zeros(many, 2 * BINS if gaps else 0, dtype=torch.float64, device=device)
         for piece in pieces(rows, unit=self.unit):
             indices = self.encode(piece, tables, rough=rough)
+            if gaps:
+                counted += self._gaps(piece, indices, tables, REACH * float(state["trial"] * state["energy"]))
             wide = piece.double()
             squares = snapped((wide - self.decode(indices, tables)).square().sum(1), 4 * dim * peak**2 * total)
             error += squares.sum()
@@ -436,8 +493,9 @@ class Fit(Configurable):
                 if self.needs_pairs:
                     for other in (indices + starts).T:
                         pairs += torch.bincount(own * many + other, minlength=many * many)
-        counts, sums, pairs, errors, error = all_sum(counts, sums, pairs, errors, error)
-        return Totals(sizes, counts, pairs.reshape(many, -1) if self.needs_pairs else None, sums, errors, error)
+        counts, sums, pairs, errors, error, counted = all_sum(counts, sums, pairs, errors, error, counted)
+        pairs_of = pairs.reshape(many, -1) if self.needs_pairs else None
+        return Totals(sizes, counts, pairs_of, sums, errors, error, counted)
 
 
 def snapped(values: Tensor, bound: float) -> Tensor:

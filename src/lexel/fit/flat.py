@@ -33,7 +33,7 @@ class FlatFit(Fit):
 
     @override
     def first(self, rows: Rows, state: State) -> Tables:
-        return Tables([centres(rows, self.sizes[0], iterations=0, seed=self.seed, unit=self.unit)], [])
+        return Tables([centres(rows, self.sizes[0], iterations=0, seed=self.seed, unit=self.unit)], [], [])
 
     @override
     def encode(self, piece: Tensor, tables: Tables, *, rough: bool) -> Tensor:
@@ -42,6 +42,10 @@ class FlatFit(Fit):
     @override
     def decode(self, indices: Tensor, tables: Tables) -> Tensor:
         return tables.codebooks[0][indices[:, 0]]
+
+    @override
+    def share(self, piece: Tensor, indices: Tensor, tables: Tables, q: int) -> Tensor:
+        return piece
 
     @override
     def moved(self, tables: Tables, totals: Totals) -> Tables:

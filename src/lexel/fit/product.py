@@ -68,7 +68,7 @@ class ProductFit(Fit):
     @override
     def first(self, rows: Rows, state: State) -> Tables:
         rotation = self._principal_axes(rows, state) if self.rotation else None
-        tables = Tables([], [], rotation)
+        tables = Tables([], [], [], rotation)
         for q, size in enumerate(self.sizes):
             group = _Group(self, rows, tables, q)
             tables.codebooks.append(centres(group, size, iterations=0, seed=self.seed + q))
@@ -84,6 +84,10 @@ class ProductFit(Fit):
         codes = [codes[own] for codes, own in zip(tables.codebooks, indices.T, strict=True)]
         decoded = torch.cat(codes, 1).double()
         return decoded if tables.rotation is None else decoded @ tables.rotation.double().T
+
+    @override
+    def share(self, piece: Tensor, indices: Tensor, tables: Tables, q: int) -> Tensor:
+        return rotated(piece, tables).chunk(self.levels, 1)[q]
 
     @override
     def moved(self, tables: Tables, totals: Totals) -> Tables:

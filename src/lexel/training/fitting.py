@@ -44,8 +44,7 @@ class FitTask(Task):
 
     def __init__(self, fit: Fit, vectors: Vectors, settings: Settings, held_out: Vectors | None = None) -> None:
         # A step is long here, and what it has come to is worth a row and a checkpoint.
-        steps = fit.iterations + 1  # the first finds the tables to begin with
-        super().__init__(Nothing(), dataclasses.replace(settings, steps=steps, log_every=1, save_every=1))
+        super().__init__(Nothing(), dataclasses.replace(settings, steps=fit.length, log_every=1, save_every=1))
         self.automatic_optimization = False
         self.fit, self.vectors, self.held_out = fit, vectors, held_out
         self.window = FitWindow()
