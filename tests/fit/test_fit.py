@@ -278,3 +278,14 @@ def test_ranks_find_what_one_process_finds(tmp_path: Path) -> None:
     for states in on_ranks(own_share, tmp_path):
         for name, state in states.items():
             assert_same(state, expected[name])
+
+
+def test_stages_that_have_nothing_left_to_code_change_nothing() -> None:
+    rows = torch.tensor([[0.0, 1.0], [2.0, 3.0], [5.0, 4.0], [9.0, 9.0]])
+    fit = ResidualFit(4, codebooks=2, iterations=4)
+    state = fit.start(rows)
+    while not fit.finished(state):
+        state = fit.advance(rows, state)
+    assert float(state["error"]) == pytest.approx(0, abs=1e-9)
+    quantizer = fit.quantizer(state)
+    assert torch.allclose(quantizer.lookup(quantizer.beam_search(rows, fit.beam)), rows, atol=1e-4)

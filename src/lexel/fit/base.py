@@ -71,7 +71,16 @@ def pieces(rows: Rows, *, unit: bool = False) -> Iterator[Tensor]:
 
 
 def centres(rows: Rows, num_embeddings: int, *, iterations: int, seed: int, unit: bool = False) -> Tensor:
-    """Return the codebook `(K, D)` that k-means finds."""
+    """Return the codebook `(K, D)` that k-means finds; K times the row if all are equal."""
+    ends: Tensor | None = None
+    for piece in pieces(rows, unit=unit):
+        ends = piece.new_full((2, piece.shape[1]), torch.inf) if ends is None else ends
+        if len(piece):
+            ends = torch.minimum(ends, torch.stack([piece.amin(0), -piece.amax(0)]))
+    assert ends is not None
+    found = all_min(ends)
+    if torch.equal(found[0], -found[1]):  # the stages before have left nothing over, or the same of every row
+        return found[:1].repeat(num_embeddings, 1)
     return kmeans(rows, num_embeddings, iterations=iterations, seed=seed, unit=unit).codebook
 
 
