@@ -72,11 +72,12 @@ class TestEveryFit:
             assert last["error"] <= first["error"]
 
     def test_goes_on_from_any_state_as_if_it_had_never_stopped(self, fit: Fit, tmp_path: Path) -> None:
-        rows, states = rows_of(), []
+        rows = rows_of()
         state = fit.start(rows)
+        states = [{name: value.clone() for name, value in state.items()}]
         while not fit.finished(state):
-            states.append({name: value.clone() for name, value in state.items()})
             state = fit.advance(rows, state)
+            states.append({name: value.clone() for name, value in state.items()})
         for stopped in (states[0], states[len(states) // 2], states[-1]):
             torch.save(stopped, tmp_path / "state.pt")
             again = torch.load(tmp_path / "state.pt", weights_only=True)
