@@ -24,8 +24,8 @@ __all__ = ["ProductFit"]
 class ProductFit(Fit):
     """Fits a product quantizer: k-means of each group of channels, and the rotation that suits them.
 
-    The rotation R is orthogonal and starts as the principal axes, dealt out so that the groups have equal products of
-    variances. Then R and the codebooks are found in turn (optimised product quantization, Ge et al. 2013, §3.1):
+    The rotation R is orthogonal and starts as the principal axes, dealt out so that the groups need equally many
+    bits, or as no rotation where that is better. Then R and the codebooks are found in turn (optimised product quantization, Ge et al. 2013, §3.1):
 
         codes of the rows X R;   R = U Vᵀ  with  Xᵀ Y = U S Vᵀ  for the decoded rows Y;   means of the rows X R.
 
@@ -45,6 +45,7 @@ class ProductFit(Fit):
         torch.Size([500, 2])
     """
 
+    noise: float = 0.0
     codebooks: int = 2
     rotation: bool = True
 
@@ -67,7 +68,16 @@ class ProductFit(Fit):
 
     @override
     def first(self, rows: Rows, state: State) -> Tables:
-        rotation = self._principal_axes(rows, state) if self.rotation else None
+        if not self.rotation:
+            return self._grouped(rows, None)
+        # No rotation is where plain product quantization begins; the axes are better for most rows, not for all.
+        axes = self._principal_axes(rows, state)
+        starts = [self._grouped(rows, rotation) for rotation in (torch.eye(len(axes)).to(axes), axes)]
+        errors = [float(self._totals(rows, state, each, rough=False, gaps=False).error) for each in starts]
+        return starts[errors.index(min(errors))]
+
+    def _grouped(self, rows: Rows, rotation: Tensor | None) -> Tables:
+        """Return the codebooks that k-means finds for the groups of channels of the rotated rows."""
         tables = Tables([], [], [], rotation)
         for q, size in enumerate(self.sizes):
             group = _Group(self, rows, tables, q)
@@ -134,16 +144,29 @@ class ProductFit(Fit):
         (product,) = all_sum(product)
         with one_thread():
             variances, axes = torch.linalg.eigh(product / total)
-        variances = variances / variances[-1].clamp_min(1e-300)
+        depths = self._above_water(variances)
         groups: list[list[int]] = [[] for _ in range(self.levels)]
         loads = [0.0] * self.levels
         for axis in reversed(range(dim)):  # the largest variance first, each to the smallest product so far
             open_groups = [q for q in range(self.levels) if len(groups[q]) < dim // self.levels]
             q = min(open_groups, key=lambda q: (loads[q], q))
             groups[q].append(axis)
-            loads[q] += math.log(max(float(variances[axis]), 1e-12))
+            loads[q] += float(depths[axis])
         order = [axis for group in groups for axis in group]
         return torch.index_select(axes, 1, torch.tensor(order, device=axes.device)).to(dtype)
+
+    def _above_water(self, variances: Tensor) -> Tensor:
+        """Return the bits that reverse water-filling gives each axis (Cover and Thomas, §10.3.3): none to a narrow one.
+
+        Without the water an axis that nothing is spent on would count as one on which much is saved.
+        """
+        rate, highest = sum(math.log2(size) for size in self.sizes), variances[-1].clamp_min(1e-300)
+        low, high = 0.0, 200.0  # of the water below the highest variance, in octaves
+        for _ in range(60):
+            middle = (low + high) / 2
+            bits = ((variances.clamp_min(1e-300) / highest).log2() + middle).clamp_min(0) / 2
+            low, high = (middle, high) if float(bits.sum()) < rate else (low, middle)
+        return bits
 
 
 def rotated(piece: Tensor, tables: Tables) -> Tensor:
