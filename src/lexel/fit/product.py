@@ -25,7 +25,8 @@ class ProductFit(Fit):
     """Fits a product quantizer: k-means of each group of channels, and the rotation that suits them.
 
     The rotation R is orthogonal and starts as the principal axes, dealt out so that the groups need equally many
-    bits, or as no rotation where that is better. Then R and the codebooks are found in turn (optimised product quantization, Ge et al. 2013, §3.1):
+    bits, or as no rotation where that is better. Then R and the codebooks are found in turn (optimised product
+    quantization, Ge et al. 2013, §3.1):
 
         codes of the rows X R;   R = U Vᵀ  with  Xᵀ Y = U S Vᵀ  for the decoded rows Y;   means of the rows X R.
 
