@@ -13,6 +13,7 @@ from rich.table import Table
 
 from lexel._core.arguments import Parser
 from lexel._core.console import results
+from lexel._core.files import refuse_existing
 from lexel.cli.common import (
     DATA,
     Command,
@@ -28,7 +29,7 @@ from lexel.cli.common import (
     print_evaluation,
 )
 from lexel.data.kind import kind_of
-from lexel.runs import load_model
+from lexel.runs import is_report, load_model
 
 if TYPE_CHECKING:
     from lexel.tokens.quality import IDQuality, LevelQuality
@@ -147,6 +148,8 @@ def report(settings: Namespace) -> int:
     from lexel.report import write_prior_report, write_report, write_vector_report
 
     run, out = Path(settings.run), None if settings.out is None else Path(settings.out)
+    if out is not None:
+        refuse_existing(out, overwrite=settings.overwrite or is_report(out), folder=False)
     if Painter.stands_in(run):
         if settings.data is not None:
             raise ValueError("data: the report of a prior shows its own samples, and no data")

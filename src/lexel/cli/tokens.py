@@ -169,7 +169,7 @@ def decode_parser() -> Parser:
 def decode(settings: Namespace) -> int:
     """Turn tokens into examples."""
     out = Path(settings.out)
-    refuse_existing(out, overwrite=settings.overwrite)
+    refuse_existing(out, overwrite=settings.overwrite, folder=None if out.suffix else True)
     found = tokens.open(settings.tokens)
     count = tokens.decode(
         loaded(settings),
