@@ -215,6 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--unique", action="store_true", help="measure unique IDs alone, and print them")
+    parser.add_argument("--only", nargs="+", choices=methods(), help="measure these alone, and print them")
     options = parser.parse_args()
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
@@ -224,6 +225,10 @@ def main() -> None:
     unique: dict[str, list[Figures]] = {}
     with threadpool_limits(1):
         for seed in range(options.runs):
+            if options.only:
+                for name in options.only:
+                    print(seed, name, measured(methods()[name], rows, seed), flush=True)
+                continue
             for name, method in unique_methods().items():
                 unique.setdefault(name, []).append(measured(method, distinct, seed))
                 print(seed, name, unique[name][-1], flush=True)
