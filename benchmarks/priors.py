@@ -308,12 +308,12 @@ core's time for each prior:
 |---|---|---|---|---|---|---|---|
 {table}
 
-Bits per dimension are those of the codes of the first {HELD_OUT:,} test pictures, of whose classes the prior is told, over
-784 numbers; they do not count what the codes leave out. Distances are between the 128 features of a small classifier that
-was trained on the real training set and is right for {accuracy:.1%} of the test set: of 10,000 drawn pictures, the same
-number of each class, and the 60,000 real training pictures. Precision and recall (Kynkäänniemi et al. 2019, three
-neighbours) are against the real test set. The last column is the median distance of 1,000 pictures to the nearest
-training picture, as the root of the mean squared difference of pixels from 0 to 255: copies would have 0.
+Bits per dimension are those of the codes of the first {HELD_OUT:,} test pictures, of whose classes the prior is told,
+over 784 numbers; they do not count what the codes leave out. Distances are between the 128 features of a small
+classifier that was trained on the real training set and is right for {accuracy:.1%} of the test set: of 10,000 drawn
+pictures, the same number of each class, and the 60,000 real training pictures. Precision and recall (Kynkäänniemi et
+al. 2019, three neighbours) are against the real test set. The last column is the median distance of 1,000 pictures to
+the nearest training picture, as the root of the mean squared difference of pixels from 0 to 255: copies would have 0.
 
 ![Pictures that each prior drew; in the last two rows, drawn ones above their nearest training pictures](priors.png)
 
