@@ -258,6 +258,7 @@ def main(minutes: float, work: Path) -> None:
 
     lines = [row("the real test set", "", "", "", held_out)]
     columns_of_sheet: list[list[Tensor]] = []
+    shown: set[str] = set()
     tokenizers = {name: tokenizer(name, work) for name in TOKENIZERS}
     commands: dict[str, list[object]] = {}
     for kind, name in KINDS.items():
@@ -270,6 +271,8 @@ def main(minutes: float, work: Path) -> None:
         decoded = work / f"decoded, {name}"
         if not decoded.is_dir():
             lexel_command("decode", run, tokens["t10k"], "--out", decoded, "--batch-size", 256)
+        if name not in shown:
+            shown.add(name)
             copies = torch.stack([each for _, each in open_images(decoded, 1).readable(range(len(held_out)))])
             lines.append(row("the test set through the codes", name, "", "", copies))
         prior = work / f"prior, {kind}"
