@@ -88,10 +88,7 @@ def with_semantic_id(rows: Tensor, seed: int, **settings: Any) -> DECODED:
 
 
 def with_lexel(rows: Tensor, fit: Fit, beam_size: int) -> DECODED:
-    state = fit.start(rows)
-    while not fit.finished(state):
-        state = fit.advance(rows, state)
-    quantizer = fit.quantizer(state)
+    quantizer = fit.quantizer(fit.run(rows))
     codes = quantizer.beam_search(rows, beam_size)
     return codes.reshape(len(rows), -1), quantizer.lookup(codes).detach()
 
@@ -100,10 +97,7 @@ def with_lexel(rows: Tensor, fit: Fit, beam_size: int) -> DECODED:
 def with_unique_ids(rows: Tensor, seed: int) -> DECODED:
     """The default's IDs, each item's its own, by the nearest tuples that are free."""
     fit = ResidualFit(SIZE, codebooks=CODEBOOKS, seed=seed)
-    state = fit.start(rows)
-    while not fit.finished(state):
-        state = fit.advance(rows, state)
-    quantizer = fit.quantizer(state)
+    quantizer = fit.quantizer(fit.run(rows))
     codes = quantizer.beam_search(rows, fit.beam)
     errors = (rows - quantizer.lookup(codes)).square().sum(1)
     facts = Facts("vectors", SIZE, (SIZE,) * CODEBOOKS, "")

@@ -17,16 +17,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lexel._core.collectives import all_min, all_sum, gather_rows, rank, world_size
+from lexel._core.rows import Rows, read, spans, tensor_of
 from lexel.nearest import nearest_code
 
-__all__ = ["Clustering", "Rows", "kmeans"]
+__all__ = ["LARGEST", "Clustering", "Rows", "common_row", "kmeans"]
 
 PIECE = 1 << 20  # numbers that are read at a time
 SAMPLE = 1 << 27  # numbers that a sample holds, at most
@@ -38,18 +39,6 @@ SHARE = 0.5  # of the codes in the first of these rounds, and fewer in each that
 BITS = 62  # of a sum
 LARGEST = 1e16  # number in a row: the squares of larger ones overflow float32
 NAMED = 5  # rows in an error
-
-
-class Rows(Protocol):
-    """What k-means reads: a tensor, a NumPy array in memory or on disk, or anything else that has these two methods."""
-
-    def __len__(self) -> int:
-        """Return N."""
-        ...
-
-    def __getitem__(self, rows: slice, /) -> Any:
-        """Return the rows `[a, b)`, `(b − a, D)`, as a tensor or an array."""
-        ...
 
 
 class Clustering(NamedTuple):
@@ -145,6 +134,22 @@ def kmeans(
         codes, made = moved, made + 1
 
 
+def common_row(rows: Rows) -> Tensor | None:
+    """Return the row that all rows of all ranks are equal to, `(1, D)`; None if some differ: k-means divides those.
+
+    Example:
+        >>> common_row(torch.ones(3, 2))
+        tensor([[1., 1.]])
+    """
+    first = read(rows, slice(0, 1))
+    ends = first.new_full((2, first.shape[1]), math.inf)
+    for span in spans(len(rows), first.shape[1], PIECE):
+        piece = read(rows, span)
+        ends = torch.minimum(ends, torch.stack([piece.amin(0), -piece.amax(0)]))
+    found = all_min(ends)
+    return found[:1] if torch.equal(found[0], -found[1]) else None
+
+
 @dataclass(frozen=True)
 class _Data:
     """Rows of this rank, all or a sample, and what all ranks know of them.
@@ -171,16 +176,13 @@ class _Data:
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """Yield where each piece begins and ends."""
-        step = max(1, PIECE // self.like.shape[1])
-        for start in range(0, len(self.source), step):
-            yield start, min(start + step, len(self.source))
+        for span in spans(len(self.source), self.like.shape[1], PIECE):
+            yield span.start, span.stop
 
     def read(self, start: int, end: int, chosen: Tensor | None = None) -> Tensor:
         """Return rows `[start, end)`, or those `chosen` of them, ready for the search."""
-        piece = self.source[start:end]
-        piece = piece if isinstance(piece, Tensor) else torch.tensor(piece)
-        piece = piece.detach() if chosen is None else piece.detach()[chosen.to(piece.device)]
-        piece = piece.to(self.like)
+        piece = tensor_of(self.source[start:end])
+        piece = (piece if chosen is None else piece[chosen.to(piece.device)]).to(self.like)
         return F.normalize(piece, dim=1) if self.unit else piece
 
     def number(self, start: int, end: int) -> Tensor:
@@ -378,8 +380,7 @@ def _open(
     least_total: int,
 ) -> _Data:
     """Read all rows once, check them, and choose scales for sums of them all, or of `least_total` if those are more."""
-    piece = rows[0:1]
-    piece = piece if isinstance(piece, Tensor) else torch.tensor(piece)
+    piece = tensor_of(rows[0:1])
     if not piece.is_floating_point():
         raise TypeError(f"kmeans: rows must be of a floating type, got {piece.dtype}")
     if piece.ndim != 2 or piece.shape[1] == 0:

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lexel._core.collectives import AllRows, all_min, rank
+from lexel._core.collectives import AllRows, rank
 from lexel._core.config import Configurable, Part
-from lexel.kmeans import kmeans
+from lexel.kmeans import common_row, kmeans
 
 __all__ = ["KMeansStart", "OnlineClustering", "Revival", "Upkeep", "UpkeepModule"]
 
@@ -303,10 +303,9 @@ def _kmeans_start(
         strength[have : have + total] = 1
         return anchors, strength, collected + total
     own = torch.cat([codes[:have].to(rows), rows[valid]]) if rank() == 0 else rows[valid]
-    edge = torch.full_like(rows[:1], torch.inf)
-    low, high = all_min(torch.cat([own, edge]).amin(0)), -all_min(torch.cat([-own, edge]).amin(0))
-    if torch.equal(low, high):  # an encoder that still gives the same for any input
-        anchors = low.repeat(K, 1)
+    same = common_row(own)
+    if same is not None:  # an encoder that still gives the same for any input
+        anchors = same.to(codes.dtype).repeat(K, 1)
     else:
         # A zero row has no direction: it does not count.
         weights = own.any(1).double() if unit_length else None

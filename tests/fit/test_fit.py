@@ -40,10 +40,7 @@ def rows_of(count: int = 600, dim: int = 6, dtype: torch.dtype = torch.float32) 
 
 
 def run(fit: Fit, rows: object) -> State:
-    state = fit.start(rows)  # type: ignore[arg-type]
-    while not fit.finished(state):
-        state = fit.advance(rows, state)  # type: ignore[arg-type]
-    return state
+    return fit.run(rows)  # type: ignore[arg-type]
 
 
 def assert_same(one: State, other: State) -> None:
@@ -284,9 +281,7 @@ def test_ranks_find_what_one_process_finds(tmp_path: Path) -> None:
 def test_stages_that_have_nothing_left_to_code_change_nothing() -> None:
     rows = torch.tensor([[0.0, 1.0], [2.0, 3.0], [5.0, 4.0], [9.0, 9.0]])
     fit = ResidualFit(4, codebooks=2, iterations=4)
-    state = fit.start(rows)
-    while not fit.finished(state):
-        state = fit.advance(rows, state)
+    state = fit.run(rows)
     assert float(state["error"]) == pytest.approx(0, abs=1e-9)
     quantizer = fit.quantizer(state)
     assert torch.allclose(quantizer.lookup(quantizer.beam_search(rows, fit.beam)), rows, atol=1e-4)

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,8 @@ from torch import Tensor
 from lexel._core.collectives import all_min, all_sum
 from lexel._core.config import Configurable
 from lexel._core.gradients import LEAST_LENGTH, unit_rows
-from lexel.kmeans import kmeans
+from lexel._core.rows import Rows, read, spans
+from lexel.kmeans import common_row, kmeans
 from lexel.quantizers.base import Quantizer, check_integer
 
 __all__ = ["Fit", "Rows", "State", "Tables", "Totals", "centres", "one_thread", "pieces"]
@@ -40,14 +41,6 @@ REACH, BINS, HALVING, TILE = 0.5, 64, 4, 1 << 23
 State = dict[str, Tensor]
 
 
-class Rows(Protocol):
-    """Vectors, `(N, D)`: a tensor, an array, a memory map, or whatever has a length and slices."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: slice, /) -> Any: ...
-
-
 def pieces(rows: Rows, *, unit: bool = False) -> Iterator[Tensor]:
     """Read rows, never all at once; at least one piece, which is empty where there are no rows.
 
@@ -62,25 +55,16 @@ def pieces(rows: Rows, *, unit: bool = False) -> Iterator[Tensor]:
         >>> [len(piece) for piece in pieces(torch.zeros(5, 1 << 20))]
         [2, 2, 1]
     """
-    height = max(1, PIECE // max(1, rows[0:1].shape[-1]))
-    for start in range(0, max(1, len(rows)), height):
-        piece = rows[start : start + height]
-        piece = piece if isinstance(piece, Tensor) else torch.tensor(piece)  # a copy: a memory map may be read-only
-        piece = piece.to(torch.promote_types(piece.dtype, torch.float32))
+    for span in spans(max(1, len(rows)), rows[0:1].shape[-1], PIECE):
+        piece = read(rows, span)
         yield unit_rows(piece) if unit else piece
 
 
 def centres(rows: Rows, num_embeddings: int, *, iterations: int, seed: int, unit: bool = False) -> Tensor:
     """Return the codebook `(K, D)` that k-means finds; K times the row if all are equal."""
-    ends: Tensor | None = None
-    for piece in pieces(rows, unit=unit):
-        ends = piece.new_full((2, piece.shape[1]), torch.inf) if ends is None else ends
-        if len(piece):
-            ends = torch.minimum(ends, torch.stack([piece.amin(0), -piece.amax(0)]))
-    assert ends is not None
-    found = all_min(ends)
-    if torch.equal(found[0], -found[1]):  # the stages before have left nothing over, or the same of every row
-        return found[:1].repeat(num_embeddings, 1)
+    same = common_row(rows)  # of what the stages before leave, or of a group of channels
+    if same is not None:
+        return same.repeat(num_embeddings, 1)
     return kmeans(rows, num_embeddings, iterations=iterations, seed=seed, unit=unit).codebook
 
 
@@ -167,9 +151,7 @@ class Fit(Configurable):
         >>> from lexel.fit import FlatFit
         >>> rows = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
         >>> fit = FlatFit(2)
-        >>> state = fit.start(rows)
-        >>> while not fit.finished(state):
-        ...     state = fit.advance(rows, state)
+        >>> state = fit.run(rows)  # or fit.start(rows), and fit.advance(rows, state) until fit.finished(state)
         >>> fit.quantizer(state)(rows).quantized.squeeze().tolist(), float(state["error"])
         ([0.5, 0.5, 10.5, 10.5], 0.009900990099009901)
 
@@ -320,6 +302,17 @@ class Fit(Configurable):
             "iteration": torch.tensor(done),
             "stale": torch.tensor(0) if falls else state["stale"] + 1,
         }
+
+    def run(self, rows: Rows) -> State:
+        """Start, and go on until there is nothing more to do.
+
+        Raises:
+            ValueError: as `start`.
+        """
+        state = self.start(rows)
+        while not self.finished(state):
+            state = self.advance(rows, state)
+        return state
 
     def finished(self, state: State) -> bool:
         """Whether there is nothing more to do."""

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lexel._core.collectives import all_min
 from lexel.estimators import nearest_at_price
 from lexel.fit.base import Fit, Rows, State, Tables, Totals, centres, pieces
 from lexel.fit.flat import FlatFit, vector_quantizer
+from lexel.kmeans import common_row
 from lexel.quantizers.base import Quantizer, check_integer
 from lexel.quantizers.residual import Beam, ResidualQuantizer
 from lexel.quantizers.unit import UnitQuantizer
@@ -37,8 +37,8 @@ class ResidualFit(Fit):
 
     With `balanced`, stages stay as they are found, one after the other: each is balanced k-means of what those before
     it leave, its search takes the best code at each stage, and `start` does it all, so that what was stopped begins
-    anew. Codebooks that move together, with
-    a beam, lose the balance: on embeddings of texts the prices that restore it double the error.
+    anew. Codebooks that move together, with a beam, lose the balance: on embeddings of texts the prices that restore it
+    double the error.
 
     Attributes:
         codebooks: Q.
@@ -88,17 +88,13 @@ class ResidualFit(Fit):
     def first(self, rows: Rows, state: State) -> Tables:
         left, tables = _Remainder(rows, self.unit), Tables([], [], [])
         for q, size in enumerate(self.sizes):
-            # Rows of which fewer differ than there are codes leave nothing.
-            nothing = state["mean"].new_zeros(size, len(state["mean"])).to(left.dtype)
-            codes, price = nothing, nothing[:, 0]
-            if left.peak() and self.balanced:
+            if self.balanced and common_row(left) is None:
                 stage = FlatFit(size, self.iterations, self.tolerance, self.seed + q, balanced=True, noise=self.noise)
-                found = stage.start(left)
-                while not stage.finished(found):
-                    found = stage.advance(left, found)
+                found = stage.run(left)
                 codes, price = found["codebook.0"], found["price.0"]
-            elif left.peak():
+            else:
                 codes = centres(left, size, iterations=5, seed=self.seed + q)
+                price = codes.new_zeros(size)
             tables.codebooks.append(codes)
             tables.prices.extend([price] if self.balanced else [])
             left.subtract(codes, price)
@@ -140,7 +136,6 @@ class _Remainder:
 
     def __init__(self, rows: Rows, unit: bool) -> None:
         self.rows, self.unit = rows, unit
-        self.dtype = next(pieces(rows[0:1])).dtype
         self.stages: list[tuple[Tensor, Tensor]] = []
 
     def __len__(self) -> int:
@@ -152,11 +147,6 @@ class _Remainder:
         for codes, chosen in self.stages:
             piece = piece - codes[chosen[start:stop].long()]
         return piece
-
-    def peak(self) -> float:
-        """The largest number that is left on any rank."""
-        peaks = [piece.abs().max() for piece in pieces(self) if len(piece)]
-        return -float(all_min(-torch.stack([torch.zeros((), dtype=self.dtype), *peaks]).max()))
 
     def subtract(self, codes: Tensor, price: Tensor) -> None:
         """Let a further stage take its codes away."""

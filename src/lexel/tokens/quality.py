@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from lexel._core.console import track
+from lexel._core.rows import Rows, read
 from lexel.nearest import nearest_code
-from lexel.tokens.embeddings import Rows, picked, pieces, read
+from lexel.tokens.embeddings import picked, pieces
 from lexel.tokens.ids import IDs
 
 __all__ = ["IDQuality", "LevelQuality", "quality_of"]

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lexel.tokens.embeddings import Rows, picked
+from lexel._core.rows import Rows
+from lexel.tokens.embeddings import picked
 from lexel.tokens.ids import IDs, Item
 from lexel.tokens.trie import Trie
 
