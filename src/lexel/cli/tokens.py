@@ -85,9 +85,8 @@ def encode_parser() -> Parser:
 def encode(settings: Namespace) -> int:
     """Turn examples into tokens."""
     out, data = Path(settings.out), Path(settings.data)
-    refuse_existing(
-        out, overwrite=True, folder=out.suffix not in (".safetensors", ".parquet")
-    )  # what exists, tokens.encode looks at
+    one_file = out.suffix in (".safetensors", ".parquet")
+    refuse_existing(out, overwrite=True, folder=not one_file)  # what exists, tokens.encode looks at
     model = loaded(settings)
     if out.suffix == ".parquet":
         return _encode_ids(model, settings)

@@ -17,6 +17,7 @@ __all__ = [
     "USUAL",
     "Columns",
     "checked_items",
+    "is_saved",
     "is_table",
     "items_of",
     "kinds_of_columns",
@@ -67,6 +68,11 @@ def is_table(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(6)
     return path.suffix.lower() in TABLES or head.startswith((b"PAR1", b"ARROW1"))
+
+
+def is_saved(path: Path) -> bool:
+    """Whether `datasets.save_to_disk` wrote a folder."""
+    return any((path / name).exists() for name in ("dataset_dict.json", "state.json"))
 
 
 def load_table(path: Path, files: list[str], expected: str) -> Any:
@@ -199,8 +205,7 @@ def _load(datasets: Any, path: Path, files: list[str]) -> Any:
         ]
         return datasets.concatenate_datasets(parts)
     if path.is_dir():
-        saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()
-        return datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path))
+        return datasets.load_from_disk(str(path)) if is_saved(path) else datasets.load_dataset(str(path))
     with path.open("rb") as file:
         head = file.read(6)
     builder = {b"PAR1": "parquet", b"ARRO": "arrow"}.get(head[:4], TABLES.get(path.suffix.lower()))

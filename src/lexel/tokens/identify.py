@@ -11,13 +11,13 @@ from torch import Tensor
 
 from lexel._core.console import messages, track
 from lexel._core.files import refuse_existing
-from lexel.data.kind import kind_of
 from lexel.data.labels import Labels
 from lexel.data.tables import USUAL, Columns
 from lexel.data.vectors import Vectors
+from lexel.data.vectors.kind import KIND
 from lexel.models import Autoencoder, VectorAutoencoder
 from lexel.tokens.encode import labels_of
-from lexel.tokens.facts import facts_of, smallest_dtype
+from lexel.tokens.facts import facts_of, fingerprint, smallest_dtype
 from lexel.tokens.ids import IDs
 from lexel.tokens.quality import IDQuality, quality_of
 from lexel.tokens.unique import Uniqueness, make_unique
@@ -63,7 +63,7 @@ def ids_of(model: VectorAutoencoder, vectors: Vectors, labels: Labels | None = N
         vectors: of the items.
         labels: their classes, which the IDs keep.
     """
-    facts, latents = facts_of(model), Latents(model, vectors)
+    facts, latents = facts_of(model, None if labels is None else labels.names), Latents(model, vectors)
     books = len(facts.codebook_sizes)
     codes = np.zeros((len(vectors), books), smallest_dtype(facts.codebook_sizes))
     distances = np.zeros(len(vectors), np.float32)
@@ -73,8 +73,6 @@ def ids_of(model: VectorAutoencoder, vectors: Vectors, labels: Labels | None = N
         codes[start : start + PIECE] = indices.reshape(len(own), books).cpu().numpy()
         errors = model.quantizer.unquantized(own) - model.quantizer.lookup(indices)
         distances[start : start + PIECE] = errors.square().sum(1).cpu().numpy()
-    if labels is not None:
-        facts = facts_of(model, labels.names)
     return IDs(vectors.items, codes, facts, distances, None if labels is None else labels.values.numpy())
 
 
@@ -88,7 +86,7 @@ def ids_to_judge(model: VectorAutoencoder, vectors: Vectors, ids: str | Path | N
         ValueError: it is no file of IDs, or another model made them.
     """
     if ids is not None:
-        return IDs.open(ids, model=facts_of(model).model)
+        return IDs.open(ids, model=fingerprint(model))
     try:
         labels = vectors.labels
     except ValueError as error:
@@ -131,10 +129,8 @@ def judge_ids(
     """
     if not isinstance(model, VectorAutoencoder):
         raise ValueError(f"IDs are those of vectors, this model takes {model.kind}")
-    vectors = kind_of(model).open(data, model, columns)
-    assert isinstance(vectors, Vectors)
-    found = ids_to_judge(model, vectors, ids)
-    return quality_of_ids(model, vectors, found)
+    vectors = KIND.open(data, model, columns)
+    return quality_of_ids(model, vectors, ids_to_judge(model, vectors, ids))
 
 
 @torch.no_grad()
@@ -182,33 +178,28 @@ def identify(
         raise ValueError(f"IDs are written into a .parquet file, got {out}")
     same = append is not None and out.exists() and Path(append).exists() and out.samefile(append)
     refuse_existing(out, overwrite=overwrite or same, folder=False)
-    there, facts = stamp_of(out), facts_of(model)
-    before = None if append is None else IDs.open(append, model=facts.model)
+    there = stamp_of(out)
+    before = None if append is None else IDs.open(append, model=fingerprint(model))
     if before is not None and before.unique is not None:
         if unique not in (None, before.unique):
             raise ValueError(f"unique: {append} is unique by {before.unique}, not by {unique}")
         unique = before.unique
-    vectors = kind_of(model).open(data, model, columns)
-    assert isinstance(vectors, Vectors)
+    vectors = KIND.open(data, model, columns)
     if not vectors.named:
         messages.print(
             f"{vectors.origin} names no items: they are the numbers of its rows (--id-column chooses a column)",
             style="yellow",
             soft_wrap=True,
         )
-    found, latents, books = (
-        ids_of(model, vectors, labels_of(vectors, labels)),
-        Latents(model, vectors),
-        len(facts.codebook_sizes),
-    )
+    found = ids_of(model, vectors, labels_of(vectors, labels))
     figures = None
     if unique is not None:
 
         def candidates(own: Tensor, count: int) -> tuple[Tensor, Tensor]:
             indices, errors = model.quantizer.candidates(own.to(model.device), count)
-            return indices.reshape(*errors.shape, books).cpu(), errors.cpu()
+            return indices.reshape(*errors.shape, -1).cpu(), errors.cpu()
 
-        found, figures = make_unique(found, unique, latents, candidates, taken=before)
+        found, figures = make_unique(found, unique, Latents(model, vectors), candidates, taken=before)
     ids = found if before is None else before.append(found)
     if stamp_of(out) != there:  # what stands there now would be lost, such as items that were added meanwhile
         raise FileExistsError(f"{out} was written by another process meanwhile: give the command again")

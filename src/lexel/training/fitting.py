@@ -21,7 +21,7 @@ from lexel.models import VectorAutoencoder
 from lexel.training.settings import Settings
 from lexel.training.task import Task, facts_of
 
-__all__ = ["FitTask", "digest_of", "validated"]
+__all__ = ["FitTask", "digest_of", "shown", "validated"]
 
 EXAMINED = 1024  # rows whose content tells that data is the same
 SHOWN = 8
@@ -81,7 +81,7 @@ class FitTask(Task):
     @override
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Return the mean squared error of other vectors, relative to their mean squared length."""
+        """Return the squared error of other vectors, relative to their squared distances from their mean."""
         if self.held_out is None:
             return {}
         return {"validation_relative_error": validated(self.fitted(), self.held_out)}
@@ -95,8 +95,7 @@ class FitTask(Task):
     @torch.no_grad()
     def picture(self) -> Tensor:
         """Draw vectors above their reconstructions."""
-        model, some = self.fitted(), self.vectors[:SHOWN]
-        return kind_of(model).show([[*pair] for pair in zip(some, model.decode(model.encode(some)), strict=True)])
+        return shown(self.fitted(), self.vectors)
 
     def fitted(self) -> VectorAutoencoder:
         """Return the model as it is."""
@@ -166,6 +165,14 @@ def digest_of(vectors: Vectors) -> dict[str, Any]:
     count = min(len(vectors), EXAMINED)
     digest.update(vectors.batch([len(vectors) * number // count for number in range(count)]).numpy().tobytes())
     return {**facts_of(vectors.names), "rows": digest.hexdigest(), "dim": vectors.dim}
+
+
+@torch.no_grad()
+def shown(model: VectorAutoencoder, vectors: Vectors) -> Tensor:
+    """Draw the first vectors above their reconstructions, uint8 `(3, H, W)`."""
+    some = vectors[:SHOWN]
+    copies = model.decode(model.encode(some.to(model.device))).cpu()
+    return kind_of(model).show([[*pair] for pair in zip(some, copies, strict=True)])
 
 
 @torch.no_grad()

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
-from lexel._core.collectives import gather_rows
 from lexel._core.console import messages, track
 from lexel.data.images import Images, constant_error, listed, open_images, psnr, to_pixels
 from lexel.data.pictures import centre, columns
@@ -23,7 +22,7 @@ from lexel.quantizers.base import Quantizer
 from lexel.training.crops import RandomCrops
 from lexel.training.processes import is_first_process
 from lexel.training.settings import ReconstructionSettings
-from lexel.training.task import Average, Task, facts_of
+from lexel.training.task import Average, Task, facts_of, mean_of_ranks
 
 __all__ = ["CodeWindow", "ReconstructionTask"]
 
@@ -99,8 +98,7 @@ class ReconstructionTask(Task):
     @override
     def figures(self) -> dict[str, float]:
         """Return the figures of the last step, and of the codes since the last row."""
-        of_ranks = gather_rows(torch.stack([*self.seen.values()])[None], absent=0)
-        means = dict(zip(self.seen, of_ranks.mean(0).tolist(), strict=True))
+        means = mean_of_ranks(self.seen)
         psnr = -10 * math.log10(max(means.pop("squared_error"), 1e-10))
         return {
             "loss": means.pop("loss"),

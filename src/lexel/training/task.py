@@ -22,7 +22,7 @@ from lexel._core.signals import ignore_signals
 from lexel.training.batches import Batches
 from lexel.training.settings import Settings
 
-__all__ = ["Average", "Task", "Window", "facts_of", "schedule", "seed_step"]
+__all__ = ["Average", "Task", "Window", "facts_of", "mean_of_ranks", "schedule", "seed_step"]
 
 
 class Window(Protocol):
@@ -209,6 +209,17 @@ class Average:
         else:
             own, count = sums.sum() * (rank() == 0), counts.sum() * (rank() == 0)
         self.sum, self.count = own.clone().to(self.device), int(count)
+
+
+def mean_of_ranks(seen: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the means over all ranks of scalars that each has seen. Every rank must call it, with the same names.
+
+    Example:
+        >>> mean_of_ranks({"loss": torch.tensor(0.5)})
+        {'loss': 0.5}
+    """
+    of_ranks = gather_rows(torch.stack([*seen.values()])[None], absent=0)
+    return dict(zip(seen, of_ranks.mean(0).tolist(), strict=True))
 
 
 def schedule(step: int, steps: int) -> float:

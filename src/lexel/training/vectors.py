@@ -10,15 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
-from lexel._core.collectives import gather_rows
-from lexel.data.kind import kind_of
 from lexel.data.vectors import Vectors
 from lexel.models import VectorAutoencoder
 from lexel.training.draws import Draws, together
-from lexel.training.fitting import SHOWN, digest_of, validated
+from lexel.training.fitting import digest_of, shown, validated
 from lexel.training.reconstruction import CodeWindow
 from lexel.training.settings import Settings
-from lexel.training.task import Task
+from lexel.training.task import Task, mean_of_ranks
 
 __all__ = ["VectorTask"]
 
@@ -84,14 +82,12 @@ class VectorTask(Task):
     @override
     def figures(self) -> dict[str, float]:
         """Return the figures of the last step, and of the codes since the last row."""
-        of_ranks = gather_rows(torch.stack([*self.seen.values()])[None], absent=0)
-        means = dict(zip(self.seen, of_ranks.mean(0).tolist(), strict=True))
-        return {**means, "learning_rate": self.learning_rate, **self.window.figures()}
+        return {**mean_of_ranks(self.seen), "learning_rate": self.learning_rate, **self.window.figures()}
 
     @override
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Return the mean squared error of other vectors, relative to their mean squared length."""
+        """Return the squared error of other vectors, relative to their squared distances from their mean."""
         return {} if self.held_out is None else {"validation_relative_error": validated(self.model, self.held_out)}
 
     @override
@@ -108,9 +104,7 @@ class VectorTask(Task):
     @torch.no_grad()
     def picture(self) -> Tensor:
         """Draw vectors above their reconstructions."""
-        some = self.vectors[:SHOWN].to(self.device)
-        copies = self.model.decode(self.model.encode(some))
-        return kind_of(self.model).show([[*pair] for pair in zip(some.cpu(), copies.cpu(), strict=True)])
+        return shown(self.model, self.vectors)
 
     @override
     def save(self, folder: Path) -> None:

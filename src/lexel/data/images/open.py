@@ -17,7 +17,7 @@ from lexel.data.images.decode import is_image, most_pixels
 from lexel.data.images.files import ImageFiles, walk
 from lexel.data.images.tables import open_table
 from lexel.data.labels import Labels
-from lexel.data.tables import USUAL, Columns, is_table
+from lexel.data.tables import USUAL, Columns, is_saved, is_table
 
 __all__ = ["Images", "open_images"]
 
@@ -116,7 +116,7 @@ def _open_folder(path: Path, channels: int | None, columns: Columns) -> Images:
     found = walk(path)
     tables = [name for name in found.files if name.lower().endswith((".parquet", ".arrow"))]
     extensions = Image.registered_extensions()
-    saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()  # by `datasets.save_to_disk`
+    saved = is_saved(path)
     pictured = any(Path(name).suffix.lower() in extensions for name in found.files)
     if saved or tables:
         try:

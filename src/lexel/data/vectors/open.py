@@ -16,12 +16,12 @@ from lexel._core.errors import blamed_on
 from lexel.data.examples import Examples
 from lexel.data.tables import USUAL, Columns
 from lexel.data.vectors.sources import Source, open_source
+from lexel.kmeans import LARGEST
 
 __all__ = ["Vectors", "open_vectors"]
 
 PIECE = 4096  # rows that are read at once
 MOST_NAMED = 5
-LARGEST = 1e16  # whose square float32 can still add up
 
 
 class Vectors(Examples):
@@ -82,9 +82,7 @@ class Vectors(Examples):
 
     def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
         """Return the vectors of some numbers, `(n, D)`."""
-        numbers = torch.as_tensor(indices).tolist()
-        rows = [self._unchecked(number, number + 1) for number in numbers] or [self._unchecked(0, 0)]
-        return self._checked(torch.cat(rows), numbers)
+        return self._numbered(torch.as_tensor(indices, dtype=torch.int64).tolist())
 
     @override
     def available(self, indices: Iterable[int], *, strict: bool = False) -> Iterator[tuple[int, Tensor]]:
@@ -114,16 +112,14 @@ class Vectors(Examples):
         return self._rows(index, index + 1)[0]
 
     def _rows(self, start: int, stop: int) -> Tensor:
-        return self._checked(self._unchecked(start, stop), range(start, stop))
+        return self._numbered(range(start, stop))
 
-    def _unchecked(self, start: int, stop: int) -> Tensor:
+    def _numbered(self, numbers: Sequence[int]) -> Tensor:
+        """Return the rows of these numbers, if each is of use."""
         with blamed_on(self.origin, "does not hold vectors of one length"):
-            found = self.source.rows(start, stop)
+            found = self.source.rows(numbers)
         with np.errstate(over="ignore"):  # a number too large for float32 is as little of use as one that is none
-            return torch.from_numpy(np.array(found, np.float32, order="C"))
-
-    def _checked(self, rows: Tensor, numbers: Sequence[int]) -> Tensor:
-        """Return rows of these numbers, if each is of use."""
+            rows = torch.from_numpy(np.array(found, np.float32, order="C"))
         usable = (rows.abs() <= LARGEST).all(1)  # NaN is not
         self._refuse(~usable, numbers, f"not all numbers are within ±{LARGEST:g} and finite")
         if self.unit:

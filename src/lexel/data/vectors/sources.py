@@ -6,23 +6,35 @@ Each source is read piece by piece and can be pickled, so that any process may r
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from safetensors import safe_open
 from typing_extensions import override
 
 from lexel._core.errors import blamed_on
 from lexel.data.labels import Labels
-from lexel.data.tables import LABEL, Columns, checked_items, items_of, kinds_of_columns, load_table, read_labels
+from lexel.data.tables import (
+    LABEL,
+    Columns,
+    checked_items,
+    is_saved,
+    items_of,
+    kinds_of_columns,
+    load_table,
+    read_labels,
+)
 
 __all__ = ["Source", "open_source"]
 
 # Names that a column of vectors, or of the items that they belong to, often has; in the order of preference.
 VECTOR_NAMES = ("embedding", "embeddings", "vector", "vectors", "emb", "features")
 ITEM_NAMES = ("item", "item_id", "id", "ids", "items", "name", "key")
+MAPPED = (".parquet", ".arrow")  # what is taken of a folder
 MOST_UNPACKED = 1 << 30  # bytes of an archive that unpacks to more than a hundredfold
 
 
@@ -39,8 +51,8 @@ class Source(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def rows(self, start: int, stop: int) -> NDArray[Any]:
-        """Return some rows as numbers, `(stop − start, D)`.
+    def rows(self, numbers: Sequence[int]) -> NDArray[Any]:
+        """Return the rows of some numbers, `(n, D)`; those of a range are read as one piece.
 
         Raises:
             ValueError: a row has another length than the others, or is empty.
@@ -103,8 +115,8 @@ class Array(Source):
         return Array, self.arguments
 
     @override
-    def rows(self, start: int, stop: int) -> NDArray[Any]:
-        return np.asarray(self.array[start:stop])
+    def rows(self, numbers: Sequence[int]) -> NDArray[Any]:
+        return np.asarray(self.array[place_of(numbers)])
 
     @override
     def items(self) -> list[Any] | None:
@@ -142,9 +154,10 @@ class Safetensors(Source):
         return Safetensors, self.arguments
 
     @override
-    def rows(self, start: int, stop: int) -> NDArray[Any]:
-        found: NDArray[Any] = self.file.get_slice(self.name)[start:stop].float().numpy()
-        return found
+    def rows(self, numbers: Sequence[int]) -> NDArray[Any]:
+        places, part = place_of(numbers), self.file.get_slice(self.name)  # which takes slices alone
+        parts = [places] if isinstance(places, slice) else [slice(place, place + 1) for place in places]
+        return np.concatenate([part[each].float().numpy() for each in parts])
 
     @override
     def items(self) -> list[Any] | None:
@@ -163,11 +176,8 @@ class Column(Source):
 
     def __init__(self, path: Path, columns: Columns) -> None:
         self.arguments = path, columns
-        files = [
-            str(each.relative_to(path)) for each in sorted(path.rglob("*")) if each.suffix in (".parquet", ".arrow")
-        ] if path.is_dir() else []  # fmt: skip
-        saved = path.is_dir() and any((path / name).exists() for name in ("dataset_dict.json", "state.json"))
-        self.table = load_table(path, [] if saved else files, "vectors")
+        tables = [] if is_saved(path) else sorted(each for each in path.rglob("*") if each.suffix in MAPPED)
+        self.table = load_table(path, [str(each.relative_to(path)) for each in tables], "vectors")
         lists = [name for name, feature in self.table.features.items() if is_list_of_numbers(feature)]
         self.path = path
         try:
@@ -195,24 +205,18 @@ class Column(Source):
         return Column, self.arguments
 
     @override
-    def rows(self, start: int, stop: int) -> NDArray[Any]:
-        if start == stop:
+    def rows(self, numbers: Sequence[int]) -> NDArray[Any]:
+        if not len(numbers):
             return np.zeros((0, self.dim), np.float32)
-        cells = self.vectors[start:stop].column(self.name).combine_chunks()
+        cells = self.vectors[place_of(numbers)].column(self.name).combine_chunks()
         cells = cells.combine_chunks() if hasattr(cells, "combine_chunks") else cells
         if hasattr(cells, "storage"):  # an extension type of `datasets`, such as Array2D
             cells = cells.storage
-        lengths = np.array([self.dim] * len(cells)) if not hasattr(cells, "value_lengths") else None
-        if lengths is None:
-            lengths = cells.value_lengths().fill_null(-1).to_numpy(zero_copy_only=False)
-        if cells.null_count or (lengths != self.dim).any():
-            row = (
-                int((lengths != self.dim).argmax())
-                if (lengths != self.dim).any()
-                else cells.is_null().index(True).as_py()
-            )
-            size = "nothing" if cells[row].as_py() is None else f"{len(cells[row].as_py())} numbers"
-            raise ValueError(f"the row {start + row} of the column {self.name!r} holds {size}, the first {self.dim}")
+        wrong = pc.list_value_length(cells).fill_null(-1).to_numpy(zero_copy_only=False) != self.dim
+        if wrong.any():
+            place = int(wrong.argmax())
+            size = "nothing" if cells[place].as_py() is None else f"{len(cells[place].as_py())} numbers"
+            raise ValueError(f"the row {numbers[place]} of the column {self.name!r} holds {size}, the first {self.dim}")
         flat: NDArray[Any] = cells.flatten().to_numpy(zero_copy_only=False)  # nothing in a list becomes NaN
         return flat.reshape(-1, self.dim)
 
@@ -238,6 +242,11 @@ class Column(Source):
 
     def _cell(self, index: int) -> list[Any]:
         return list(self.table[index][self.name] or [])
+
+
+def place_of(numbers: Sequence[int]) -> slice | list[int]:
+    """Return what indexes the rows of some numbers: of a range a slice, so that they are read as one piece."""
+    return slice(numbers.start, numbers.stop) if isinstance(numbers, range) else list(numbers)
 
 
 def _opened(path: Path) -> Any:
