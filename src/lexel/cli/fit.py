@@ -41,13 +41,17 @@ def fit_parser() -> Parser:
         "flat: k-means; rqvae: a residual quantizer between an encoder and a decoder that are trained with it",
     )
     parser.add_argument(
-        "--codebooks", type=int | None, help="how many codes an ID has: 3, for flat 1, or as many as there are K"
+        "--codebooks",
+        type=int | None,
+        help="how many codes an ID has: 3, for product 2, for flat 1; or as many as there are K",
     )
     parser.add_argument("--num_embeddings", type=int | list[int], default=256, help="K, or one for each codebook")
     parser.add_argument("--unit", type=bool, default=False, help="let only the directions of vectors count")
     parser.add_argument("--balanced", type=bool | None, help="give all codes of a level about equally many vectors")
     parser.add_argument("--beam_size", type=int | None, help="partial sums that encoding keeps for each vector")
-    parser.add_argument("--rotation", type=bool | None, help="of product: rotate the vectors first (OPQ)")
+    parser.add_argument(
+        "--rotation", type=bool | None, help="of product: rotate the vectors first (OPQ); done by default"
+    )
     parser.add_argument("--iterations", type=int | None, help="the most of a fit; it stops where it has converged")
     parser.add_argument("--tolerance", type=float | None, help="a fit has converged when the error falls by less")
     parser.add_argument("--hidden_channels", type=list[int] | None, help=f"of rqvae: widths of its layers, {HIDDEN}")
