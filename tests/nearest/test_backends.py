@@ -47,7 +47,7 @@ def test_backend_names_the_path(level):
 
 
 def test_without_the_library_the_portable_path_runs(monkeypatch):
-    monkeypatch.setitem(_dispatch.BACKENDS, "cpu", replace(_dispatch.BACKENDS["cpu"], variants=()))
+    monkeypatch.setitem(_dispatch.BACKENDS, "cpu", replace(_dispatch.BACKENDS["cpu"], variants=tuple))
     assert backend() == "portable (no compiled kernel)"
     assert available_backends() == ("portable",)
     assert torch.equal(nearest_code(x, x), torch.arange(6))
@@ -72,7 +72,7 @@ def abacus(monkeypatch):
     entry = Backend(
         name="abacus",
         search=abacus.search,
-        variants=("small", "large"),
+        variants=lambda: ("small", "large"),
         missing="no abacus",
         dtypes=(torch.float64,),
         most_rows=6,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -76,7 +77,7 @@ BACKEND = Backend(
     name="native",
     search=_search,
     # The instruction sets that both the kernel and this processor know.
-    variants=tuple(_library.lexel_levels().decode().split()) if _library else (),
+    variants=cache(lambda: tuple(_library.lexel_levels().decode().split()) if _library else ()),
     missing="no compiled kernel",
     dtypes=(torch.float32,),
     most_rows=2**31 - 1,  # csrc/level.h: MOST_ROWS

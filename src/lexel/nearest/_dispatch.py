@@ -15,12 +15,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from lexel.nearest import _cpu, _portable
+from lexel.nearest import _cpu, _portable, _triton
 from lexel.nearest._interface import Backend
 
 # A backend for each type of device that has one.
 BACKENDS: dict[str, Backend] = {
     "cpu": _cpu.BACKEND,
+    "cuda": _triton.BACKEND,
 }
 
 _choice = os.environ.get("LEXEL_NEAREST", "")
@@ -33,7 +34,7 @@ def available_backends() -> tuple[str, ...]:
         >>> available_backends()[0]
         'portable'
     """
-    return ("portable", *(variant for backend in BACKENDS.values() for variant in backend.variants))
+    return ("portable", *(variant for backend in BACKENDS.values() for variant in backend.variants()))
 
 
 @contextmanager
@@ -79,14 +80,14 @@ def backend(device: str | torch.device = "cpu") -> str:
     variant, entry = variant_for(kind), BACKENDS.get(kind)
     if entry and variant:
         return f"{entry.name}: {variant}"
-    return f"portable ({entry.missing})" if entry and not entry.variants else "portable"
+    return f"portable ({entry.missing})" if entry and not entry.variants() else "portable"
 
 
 def variant_for(device_type: str) -> str | None:
     """Return the variant of the device's backend that is in use; None if the portable search is."""
     if _choice and _choice not in available_backends():
         raise ValueError(f"LEXEL_NEAREST={_choice}: expected one of {', '.join(available_backends())}")
-    variants = BACKENDS[device_type].variants if device_type in BACKENDS else ()
+    variants = BACKENDS[device_type].variants() if device_type in BACKENDS else ()
     if _choice == "portable" or not variants:
         return None
     return _choice if _choice in variants else variants[-1]

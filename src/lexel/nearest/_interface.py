@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -36,7 +37,8 @@ class Backend:
     Args:
         name: the name that `lexel.nearest.backend()` shows.
         search: the search function.
-        variants: the names that `LEXEL_NEAREST` can choose, the default last; empty if it cannot run on this machine.
+        variants: returns the names that `LEXEL_NEAREST` can choose, the default last; none if it cannot run on this
+            machine.
         missing: what this machine lacks if there are no variants.
         dtypes: the dtypes of `x` and `codebook` that it serves. float16 and bfloat16 inputs arrive as float32.
         most_rows: the largest N and the largest K.
@@ -45,7 +47,7 @@ class Backend:
 
     name: str
     search: Search
-    variants: tuple[str, ...]
+    variants: Callable[[], tuple[str, ...]]
     missing: str
     dtypes: tuple[torch.dtype, ...]
     most_rows: int

@@ -1,0 +1,299 @@
+"""The search on CUDA: kernels in Triton, exact as all others. docs/nearest-code-search.md, "On a GPU"."""
+
+from __future__ import annotations
+
+import importlib.util
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lexel.nearest import _portable
+from lexel.nearest._interface import Backend
+
+# As the kernels number them.
+_METRICS = {"euclidean": 0, "cosine": 1, "dot": 2}
+_MODES = {"single": 0, "split": 1, "joint": 2, "float": 3}
+LANES = 8
+FEW = 256  # inputs that are compared with all codes at once rather than scanned again
+MOST = 1024  # inputs that several programs may share
+CHUNKS = 128  # programs for each of those, at most
+SMALL = 1024  # codes that are compared with every input whose list overflowed, rather than scanned again
+ROWS = 1 << 19  # inputs for which lists are held at a time
+PACKED = 1 << 24  # numbers of packed codes, likewise: 32 MB, twice
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The tiles for a number of dimensions."""
+
+    mode: str
+    depth: int  # P: numbers in a packed code
+    step: int  # of which so many are multiplied at once
+    inputs: int
+    codes: int
+    warps: int
+    stages: int
+    unit: int
+    registers: int | None = None  # at most, for each thread
+
+
+def plan(dimensions: int, codes: int, exact_products: bool) -> Plan:
+    """Choose the tiles by the number of dimensions and codes; measured on one kind of GPU, an H100."""
+    if not exact_products:
+        depth = max(16, _power(dimensions))
+        depth, step = (depth, depth) if depth <= 64 else (-(-dimensions // 32) * 32, 32)
+        return Plan("float", depth, step, inputs=64, codes=64, warps=4, stages=2, unit=1)
+    if 3 * dimensions + 3 <= 64:
+        depth = max(16, _power(3 * dimensions + 3))
+        inputs, registers = (64, 128) if depth <= 32 else (128, None)
+        return Plan("joint", depth, depth, inputs, codes=128, warps=4, stages=2, unit=4, registers=registers)
+    depth = max(32, _power(dimensions))
+    if depth > 128:
+        unit = 2 if codes > 4096 else 1
+        return Plan("single", -(-dimensions // 64) * 64, 64, 128, 128, warps=8, stages=3, unit=unit, registers=128)
+    if codes > 2048:
+        return Plan("single", depth, depth, 128, 128, warps=4, stages=2, unit=4)
+    return Plan("single", depth, depth, 64, 128, warps=4, stages=2, unit=2, registers=128)
+
+
+def _power(number: int) -> int:
+    return 1 << (number - 1).bit_length()
+
+
+def _search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool, variant: str) -> tuple[Tensor, Tensor]:
+    with torch.cuda.device(x.device) if x.is_cuda else nullcontext():
+        return _search_here(x, codebook, metric, k, scores, variant)
+
+
+def _search_here(
+    x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool, variant: str
+) -> tuple[Tensor, Tensor]:
+    _raise_what_was_found(x.device)
+    indices = torch.empty(len(x), dtype=torch.int64, device=x.device)
+    mode = "float" if variant == "triton_float32" else ""
+    most = min(ROWS, max(4096, PACKED // x.shape[1]))
+    for start in range(0, len(x), most):
+        _nearest(x[start : start + most], codebook, metric, indices[start : start + most], mode)
+    _send_news(x.device)
+    found = indices[:, None]
+    if not scores:
+        return found, x.new_empty((0, k))
+    values = _scores(x, codebook, indices, metric)
+    return found, (-values if metric == "euclidean" else values).to(x.dtype)
+
+
+def _nearest(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, mode: str) -> None:
+    dimensions, device = x.shape[1], x.device
+    p = plan(dimensions, len(codebook), mode != "float" and products_are_sound(device))
+    most = max(p.codes, PACKED // p.depth // p.codes * p.codes)
+    best = None
+    for start in range(0, len(codebook), most):
+        part = codebook[start : start + most]
+        target = indices if len(codebook) <= most else torch.empty_like(indices)
+        _run(x, part, metric, target, p)
+        if target is indices:
+            return
+        values = _scores(x, part, target, metric)
+        if best is None:
+            best = values
+            indices.copy_(target)
+        else:
+            better = values > best
+            best = torch.where(better, values, best)
+            indices.copy_(torch.where(better[:, 0], target + start, indices))
+
+
+def _scores(x: Tensor, codebook: Tensor, indices: Tensor, metric: str) -> Tensor:
+    """Return the true scores of one code for each input, `(N, 1)`, float64."""
+    rows = max(1, _portable.TILE // x.shape[1])
+    parts = zip(x.split(rows), indices[:, None].split(rows), strict=True)
+    return torch.cat([_portable.true_scores(some, codebook, found, metric) for some, found in parts])
+
+
+def _run(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, p: Plan) -> None:
+    from lexel.nearest import _triton_kernels as kernels
+
+    (rows, dimensions), count, device = x.shape, len(codebook), x.device
+    padded = -(-count // p.codes) * p.codes
+    numbers = torch.float32 if p.mode == "float" else torch.float16
+    new = torch.zeros if p.mode == "joint" else torch.empty
+    high = new((padded, p.depth), dtype=numbers, device=device)
+    low = torch.empty((padded, p.depth) if p.mode == "single" else (1, 1), dtype=numbers, device=device)
+    bias = torch.empty(padded, device=device)
+    centres, terms = torch.empty(dimensions, device=device), torch.empty(8, device=device)
+    counters, flags = torch.empty(16, dtype=torch.int32, device=device), _flags_of(device).found
+    lists = torch.empty((4, rows), dtype=torch.int32, device=device)
+    candidates = torch.empty((rows, 2 * LANES), dtype=torch.int32, device=device)
+    chunk = max(64, -(-count // CHUNKS))
+    chunks = -(-count // chunk)
+    values = torch.empty(MOST * chunks, dtype=torch.float64, device=device)
+    places = torch.empty(MOST * (chunks + 1), dtype=torch.int32, device=device)
+    arrivals, tops = places[MOST * chunks :], torch.empty(-(-dimensions // 64), device=device)
+    units = p.codes // LANES // p.unit  # in each lane of a tile
+    metric_, mode = _METRICS[metric], _MODES[p.mode]
+    programs, wide = _programs(device), min(128, max(16, _power(dimensions)))
+    few = FEW if p.mode == "single" and count > SMALL else 1 << 30
+    inputs, codes = (x, *x.stride()), (codebook, *codebook.stride())
+    kernels.centre[(len(tops),)](
+        *codes, centres, tops, terms, counters, arrivals, count, dimensions, units,
+        METRIC=metric_, SAMPLE=64, MOST=MOST,
+    )  # fmt: skip
+    kernels.pack[(padded // 16,)](
+        *codes, centres, tops, terms, flags, high, low, bias, count, dimensions, p.depth,
+        METRIC=metric_, MODE=mode, CODES=16, TOPS=_power(len(tops)),
+    )  # fmt: skip
+
+    packed = candidates
+    if p.mode == "single" and p.step < p.depth:
+        packed = torch.empty((rows, p.depth), dtype=torch.float16, device=device)
+        kernels.pack_inputs[(-(-rows // 16),)](
+            *inputs, centres, terms, packed, rows, dimensions, p.depth, METRIC=metric_, INPUTS=16
+        )
+
+    def scan(mode: str, block: int, width: int, rows_in: Tensor, overflow: Tensor, listed: bool, **options: Any) -> None:
+        kernels.scan[(-(-rows // block),)](
+            *inputs, centres, terms, counters, flags, packed, high, low, bias, rows_in, indices, lists[0], lists[3], candidates, overflow,
+            rows, padded // width, dimensions, _gamma(p.depth, mode), 2 * (dimensions + 8) * 2.0**-53, FEW,
+            P=p.depth, METRIC=metric_, MODE=_MODES[mode], UNIT=p.unit, LISTED=listed,
+            INPUTS=block, CODES=width, LANES=LANES, LEVELS=(width // LANES // p.unit).bit_length() - 1, STEP=p.step,
+            **options,
+        )  # fmt: skip
+
+    options = {"num_warps": p.warps, "num_stages": p.stages} | ({"maxnreg": p.registers} if p.registers else {})
+    first_overflow = lists[1] if p.mode == "single" else lists[2]
+    scan(p.mode, p.inputs, p.codes, lists[1], first_overflow, False, **options)
+    if few < 1 << 30:
+        scan("split", 64, max(64, 2 * LANES * p.unit), lists[1], lists[2], True, num_warps=4, num_stages=2 if p.depth <= 128 else 1)
+    kernels.decide[(programs,)](
+        *inputs, *codes, counters, lists[0], lists[3], candidates, lists[1], lists[2], indices, values, places, arrivals,
+        count, dimensions, few, MOST, chunk, chunks,
+        METRIC=metric_, PAIRS=16 if device.type == "cuda" else 512, DEPTH=wide, UNIT=p.unit, LANES=LANES, CHUNKS=CHUNKS,
+    )  # fmt: skip
+
+
+def _gamma(depth: int, mode: str) -> float:
+    """Return the bound on the rounding of a sum of products, relative to the sum of their sizes."""
+    if mode == "float":
+        terms, unit = 2 * depth + 2, 2.0**-24
+    else:  # products of float16 numbers are exact; every addition of a tensor core may round down, and 16 are one
+        terms, unit = (3 if mode == "split" else 1) * (depth + depth // 16) + 2, 2.0**-23
+    return terms * unit / (1 - terms * unit)
+
+
+def products_are_sound(device: torch.device) -> bool:
+    """Whether this device adds products as the bound assumes: no sum is off by more than `_gamma` of its terms' sizes.
+
+    It is tried once for each device, with sums in which an adder that drops low bits loses the most.
+    """
+    key = str(device)
+    if key not in _sound:
+        if _capturing(device):
+            return False  # an answer would have to be waited for
+        _sound[key] = _try_products(device)
+    return _sound[key]
+
+
+_sound: dict[str, bool] = {}
+
+
+def _try_products(device: torch.device) -> bool:
+    from lexel.nearest import _triton_kernels as kernels
+
+    size = 32
+    generator = torch.Generator().manual_seed(0)
+    for depth in (16, 32, 128):
+        signs = torch.randint(0, 2, (2, size, depth), generator=generator) * 2 - 1
+        exponents = torch.randint(-12, 1, (2, size, depth), generator=generator)
+        mantissas = 1 + torch.randint(0, 1024, (2, size, depth), generator=generator) / 1024
+        a, b = (signs * mantissas * 2.0**exponents).half()
+        a[:16], b[:16] = a[:16].abs(), b[:16].abs()  # all terms of one sign
+        a[:8], b[:8] = 2.0**-12 * (1 + 2.0**-10), 1 + 2.0**-10  # one large term, and many that its last bit swallows
+        a[:8, 0], b[:8, 0] = 1, 1
+        out = torch.empty((size, size), device=device)
+        kernels.products[(1,)](a.to(device), b.to(device), out, DEPTH_=depth, SIZE=size)
+        true, sizes = a.double() @ b.double().T, a.double().abs() @ b.double().abs().T
+        if not ((out.cpu().double() - true).abs() <= _gamma(depth, "single") * sizes).all():
+            return False
+    return True
+
+
+@dataclass
+class _Flags:
+    """Whether a search found NaN or infinity on a device; the host looks when the news has arrived, and never waits."""
+
+    found: Tensor  # int32 (2,): in the codebook, in x
+    news: Tensor  # the same, in the host's memory
+    arrival: torch.cuda.Event | None = None
+
+
+_flags: dict[str, _Flags] = {}
+
+
+def _flags_of(device: torch.device) -> _Flags:
+    key = str(device)
+    if key not in _flags:
+        cuda = device.type == "cuda"
+        found = torch.zeros(2, dtype=torch.int32, device=device)
+        _flags[key] = _Flags(found, torch.zeros(2, dtype=torch.int32, pin_memory=cuda) if cuda else found)
+    return _flags[key]
+
+
+def _capturing(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def _raise_what_was_found(device: torch.device) -> None:
+    """Raise the error of an earlier search, if it has arrived."""
+    flags = _flags_of(device)
+    if _capturing(device) or (flags.arrival is not None and not flags.arrival.query()):
+        return
+    bad_codes, bad_inputs = flags.news.tolist()
+    if bad_codes or bad_inputs:
+        flags.found.zero_()
+        flags.news.zero_()
+        flags.arrival = None
+        name = "codebook" if bad_codes else "x"
+        earlier = " (of an earlier search: on a GPU the error comes late)" if device.type == "cuda" else ""
+        raise ValueError(f"{name} contains NaN or infinity{earlier}")
+
+
+def _send_news(device: torch.device) -> None:
+    if device.type != "cuda":
+        _raise_what_was_found(device)
+    elif not _capturing(device):
+        flags = _flags_of(device)
+        if flags.arrival is None or flags.arrival.query():
+            flags.news.copy_(flags.found, non_blocking=True)
+            flags.arrival = torch.cuda.Event()
+            flags.arrival.record()
+
+
+@cache
+def _programs(device: torch.device) -> int:
+    return 8 * torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
+
+
+def _variants() -> tuple[str, ...]:
+    if importlib.util.find_spec("triton") is None or torch.version.cuda is None or not torch.cuda.is_available():
+        return ()
+    import triton
+
+    recent = tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 2)
+    if not recent or min(torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())) < (8, 0):
+        return ()
+    return ("triton_float32", "triton")
+
+
+BACKEND = Backend(
+    name="cuda",
+    search=_search,
+    variants=cache(_variants),
+    missing="it needs an NVIDIA GPU of capability 8.0 or more, and triton 3.2 or more",
+    dtypes=(torch.float32,),
+    most_rows=2**31 - 1,
+    most_neighbours=1,
+)
