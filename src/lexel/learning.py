@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lexel._core.by_code import sum_by_code
 from lexel._core.config import Configurable, Part
 
 __all__ = ["EMA", "Gradient", "Learning", "LearningModule"]
@@ -192,7 +193,7 @@ class EMAModule(LearningModule[EMA]):
 
     @override
     def statistics(self, z: Tensor, indices: Tensor, num_embeddings: int) -> tuple[Tensor, ...]:
-        return (z.new_zeros(num_embeddings, z.shape[1]).index_add_(0, indices, z),)
+        return sum_by_code(indices, num_embeddings, z)
 
     @override
     @torch.no_grad()
