@@ -201,12 +201,11 @@ class EMAModule(LearningModule[EMA]):
         self._begin(codes)
         decay, epsilon, warmup = self.settings.decay, self.settings.epsilon, self.settings.warmup
         n, total_z = counts.to(self.count.dtype), sums[0].to(self.sum.dtype)
-        step = torch.full_like(n, 1 - decay)
+        moves = n.sum() > 0
+        step = (1 - decay) * moves.to(n.dtype).unsqueeze(0)  # zero for an empty batch, without a branch
         if self.age is not None:
             self.age += n > 0
             step = torch.where(n > 0, (warmup / (self.age + warmup)).clamp_min(1 - decay), step)
-        moves = n.sum() > 0
-        step = step * moves  # zero for an empty batch, without a branch
         self.count.lerp_(n, step)
         self.sum.lerp_(total_z, step.unsqueeze(1))
         total = self.count.sum()

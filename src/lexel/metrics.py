@@ -86,6 +86,8 @@ def mean_perplexity(codebooks: Sequence[tuple[Tensor, int, int]], *, over_ranks:
         _entropy(next(summed)) if size <= MOST_COUNTED else _sorted_entropy(indices, over_ranks)
         for indices, size, _ in codebooks
     ]
+    if len(entropies) == 1:
+        return torch.exp(entropies[0])
     weights = [weight for _, _, weight in codebooks]
     weighted = torch.stack([weight * entropy for weight, entropy in zip(weights, entropies, strict=True)])
     return torch.exp(weighted.sum() / sum(weights))

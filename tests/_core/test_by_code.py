@@ -58,7 +58,7 @@ def test_sums_are_those_of_a_loop(seed: int, rows: int, num_embeddings: int, dim
     indices = indices_of(rows, num_embeddings, hot)
     parts = torch.randn(dim, rows, dtype=torch.float64).T, torch.randint(-9, 9, (rows,))
     found = by_code.sum_by_code(indices, num_embeddings, *parts)
-    totals = [torch.ones_like(total) for total in found]
+    totals = [torch.ones_like(total.movedim(0, -1)).movedim(-1, 0) for total in found]
     by_code.add_by_code(totals, indices, parts)
     for part, sums, total in zip(parts, found, totals, strict=True):
         expected = torch.zeros_like(sums)

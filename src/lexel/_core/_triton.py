@@ -113,6 +113,8 @@ def _run_kernel(
     num_embeddings,
     row_stride,
     column_stride,
+    sum_row,
+    sum_column,
     tiles,
     HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -144,7 +146,7 @@ def _run_kernel(
         flags, total = tl.associative_scan((flags, value), 0, _add_in_run)
         is_own = (flags | began[None, :]) != 0
         is_end = (there & ((code != after) | (place + 1 == end)))[:, None] & within
-        target = sums + code[:, None] * dim + column[None, :]
+        target = sums + code[:, None] * sum_row + column[None, :] * sum_column
         mask = is_end & is_own & ((code >= 0) & (code < num_embeddings))[:, None]
         tl.store(target, tl.load(target, mask=mask, other=0) + total, mask=mask)
         head = tl.broadcast_to((heads + chunk * dim + column)[None, :], (HEIGHT, WIDTH))
@@ -155,7 +157,19 @@ def _run_kernel(
 
 
 @triton.jit
-def _join_kernel(codes, sums, heads, count, dim, num_embeddings, length, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
+def _join_kernel(
+    codes,
+    sums,
+    heads,
+    count,
+    dim,
+    num_embeddings,
+    sum_row,
+    sum_column,
+    length,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
     """Add to the sum of a run that goes on in later chunks what these found of it, in their order."""
     chunk = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
@@ -165,7 +179,7 @@ def _join_kernel(codes, sums, heads, count, dim, num_embeddings, length, HEIGHT:
     after = tl.load(codes + first + length).to(tl.int64)
     goes_on = (code == after) & (code != before) & (code >= 0) & (code < num_embeddings)
     mask = column < tl.where(goes_on, dim, 0)
-    target = sums + code * dim + column
+    target = sums + code * sum_row + column * sum_column
     total = tl.load(target, mask=mask, other=0)
     number = chunk + 1
     more = goes_on
@@ -188,7 +202,7 @@ def add_by_code(totals: Sequence[Tensor], indices: Tensor, rows: Sequence[Tensor
     begins add up what the others found of it.
 
     Args:
-        totals: contiguous; K is below 2^31.
+        totals: K is below 2^31.
         indices: int64 `(N,)`, in [0, K).
         rows: floating or integer, of the dtypes of the totals, any strides.
     """
@@ -198,21 +212,21 @@ def add_by_code(totals: Sequence[Tensor], indices: Tensor, rows: Sequence[Tensor
     # A sort takes as many passes as its keys have bytes.
     codes, order = indices.to(torch.int16 if num_embeddings <= 1 << 15 else torch.int32).sort(stable=True)
     for total, part in zip(totals, rows, strict=True):
-        part = part.reshape(count, -1)
+        total, part = total.view(num_embeddings, -1), part.reshape(count, -1)
         dim = part.shape[1]
         height, width = _tile(dim)
         tiles = triton.cdiv(count, height * CHUNKS)
-        chunks, columns = triton.cdiv(count, height * tiles), triton.cdiv(dim, width)
+        length = height * tiles
+        chunks, columns = triton.cdiv(count, length), triton.cdiv(dim, width)
         heads = part.new_empty((chunks, dim))
-        sizes = {"HEIGHT": height, "WIDTH": width}
+        sizes = count, dim, num_embeddings
+        tile = {"HEIGHT": height, "WIDTH": width}
         with torch.cuda.device_of(part):
             _run_kernel[(chunks, columns)](
-                codes, order, part, total, heads, count, dim, num_embeddings, *part.stride(), tiles, **sizes
+                codes, order, part, total, heads, *sizes, *part.stride(), *total.stride(), tiles, **tile
             )
             if chunks > 1:
-                _join_kernel[(chunks - 1, columns)](
-                    codes, total, heads, count, dim, num_embeddings, height * tiles, **sizes
-                )
+                _join_kernel[(chunks - 1, columns)](codes, total, heads, *sizes, *total.stride(), length, **tile)
 
 
 @triton.jit
@@ -224,18 +238,20 @@ def _count_kernel(indices, counts, count, num_embeddings, SIZE: tl.constexpr):
     same = (code[:, None] == code[None, :]).to(tl.int32)
     earlier = tl.where(local[None, :] < local[:, None], same, 0)
     is_first = (code >= 0) & (code < num_embeddings) & (tl.sum(earlier, 1) == 0)
-    tl.atomic_add(counts + code, tl.sum(same, 1), mask=is_first, sem="relaxed")
+    tl.atomic_add(counts + code, tl.sum(same, 1).to(counts.dtype.element_ty), mask=is_first, sem="relaxed")
 
 
 def count_by_code(indices: Tensor, num_embeddings: int) -> Tensor:
-    """Count how often each code occurs, int32 `(K,)`; indices int64 `(N,)` that are not in [0, K) do not count."""
-    counts = torch.zeros(num_embeddings, dtype=torch.int32, device=indices.device)
+    """Count how often each code occurs, float32 `(K,)`; indices int64 `(N,)` that are not in [0, K) do not count."""
+    # Sums of so few ones are exact in float32, and so the same in any order.
+    dtype = torch.float32 if len(indices) < 1 << 24 else torch.int32
+    counts = torch.zeros(num_embeddings, dtype=dtype, device=indices.device)
     if len(indices):
         with torch.cuda.device_of(indices):
             _count_kernel[(triton.cdiv(len(indices), COUNTED),)](
                 indices.contiguous(), counts, len(indices), num_embeddings, SIZE=COUNTED
             )
-    return counts
+    return counts.float()
 
 
 def _tile(dim: int) -> tuple[int, int]:

@@ -51,7 +51,7 @@ def add_by_code(totals: Sequence[Tensor], indices: Tensor, rows: Sequence[Tensor
     """Add to each of several totals, in place, what `sum_by_code` returns of the rows at its place.
 
     Args:
-        totals: `(K, …)`, contiguous.
+        totals: `(K, …)`.
         indices: int64 `(N,)`, in [0, K).
         rows: for each of the totals `(N, …)`, of the same dtype.
 
@@ -164,7 +164,7 @@ def _counts(indices: Tensor, num_embeddings: int) -> Tensor:
     if not why_no_triton(indices.device):
         from lexel._core import _triton
 
-        return _triton.count_by_code(indices, num_embeddings).float()
+        return _triton.count_by_code(indices, num_embeddings)
     return _plain_counts(indices, num_embeddings)
 
 
