@@ -234,7 +234,7 @@ def _count_kernel(indices, counts, count, num_embeddings, SIZE: tl.constexpr):
     """Count a block of indices. Each code gets one atomic addition, however many of them are its own."""
     local = tl.arange(0, SIZE)
     place = tl.program_id(0).to(tl.int64) * SIZE + local
-    code = tl.load(indices + place, mask=place < count, other=-1)
+    code = tl.load(indices + place, mask=place < count, other=-1).to(tl.int32)
     same = (code[:, None] == code[None, :]).to(tl.int32)
     earlier = tl.where(local[None, :] < local[:, None], same, 0)
     is_first = (code >= 0) & (code < num_embeddings) & (tl.sum(earlier, 1) == 0)
@@ -242,7 +242,7 @@ def _count_kernel(indices, counts, count, num_embeddings, SIZE: tl.constexpr):
 
 
 def count_by_code(indices: Tensor, num_embeddings: int) -> Tensor:
-    """Count how often each code occurs, float32 `(K,)`; indices int64 `(N,)` that are not in [0, K) do not count."""
+    """Count how often each code occurs, float32 `(K,)`; indices int64 `(N,)` below K, negative ones do not count."""
     # Sums of so few ones are exact in float32, and so the same in any order.
     dtype = torch.float32 if len(indices) < 1 << 24 else torch.int32
     counts = torch.zeros(num_embeddings, dtype=dtype, device=indices.device)
