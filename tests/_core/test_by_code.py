@@ -51,7 +51,7 @@ SIZES = {
 }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(**SIZES)
 def test_sums_are_those_of_a_loop(seed: int, rows: int, num_embeddings: int, dim: int, hot: float) -> None:
     torch.manual_seed(seed)
@@ -68,7 +68,7 @@ def test_sums_are_those_of_a_loop(seed: int, rows: int, num_embeddings: int, dim
         torch.testing.assert_close(total, expected + 1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(**SIZES)
 def test_counts_leave_out_masked_positions(seed: int, rows: int, num_embeddings: int, dim: int, hot: float) -> None:
     torch.manual_seed(seed)
@@ -77,7 +77,7 @@ def test_counts_leave_out_masked_positions(seed: int, rows: int, num_embeddings:
     assert counts.tolist() == [float((indices == code).sum()) for code in range(num_embeddings)][: len(counts)]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(**SIZES, masked=st.booleans())
 def test_difference_is_that_of_plain_torch(
     seed: int, rows: int, num_embeddings: int, dim: int, hot: float, masked: bool
