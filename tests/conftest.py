@@ -12,6 +12,10 @@ from PIL import Image
 
 from tests.commands import train
 
+# Without a GPU, Triton's kernels run in its interpreter; it asks when the kernels are imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
 
 

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lexel._core.by_code import add_by_code
 from lexel._core.collectives import all_min, all_sum, gather_rows, rank, world_size
 from lexel._core.rows import Rows, read, spans, tensor_of
 from lexel.nearest import nearest_code
@@ -253,9 +254,8 @@ def _assign(data: _Data, codes: Tensor) -> _Found:
         else:
             weight = data.weights[start:end].to(distance)
             scaled = x * weight.unsqueeze(1) * row_scale
-        sums.index_add_(0, nearest, scaled.round_().long())
-        weights.index_add_(0, nearest, (weight * weight_scale).round().long())
-        errors.index_add_(0, nearest, (weight * distance * error_scale).round().long())
+        integers = scaled.round_(), (weight * weight_scale).round_(), (weight * distance * error_scale).round_()
+        add_by_code((sums, weights, errors), nearest, [part.long() for part in integers])
         # One of a code's rows wins, far ones most often: its distance times random odds is largest.
         chance = _uniform(number)
         lot = (weight * distance * (chance / (1 - chance))).float().view(torch.int32).long()

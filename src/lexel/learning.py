@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lexel._core.by_code import sum_by_code
 from lexel._core.config import Configurable, Part
 
 __all__ = ["EMA", "Gradient", "Learning", "LearningModule"]
@@ -192,7 +193,7 @@ class EMAModule(LearningModule[EMA]):
 
     @override
     def statistics(self, z: Tensor, indices: Tensor, num_embeddings: int) -> tuple[Tensor, ...]:
-        return (z.new_zeros(num_embeddings, z.shape[1]).index_add_(0, indices, z),)
+        return sum_by_code(indices, num_embeddings, z)
 
     @override
     @torch.no_grad()
@@ -200,12 +201,11 @@ class EMAModule(LearningModule[EMA]):
         self._begin(codes)
         decay, epsilon, warmup = self.settings.decay, self.settings.epsilon, self.settings.warmup
         n, total_z = counts.to(self.count.dtype), sums[0].to(self.sum.dtype)
-        step = torch.full_like(n, 1 - decay)
+        moves = n.sum() > 0
+        step = (1 - decay) * moves.to(n.dtype).unsqueeze(0)  # zero for an empty batch, without a branch
         if self.age is not None:
             self.age += n > 0
             step = torch.where(n > 0, (warmup / (self.age + warmup)).clamp_min(1 - decay), step)
-        moves = n.sum() > 0
-        step = step * moves  # zero for an empty batch, without a branch
         self.count.lerp_(n, step)
         self.sum.lerp_(total_z, step.unsqueeze(1))
         total = self.count.sum()

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lexel._core.by_code import count_by_code
 from lexel._core.collectives import all_sum, gather_rows, rank
 
 __all__ = ["CodeUsage", "Usage", "mean_perplexity", "perplexity", "usage_counts"]
@@ -32,10 +33,7 @@ def usage_counts(indices: Tensor, num_embeddings: int) -> Tensor:
         >>> usage_counts(torch.tensor([0, 2, 2, -1]), 3)
         tensor([1., 0., 2.])
     """
-    indices = indices.reshape(-1)
-    # index_add_ rather than bincount: its output has a static shape, which torch.compile needs.
-    counts = torch.zeros(num_embeddings, dtype=torch.float32, device=indices.device)
-    return counts.index_add_(0, indices.clamp_min(0), (indices >= 0).to(counts.dtype))
+    return count_by_code(indices.reshape(-1), num_embeddings)
 
 
 def perplexity(counts: Tensor) -> Tensor:
@@ -88,6 +86,8 @@ def mean_perplexity(codebooks: Sequence[tuple[Tensor, int, int]], *, over_ranks:
         _entropy(next(summed)) if size <= MOST_COUNTED else _sorted_entropy(indices, over_ranks)
         for indices, size, _ in codebooks
     ]
+    if len(entropies) == 1:
+        return torch.exp(entropies[0])
     weights = [weight for _, _, weight in codebooks]
     weighted = torch.stack([weight * entropy for weight, entropy in zip(weights, entropies, strict=True)])
     return torch.exp(weighted.sum() / sum(weights))

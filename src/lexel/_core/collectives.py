@@ -165,6 +165,8 @@ def mean_over_ranks(local_sum: Tensor, global_sum: Tensor, count: Tensor) -> Ten
         >>> mean_over_ranks(torch.tensor(6.0), torch.tensor(6.0), torch.tensor(3.0))
         tensor(2.)
     """
+    if world_size() == 1:
+        return local_sum / count
     local = local_sum * (world_size() / count)
     # A zero carries the gradient of the local sum, so that the value is the same on all ranks.
     return global_sum.detach() / count + (local - local.detach())

@@ -1,8 +1,7 @@
 """The step that every vector quantizer takes once the codes are chosen, with its gradients written out.
 
 Autograd on the formulas would store the difference of inputs and codes once for each term and read it many times. Here
-it is computed once, stored once, and read once for each gradient; the codes' gradient is summed by index, without a
-one-hot matrix.
+it is computed once, stored once, and read once for each gradient; the codes' gradient is summed by index.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from lexel._core.by_code import code_difference, sum_by_code
 
 __all__ = ["quantization_step"]
 
@@ -55,11 +56,7 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     def forward(z: Tensor, codes: Tensor, indices: Tensor, valid: Tensor | None) -> tuple[Tensor, ...]:
-        quantized = codes.index_select(0, indices)
-        difference = quantized - z
-        if valid is not None:
-            difference.mul_(valid.unsqueeze(1))
-        error = torch.linalg.vector_norm(difference, dim=1).square_().sum()
+        quantized, difference, error = code_difference(z, codes, indices, valid)
         return quantized, error, error.clone(), difference, difference.view_as(difference)
 
     @staticmethod
@@ -82,24 +79,21 @@ class _Step(torch.autograd.Function):
         difference_z, difference_e, indices, valid = ctx.saved_tensors
         grad_z, grad_codes = grad_quantized, None
         if grad_commitment is not None and ctx.needs_input_grad[0]:
-            scale = -2 * grad_commitment
-            grad_z = difference_z * scale if grad_z is None else torch.addcmul(grad_z, difference_z, scale)
+            if grad_z is None:
+                grad_z = difference_z * (-2 * grad_commitment)
+            else:
+                grad_z = torch.addcmul(grad_z, difference_z, grad_commitment, value=-2)
         if grad_codebook is not None and ctx.needs_input_grad[1]:
             scale = 2 * grad_codebook  # multiplied into the inputs or the codes, whichever are fewer
             few_codes = ctx.num_embeddings < len(difference_e)
             rows = difference_e if few_codes else difference_e * scale
-            grad_codes = _sum_by_code(rows, indices, ctx.num_embeddings)
+            (grad_codes,) = sum_by_code(indices, ctx.num_embeddings, rows)
             grad_codes = grad_codes * scale if few_codes else grad_codes
         if grad_difference_z is not None:
             grad_difference_z = grad_difference_z if valid is None else grad_difference_z * valid.unsqueeze(1)
             grad_z = -grad_difference_z if grad_z is None else grad_z - grad_difference_z
         if grad_difference_e is not None:
             grad_difference_e = grad_difference_e if valid is None else grad_difference_e * valid.unsqueeze(1)
-            more = _sum_by_code(grad_difference_e, indices, ctx.num_embeddings)
+            (more,) = sum_by_code(indices, ctx.num_embeddings, grad_difference_e)
             grad_codes = more if grad_codes is None else grad_codes + more
         return grad_z, grad_codes, None, None
-
-
-def _sum_by_code(rows: Tensor, indices: Tensor, num_embeddings: int) -> Tensor:
-    """Return for each code the sum of its rows, `(K, D)`."""
-    return rows.new_zeros(num_embeddings, rows.shape[1]).index_add_(0, indices, rows)

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lexel._core.by_code import add_by_code
 from lexel._core.collectives import all_min, all_sum
 from lexel._core.config import Configurable
 from lexel._core.gradients import LEAST_LENGTH, unit_rows
@@ -490,8 +491,7 @@ class Fit(Configurable):
             wide = snapped(wide, peak * total)
             for own in (indices + starts).T:
                 counts += torch.bincount(own, minlength=many)
-                sums.index_add_(0, own, wide)
-                errors.index_add_(0, own, squares)
+                add_by_code((sums, errors), own, (wide, squares))
                 if self.needs_pairs:
                     for other in (indices + starts).T:
                         pairs += torch.bincount(own * many + other, minlength=many * many)

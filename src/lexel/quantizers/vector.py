@@ -183,7 +183,7 @@ class VectorQuantizer(RowQuantizer):
             loss = loss + (terms["codebook"] if weight == 1 else weight * terms["codebook"])
         if self.training:
             # A learning rule that moves the codes in place does so before the backward pass reads them.
-            fixed = codes if self.learning.settings.trainable else codes.clone()
+            fixed = codes if self.learning.settings.trainable or not self.regularisers else codes.clone()
             for part in self.regularisers:
                 # A product: an empty batch has no loss, and needs no branch.
                 terms[part.settings.name] = part(z, fixed, valid) * (counts.sum() > 0)
