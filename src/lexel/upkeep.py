@@ -24,6 +24,7 @@ from typing_extensions import override
 
 from lexel._core.collectives import AllRows, rank
 from lexel._core.config import Configurable, Part
+from lexel._core.values import Reading, is_recorded
 from lexel.kmeans import common_row, kmeans
 
 __all__ = ["KMeansStart", "OnlineClustering", "Revival", "Upkeep", "UpkeepModule"]
@@ -106,6 +107,7 @@ class _KMeansStartModule(UpkeepModule[KMeansStart]):
         super().__init__(settings)
         self.num_embeddings = num_embeddings
         self.register_buffer("collected", torch.empty((), dtype=torch.int64))
+        self._complete = Reading()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -114,7 +116,9 @@ class _KMeansStartModule(UpkeepModule[KMeansStart]):
 
     @override
     def prepare(self, codes: Tensor, rows: AllRows, *, unit_length: bool = False) -> Change | None:
-        if not torch.compiler.is_compiling() and int(self.collected) == len(codes):
+        if not torch.compiler.is_compiling() and self._complete.of(
+            self.collected, lambda: self.collected == len(codes)
+        ):
             return None
         settings, own = self.settings, rows.own
         start = _kmeans_start(*own, codes, self.collected, settings.iterations, settings.seed, unit_length)
@@ -168,7 +172,7 @@ class Revival(Upkeep):
 
     @override
     def build(self, num_embeddings: int, embedding_dim: int) -> UpkeepModule[Upkeep]:
-        return _RevivalModule(self, num_embeddings, usage=1)
+        return _RevivalModule(self, num_embeddings)
 
 
 class _UsageModule(UpkeepModule[UpkeepT]):
@@ -204,16 +208,20 @@ class _UsageModule(UpkeepModule[UpkeepT]):
 
 
 class _RevivalModule(_UsageModule[Revival]):
+    def __init__(self, settings: Revival, num_embeddings: int) -> None:
+        super().__init__(settings, num_embeddings, usage=1)
+        self._any_dead = Reading()
+
     @override
     def prepare(self, codes: Tensor, rows: AllRows, *, unit_length: bool = False) -> Change | None:
         turn = _random(self.step, self.settings.seed)
         self.step += rows.total > 0
-        dead = self.usage < self.settings.threshold
+        if not is_recorded(self.usage) and not self._any_dead.of(self.usage, lambda: self._dead().any()):
+            return None
+        dead = self._dead()
         queue = dead.cumsum(0) - 1
         dead &= queue < rows.total
         revived = dead.sum()
-        if not torch.compiler.is_compiling() and int(revived) == 0:
-            return None
         total = rows.total.clamp_min(1)
         # Evenly spaced from a random start: different for each code, every input as likely as any other.
         positions = (queue * total + turn % total) // revived.clamp_min(1)
@@ -224,6 +232,11 @@ class _RevivalModule(_UsageModule[Revival]):
     def observe(self, counts: Tensor) -> None:
         share_of_step = (counts.sum() / len(counts)).clamp_max(1)
         self.follow(counts, 1 - self.settings.decay**share_of_step)
+        if not is_recorded(self.usage):  # the answer is there when the next step asks
+            self._any_dead.send_for(self.usage, self._dead().any())
+
+    def _dead(self) -> Tensor:
+        return self.usage < self.settings.threshold
 
 
 @dataclass(frozen=True)
