@@ -1,8 +1,9 @@
-"""Real photographs, small enough to be quick."""
+"""The devices that tests run on, and real photographs, small enough to be quick."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,72 @@ from PIL import Image
 from tests.commands import train
 
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
+
+# What computes where its inputs lie. Each of these tests runs on every device that there is: the same test, for which
+# new tensors lie on that device.
+ON_EVERY_DEVICE = (
+    *("_core/test_fused_loss.py", "_core/test_recomputation.py", "quantizers"),
+    *("nearest/test_contract.py", "nearest/test_exact.py"),
+    *(f"test_{part}.py" for part in ("codebook", "estimators", "kmeans", "metrics", "regularisers", "upkeep")),
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device",
+        action="append",
+        help="a device to run the tests of what computes there on, as cuda; may be repeated; by default the CPU, and "
+        "the accelerator if there is one",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    path = metafunc.definition.path.relative_to(Path(__file__).parent)
+    if any(path.is_relative_to(each) for each in ON_EVERY_DEVICE) and (names := devices(metafunc.config)) != ["cpu"]:
+        metafunc.parametrize("device", names, indirect=True, scope="module")
+
+
+def devices(config: pytest.Config) -> list[str]:
+    """The devices to run tests on."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    names = config.getoption("--device") or ["cpu", *([accelerator.type] if accelerator else [])]
+    for name in names:
+        try:
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise pytest.UsageError(f"--device {name} cannot be used here: {error}") from error
+    return names
+
+
+@pytest.fixture(autouse=True, scope="module")
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The device on which the tensors of a test lie, unless it says otherwise."""
+    name = getattr(request, "param", "cpu")
+    if name == "cpu":
+        yield name
+        return
+    torch.set_default_device(name)
+    torch.empty(0)  # now torch knows by itself which functions make a tensor
+    with pytest.MonkeyPatch.context() as patch:
+        for function in ("rand", "randint", "randn", "randperm", "from_numpy"):
+            patch.setattr(torch, function, moved(getattr(torch, function), name))
+        yield name
+    torch.set_default_device(None)
+
+
+def moved(make: Callable[..., torch.Tensor], name: str) -> Callable[..., torch.Tensor]:
+    """What makes a tensor in memory, from an array or a generator of numbers, and moves it to a device."""
+
+    def made(*args: object, **settings: object) -> torch.Tensor:
+        if "device" in settings:
+            return make(*args, **settings)
+        if make.__name__ == "from_numpy":
+            return make(*args).to(name)
+        if getattr(settings.get("generator"), "device", None) == torch.device("cpu"):
+            return make(*args, device="cpu", **settings).to(name)
+        return make(*args, **settings)
+
+    return made
 
 
 @pytest.fixture(scope="session")

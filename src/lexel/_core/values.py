@@ -25,9 +25,7 @@ def is_recorded(tensor: Tensor) -> bool:
         >>> is_recorded(torch.zeros(1))
         False
     """
-    if torch.compiler.is_compiling():
-        return True
-    return tensor.is_cuda and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    return torch.compiler.is_compiling() or (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def at_hand(tensor: Tensor) -> bool:
