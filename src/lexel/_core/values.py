@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-__all__ = ["HostValue", "Reading", "Refusal", "at_hand", "constant", "is_recorded"]
+__all__ = ["HostValue", "Reading", "Refusal", "Transient", "at_hand", "constant", "is_recorded"]
 
 HOST = ("cpu",)  # the devices whose memory is the program's
 
@@ -64,17 +64,17 @@ class HostValue:
         return bool(self._value.tolist())
 
 
-class _Transient:
+class Transient:
     """What belongs to one module and the steps that it has made: a copy begins without it, and no file holds it."""
 
-    def __deepcopy__(self, memo: object) -> _Transient:
+    def __deepcopy__(self, memo: object) -> Transient:
         return type(self)()
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return type(self), ()
 
 
-class Reading(_Transient):
+class Reading(Transient):
     """What the program knows of a tensor, for as long as nobody changes the tensor.
 
     Example:
@@ -102,7 +102,7 @@ class Reading(_Transient):
         return self._known[2].wait()
 
 
-class Refusal(_Transient):
+class Refusal(Transient):
     """Raises an error where a condition does not hold: at once, or where that would mean to wait, the next time.
 
     Who uses it sees to it that nothing changes where the condition does not hold.
