@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 
 from tests.commands import train
+from tests.devices import tensors_on
 
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
 
 # What computes where its inputs lie. Each of these tests runs on every device that there is: the same test, for which
 # new tensors lie on that device.
 ON_EVERY_DEVICE = (
-    *("_core/test_fused_loss.py", "_core/test_recomputation.py", "quantizers"),
+    *("_core/test_collectives.py", "_core/test_fused_loss.py", "_core/test_recomputation.py", "quantizers"),
     *("nearest/test_contract.py", "nearest/test_exact.py"),
     *(f"test_{part}.py" for part in ("codebook", "estimators", "kmeans", "metrics", "regularisers", "upkeep")),
 )
@@ -55,31 +56,8 @@ def devices(config: pytest.Config) -> list[str]:
 def device(request: pytest.FixtureRequest) -> Iterator[str]:
     """The device on which the tensors of a test lie, unless it says otherwise."""
     name = getattr(request, "param", "cpu")
-    if name == "cpu":
+    with tensors_on(name):
         yield name
-        return
-    torch.set_default_device(name)
-    torch.empty(0)  # now torch knows by itself which functions make a tensor
-    with pytest.MonkeyPatch.context() as patch:
-        for function in ("rand", "randint", "randn", "randperm", "from_numpy"):
-            patch.setattr(torch, function, moved(getattr(torch, function), name))
-        yield name
-    torch.set_default_device(None)
-
-
-def moved(make: Callable[..., torch.Tensor], name: str) -> Callable[..., torch.Tensor]:
-    """What makes a tensor in memory, from an array or a generator of numbers, and moves it to a device."""
-
-    def made(*args: object, **settings: object) -> torch.Tensor:
-        if "device" in settings:
-            return make(*args, **settings)
-        if make.__name__ == "from_numpy":
-            return make(*args).to(name)
-        if getattr(settings.get("generator"), "device", None) == torch.device("cpu"):
-            return make(*args, device="cpu", **settings).to(name)
-        return make(*args, **settings)
-
-    return made
 
 
 @pytest.fixture(scope="session")
