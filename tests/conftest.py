@@ -21,6 +21,7 @@ PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
 ON_EVERY_DEVICE = (
     *("_core/test_collectives.py", "_core/test_fused_loss.py", "_core/test_recomputation.py", "quantizers"),
     *("nearest/test_contract.py", "nearest/test_exact.py"),
+    "training/test_devices.py",
     *(f"test_{part}.py" for part in ("codebook", "estimators", "kmeans", "metrics", "regularisers", "upkeep")),
 )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -39,14 +40,14 @@ def at_hand(tensor: Tensor) -> bool:
 
 
 class HostValue:
-    """A truth value on its way from a tensor to the program.
+    """An integer on its way from a tensor to the program.
 
     Args:
-        value: bool scalar, on any device.
+        value: scalar of integers or bool, on any device.
 
     Example:
-        >>> HostValue(torch.tensor(True)).wait()
-        True
+        >>> HostValue(torch.tensor(3)).wait()
+        3
     """
 
     def __init__(self, value: Tensor) -> None:
@@ -57,11 +58,11 @@ class HostValue:
             self._event = module.Event()
             self._event.record(module.current_stream(value.device))
 
-    def wait(self) -> bool:
+    def wait(self) -> int:
         """Return the value, as soon as it has arrived."""
         if self._event is not None:
             self._event.synchronize()
-        return bool(self._value.tolist())
+        return cast("int", self._value.tolist())
 
 
 class Transient:
@@ -99,7 +100,7 @@ class Reading(Transient):
             self.send_for(tensor, value)
             if self._known is None:
                 return bool(value)
-        return self._known[2].wait()
+        return bool(self._known[2].wait())
 
 
 class Refusal(Transient):
