@@ -119,10 +119,8 @@ class TestResidual:
 
     def test_implicit_codes_fit_what_a_table_cannot(self) -> None:
         means = 4 * torch.randn(8, 8)
-        spike, maps = (
-            torch.tensor(SPIKE),
-            torch.randn(8, 8, 8) / 8**0.5,
-        )  # the remainders of each cluster lie along directions of its own
+        spike = torch.tensor(SPIKE)
+        maps = torch.randn(8, 8, 8) / 8**0.5  # the remainders of each cluster lie along directions of its own
         errors = {}
         for kind in (lexel.VectorQuantizer, lexel.ImplicitQuantizer):
             torch.manual_seed(1)

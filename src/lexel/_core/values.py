@@ -154,7 +154,9 @@ def constant(values: Iterable[float], like: Tensor, dtype: torch.dtype | None = 
         tensor([1., 2.])
     """
     numbers, dtype = tuple(values), dtype or like.dtype
-    # A graph holds its own; and what a subclass stands for, as a fake tensor does, is no tensor of numbers.
+    if torch.compiler.is_dynamo_compiling():  # a tensor in memory would keep the graph from being a CUDA graph
+        return torch.stack([torch.full((), number, dtype=dtype, device=like.device) for number in numbers])
+    # An exported graph makes its own; and what a subclass stands for, as a fake tensor does, is no tensor of numbers.
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or type(like) is not Tensor:
         return torch.tensor(numbers, dtype=dtype, device=like.device)
     return _constant(numbers, dtype, like.device)

@@ -670,7 +670,7 @@ class Quantizer(WideBuffers, Configurable):
             fine = fine if fine else values.isfinite().all()
         else:
             fine = torch.linalg.vector_norm(values, torch.inf).isfinite()
-        return all_sum((~fine).to(values.dtype))[0] == 0 if self.training else fine
+        return all_sum((~fine).to(values.dtype))[0] == 0 if self.training and world_size() > 1 else fine
 
     def _require_same_on_ranks(self) -> None:
         """Refuse, in the first passes and now and then later, quantizers that have gone their own way on some rank."""
