@@ -1,8 +1,9 @@
-"""Real photographs, small enough to be quick."""
+"""The devices that tests run on, and real photographs, small enough to be quick."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,57 @@ import torch
 from PIL import Image
 
 from tests.commands import train
+from tests.devices import tensors_on
 
 # Without a GPU, Triton's kernels run in its interpreter; it asks when the kernels are imported.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
+
+# What computes where its inputs lie. Each of these tests runs on every device that there is: the same test, for which
+# new tensors lie on that device.
+ON_EVERY_DEVICE = (
+    *("_core/test_collectives.py", "_core/test_fused_loss.py", "_core/test_recomputation.py", "quantizers"),
+    *("nearest/test_contract.py", "nearest/test_exact.py"),
+    "training/test_devices.py",
+    *(f"test_{part}.py" for part in ("codebook", "estimators", "kmeans", "metrics", "regularisers", "upkeep")),
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device",
+        action="append",
+        help="a device to run the tests of what computes there on, as cuda; may be repeated; by default the CPU, and "
+        "the accelerator if there is one",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    path = metafunc.definition.path.relative_to(Path(__file__).parent)
+    if any(path.is_relative_to(each) for each in ON_EVERY_DEVICE) and (names := devices(metafunc.config)) != ["cpu"]:
+        metafunc.parametrize("device", names, indirect=True, scope="module")
+
+
+def devices(config: pytest.Config) -> list[str]:
+    """The devices to run tests on."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    names = config.getoption("--device") or ["cpu", *([accelerator.type] if accelerator else [])]
+    for name in names:
+        try:
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise pytest.UsageError(f"--device {name} cannot be used here: {error}") from error
+    return names
+
+
+@pytest.fixture(autouse=True, scope="module")
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The device on which the tensors of a test lie, unless it says otherwise."""
+    name = getattr(request, "param", "cpu")
+    with tensors_on(name):
+        yield name
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """One training run of a few steps, on all the data or on one rank's share of it.
 
-Run as a program by `on_ranks`, once for each rank: `python -m tests.ranks RANK WORLD FOLDER MODULE FUNCTION`.
+Run as a program by `on_ranks`, once for each rank: `python -m tests.ranks RANK WORLD DEVICE BACKEND FOLDER MODULE
+FUNCTION`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 import lexel
 from lexel._core.collectives import world_size
+from tests.devices import tensors_on
 from tests.quantizers.zoo import ZOO
 
 LEARNING = {"gradient": lexel.Gradient(), "ema": lexel.EMA(decay=0.8)}
@@ -118,7 +120,9 @@ def poisoned(rank: int) -> str:
     if rank:
         z[1, 1] = torch.nan
     try:
-        lexel.VectorQuantizer(8, DIM, learning=lexel.EMA())(z)
+        vq = lexel.VectorQuantizer(8, DIM, learning=lexel.EMA())
+        vq(z)
+        vq(z)  # an accelerator is not waited for
     except ValueError as error:
         return str(error)
     return "nothing"
@@ -153,13 +157,20 @@ def as_one_of_four(rank: int) -> dict[object, object]:
     return {name: every(name, rank, 4) for name in QUIET}
 
 
-def on_ranks(function: Callable[[int], object], folder: Path, world: int = 2) -> list[Any]:
+def alone(rank: int) -> dict[object, object]:
+    """All of the above as the only rank."""
+    return {case: train(case, rank, 1) for case in cases()} | {name: every(name, rank, 1) for name in QUIET}
+
+
+def on_ranks(
+    function: Callable[[int], object], folder: Path, world: int = 2, device: str = "cpu", backend: str = "gloo"
+) -> list[Any]:
     """Call a function of a test module with its rank in each of so many processes, and return what it returned.
 
     A hang is killed and fails.
     """
     command = [sys.executable, "-m", "tests.ranks"]
-    words = [str(folder), function.__module__, function.__name__]
+    words = [device, backend, str(folder), function.__module__, function.__name__]
     workers = [
         subprocess.Popen(
             [*command, str(rank), str(world), *words],
@@ -173,13 +184,16 @@ def on_ranks(function: Callable[[int], object], folder: Path, world: int = 2) ->
     finally:
         for worker in workers:
             worker.kill()
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world)]
+    return [torch.load(folder / f"{rank}.pt", device, weights_only=True) for rank in range(world)]
 
 
-def main(rank: str, world: str, folder: str, module: str, function: str) -> None:
+def main(rank: str, world: str, device: str, backend: str, folder: str, module: str, function: str) -> None:
     """Take part as one rank, and write what the function returned."""
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=int(rank), world_size=int(world))
-    torch.save(getattr(import_module(module), function)(int(rank)), Path(folder) / f"{rank}.pt")
+    if device == "cuda":
+        torch.cuda.set_device(int(rank) % torch.cuda.device_count())
+    dist.init_process_group(backend, init_method=f"file://{folder}/rendezvous", rank=int(rank), world_size=int(world))
+    with tensors_on(device):
+        torch.save(getattr(import_module(module), function)(int(rank)), Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
 

@@ -42,7 +42,7 @@ def test_equals_brute_force_however_it_is_batched(codes: list[int], cuts: list[i
 
 def test_counts_stay_exact_where_float32_would_not() -> None:
     usage = Usage(2)
-    usage._counted = torch.tensor([[0, 2**24]])
+    usage._counted = torch.tensor([[0, 2**24]], device=usage.device)
     usage.update(torch.tensor([0]))
     assert usage.compute().total == 2**24 + 1
 

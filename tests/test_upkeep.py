@@ -225,6 +225,25 @@ class TestEveryUpkeep:
             torch.testing.assert_close(twin.state_dict(), vq.state_dict())
 
 
+def test_a_compiled_graph_loses_the_start_once_codes_have_started() -> None:
+    torch.compiler.reset()
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> torch.fx.GraphModule:
+        graphs.append(any("kmeans_start" in str(node.target) for node in graph.graph.nodes))
+        return graph
+
+    vq = lexel.VectorQuantizer(32, 4, learning=lexel.EMA(), upkeep=lexel.KMeansStart())
+    fresh, compiled = state_of(vq), torch.compile(vq, fullgraph=True, backend=backend)
+    for _ in range(5):  # of which two are collected, and one sees that this was all
+        compiled(torch.randn(24, 4))
+    assert graphs == [True, False]
+    compiled.load_state_dict({f"_orig_mod.{name}": value for name, value in fresh.items()})
+    compiled(torch.randn(40, 4))
+    assert vq.upkeep[0].collected == 32
+    assert vq.codebook().norm(dim=1).min() > 0.1
+
+
 @pytest.mark.parametrize(
     ("cls", "wrong"),
     [

@@ -21,6 +21,7 @@ from lexel._core.config import Configurable, Part
 from lexel._core.gradients import unit_rows
 from lexel._core.modules import ZeroLinear
 from lexel._core.sharding import is_sharded, write_rows
+from lexel._core.values import Refusal
 
 __all__ = [
     "AffineCodebook",
@@ -95,6 +96,7 @@ class CodebookModule(Part[CodebookT]):
 
     def __init__(self, settings: CodebookT, num_embeddings: int, code_dim: int, *, trainable: bool = True) -> None:
         super().__init__(settings)
+        self._refusal = Refusal()
         weight = torch.empty(num_embeddings, code_dim)
         if trainable:
             self.weight = nn.Parameter(weight)
@@ -156,12 +158,13 @@ class CodebookModule(Part[CodebookT]):
         strength = strength.to(self.weight.dtype).unsqueeze(1)
         codes = torch.lerp(self(), anchors.to(self.weight.dtype), strength)
         table = torch.where(strength > 0, self.table_for(codes), self.weight)
-        if not torch.compiler.is_compiling() and not table.is_meta and not bool(table.isfinite().all()):
-            raise ValueError(
-                f"{self._get_name()}: table_for gives NaN or infinity for some codes, which this codebook cannot have; "
-                "no code was changed"
-            )
-        self.write(table, strength > 0)
+        finite = table.isfinite().all()
+        self._refusal.unless(
+            finite,
+            f"{self._get_name()}: table_for gives NaN or infinity for some codes, which this codebook cannot have; no "
+            "code was changed",
+        )
+        self.write(table, (strength > 0) & finite)
 
     @torch.no_grad()
     def write(self, table: Tensor, which: Tensor | None = None) -> None:
@@ -285,6 +288,7 @@ class _FactorisedModule(CodebookModule[FactorisedCodebook]):
 
     def __init__(self, settings: FactorisedCodebook, codes: CodebookModule[Codebook], embedding_dim: int) -> None:
         Part.__init__(self, settings)
+        self._refusal = Refusal()
         self.codes = codes
         self.down = nn.Linear(embedding_dim, settings.dim)
         self.up = nn.Linear(settings.dim, embedding_dim)

@@ -539,7 +539,7 @@ class _GumbelModule(EstimatorModule[GumbelSoftmax]):
     def _temperature(self, z: Tensor) -> Tensor:
         """τ of this step, a scalar of the dtype of `z`."""
         settings = self.settings
-        tau = torch.as_tensor(settings.temperature, dtype=z.dtype, device=z.device)
+        tau = z.new_full((), settings.temperature)
         if settings.rate == 0:
             return tau
         least = min(settings.final_temperature, settings.temperature)

@@ -350,14 +350,14 @@ def _start(every: _Data, num_embeddings: int, init: str | Tensor, seed: int) -> 
 def _sample(every: _Data, size: int, seed: int) -> _Data:
     """Draw `size` different rows, the same on any number of ranks, and number them in a random order."""
     generator = torch.Generator().manual_seed(seed)
-    edges = torch.arange(size + 1) * every.total // size  # one row between each two
-    rows = edges[:-1] + torch.randint(1 << 62, (size,), generator=generator) % edges.diff()
-    order = torch.randperm(size, generator=generator)
+    edges = torch.arange(size + 1, device="cpu") * every.total // size  # one row between each two
+    rows = edges[:-1] + torch.randint(1 << 62, (size,), generator=generator, device="cpu") % edges.diff()
+    order = torch.randperm(size, generator=generator, device="cpu")
     own = (rows >= every.first) & (rows < every.first + len(every.source))
     rows, order = rows[own] - every.first, order[own]
     found = [every.like]
     for start, end in every.spans():
-        low, high = torch.searchsorted(rows, torch.tensor([start, end])).tolist()
+        low, high = torch.searchsorted(rows, torch.tensor([start, end], device="cpu")).tolist()
         if low < high:
             found.append(every.read(start, end, rows[low:high] - start))
     sort = order.argsort()

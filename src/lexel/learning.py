@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from lexel._core.by_code import sum_by_code
 from lexel._core.config import Configurable, Part
+from lexel._core.values import at_hand
 
 __all__ = ["EMA", "Gradient", "Learning", "LearningModule"]
 
@@ -217,7 +218,7 @@ class EMAModule(LearningModule[EMA]):
         """Start the averages of codes that have none: as if each had been chosen once, by an input equal to itself."""
         self.widen()
         absent = self.count == 0
-        if torch.compiler.is_compiling() or bool(absent.any()):
+        if not at_hand(absent) or bool(absent.any()):
             self.count.masked_fill_(absent, 1)
             self.sum.copy_(torch.where(absent.unsqueeze(1), codes, self.sum))
 

@@ -15,8 +15,11 @@ steps are larger than usual, by (1 − β₁)/√(1 − β₂) at most (about 3 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from itertools import count
+from typing import Any, ClassVar, Literal, TypeVar
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -24,6 +27,7 @@ from typing_extensions import override
 
 from lexel._core.collectives import AllRows, rank
 from lexel._core.config import Configurable, Part
+from lexel._core.values import Reading, Transient, is_recorded
 from lexel.kmeans import common_row, kmeans
 
 __all__ = ["KMeansStart", "OnlineClustering", "Revival", "Upkeep", "UpkeepModule"]
@@ -106,18 +110,28 @@ class _KMeansStartModule(UpkeepModule[KMeansStart]):
         super().__init__(settings)
         self.num_embeddings = num_embeddings
         self.register_buffer("collected", torch.empty((), dtype=torch.int64))
+        self._complete = Reading()
+        self._start = _Start()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Wait for the first inputs."""
         self.collected.zero_()
+        self._start.complete = False
+
+    @override
+    def _load_from_state_dict(self, *arguments: Any, **settings: Any) -> None:
+        super()._load_from_state_dict(*arguments, **settings)
+        self._start.complete = False  # until it turns out to be
 
     @override
     def prepare(self, codes: Tensor, rows: AllRows, *, unit_length: bool = False) -> Change | None:
-        if not torch.compiler.is_compiling() and int(self.collected) == len(codes):
+        if not torch.compiler.is_compiling():
+            self._start.complete = self._complete.of(self.collected, lambda: self.collected == len(codes))
+        if self._start.complete:
             return None
-        settings, own = self.settings, rows.own
-        start = _kmeans_start(*own, codes, self.collected, settings.iterations, settings.seed, unit_length)
+        settings, key = self.settings, self._start.key
+        start = _kmeans_start(*rows.own, codes, self.collected, settings.iterations, settings.seed, unit_length, key)
         anchors, strength, collected = start
         self.collected.copy_(collected)
         return anchors, strength
@@ -168,7 +182,7 @@ class Revival(Upkeep):
 
     @override
     def build(self, num_embeddings: int, embedding_dim: int) -> UpkeepModule[Upkeep]:
-        return _RevivalModule(self, num_embeddings, usage=1)
+        return _RevivalModule(self, num_embeddings)
 
 
 class _UsageModule(UpkeepModule[UpkeepT]):
@@ -204,16 +218,20 @@ class _UsageModule(UpkeepModule[UpkeepT]):
 
 
 class _RevivalModule(_UsageModule[Revival]):
+    def __init__(self, settings: Revival, num_embeddings: int) -> None:
+        super().__init__(settings, num_embeddings, usage=1)
+        self._any_dead = Reading()
+
     @override
     def prepare(self, codes: Tensor, rows: AllRows, *, unit_length: bool = False) -> Change | None:
         turn = _random(self.step, self.settings.seed)
         self.step += rows.total > 0
-        dead = self.usage < self.settings.threshold
+        if not is_recorded(self.usage) and not self._any_dead.of(self.usage, lambda: self._dead().any()):
+            return None
+        dead = self._dead()
         queue = dead.cumsum(0) - 1
         dead &= queue < rows.total
         revived = dead.sum()
-        if not torch.compiler.is_compiling() and int(revived) == 0:
-            return None
         total = rows.total.clamp_min(1)
         # Evenly spaced from a random start: different for each code, every input as likely as any other.
         positions = (queue * total + turn % total) // revived.clamp_min(1)
@@ -224,6 +242,11 @@ class _RevivalModule(_UsageModule[Revival]):
     def observe(self, counts: Tensor) -> None:
         share_of_step = (counts.sum() / len(counts)).clamp_max(1)
         self.follow(counts, 1 - self.settings.decay**share_of_step)
+        if not is_recorded(self.usage):  # the answer is there when the next step asks
+            self._any_dead.send_for(self.usage, self._dead().any())
+
+    def _dead(self) -> Tensor:
+        return self.usage < self.settings.threshold
 
 
 @dataclass(frozen=True)
@@ -286,14 +309,38 @@ class _OnlineClusteringModule(_UsageModule[OnlineClustering]):
         self.follow(counts, (1 - self.settings.decay) * (counts.sum() > 0))
 
 
-@torch.library.custom_op("lexel::kmeans_start", mutates_args=())
+class _Start(Transient):
+    """Whether all codes of a module are known to have started: what a compiled graph may depend on."""
+
+    every: ClassVar[WeakValueDictionary[int, _Start]] = WeakValueDictionary()
+    keys: ClassVar[Iterator[int]] = count()
+
+    def __init__(self) -> None:
+        self.complete, self.key = False, next(self.keys)
+        self.every[self.key] = self
+
+
+# Not for a CUDA graph: it looks at the inputs.
+_TAGS: dict[str, Any] = {"tags": torch.Tag.cudagraph_unsafe} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
+
+
+@torch.library.custom_op("lexel::kmeans_start", mutates_args=(), **_TAGS)
 def _kmeans_start(
-    rows: Tensor, valid: Tensor, codes: Tensor, collected: Tensor, iterations: int, seed: int, unit_length: bool
+    rows: Tensor,
+    valid: Tensor,
+    codes: Tensor,
+    collected: Tensor,
+    iterations: int,
+    seed: int,
+    unit_length: bool,
+    key: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return anchors, strengths and the new number of collected inputs. One opaque step to torch.compile."""
     K, have = len(codes), int(collected)
     strength = codes.new_zeros(K)
     if have == K:
+        if key in _Start.every:
+            _Start.every[key].complete = True  # so a compiled graph with this step in it is not used again
         return codes.clone(), strength, collected.clone()
     every = AllRows(rows, valid)
     total = int(every.total)
@@ -316,7 +363,14 @@ def _kmeans_start(
 
 @_kmeans_start.register_fake
 def _(
-    rows: Tensor, valid: Tensor, codes: Tensor, collected: Tensor, iterations: int, seed: int, unit_length: bool
+    rows: Tensor,
+    valid: Tensor,
+    codes: Tensor,
+    collected: Tensor,
+    iterations: int,
+    seed: int,
+    unit_length: bool,
+    key: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(codes), codes.new_empty(len(codes)), torch.empty_like(collected)
 

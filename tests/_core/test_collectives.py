@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,9 +12,9 @@ from tests import ranks
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[object, object]]:
-    """What each of two ranks saw, for every case."""
-    return ranks.on_ranks(ranks.everything, tmp_path_factory.mktemp("ranks"))
+def pair(tmp_path_factory: pytest.TempPathFactory, device: str) -> list[dict[object, object]]:
+    """What each of two ranks saw, for every case; they may share one accelerator."""
+    return ranks.on_ranks(ranks.everything, tmp_path_factory.mktemp("ranks"), device=device)
 
 
 @pytest.mark.parametrize("case", list(ranks.cases()), ids=str)
@@ -43,9 +45,9 @@ def test_all_ranks_refuse_what_is_poison_on_one(pair: list[dict[object, object]]
 
 
 @pytest.fixture(scope="module")
-def four(tmp_path_factory: pytest.TempPathFactory) -> list[dict[object, object]]:
+def four(tmp_path_factory: pytest.TempPathFactory, device: str) -> list[dict[object, object]]:
     """What each of four ranks saw, for every quantizer."""
-    return ranks.on_ranks(ranks.as_one_of_four, tmp_path_factory.mktemp("four"), 4)
+    return ranks.on_ranks(ranks.as_one_of_four, tmp_path_factory.mktemp("four"), 4, device)
 
 
 @pytest.mark.parametrize("name", ranks.QUIET)
@@ -60,6 +62,17 @@ def test_four_ranks_are_one_process_for_every_quantizer(four: list[dict[object, 
     for part in ("losses", "gradients", "state"):
         for seen in all_ranks:
             torch.testing.assert_close(seen[part], alone[part], rtol=1e-6, atol=1e-9)
+
+
+def test_over_nccl_too(tmp_path: Path, device: str) -> None:
+    """Which takes one process for each card."""
+    if device != "cuda":
+        pytest.skip("NCCL needs CUDA")
+    world, expected = min(2, torch.cuda.device_count()), ranks.alone(0)
+    seen = ranks.on_ranks(ranks.alone if world == 1 else ranks.everything, tmp_path, world, device, "nccl")
+    for name, alone in expected.items():
+        for part in ("losses", "state"):
+            torch.testing.assert_close(seen[0][name][part], alone[part], rtol=1e-6, atol=1e-9)
 
 
 def test_a_process_group_says_who_shares_the_inputs(pair: list[dict[object, object]]) -> None:

@@ -1,6 +1,5 @@
 """Parts and a quantizer as somebody outside of Lexel writes them, with nothing but its public names."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -110,11 +109,11 @@ class TernaryQuantizer(lexel.RowQuantizer):
 
     def quantize_rows(self, z, valid):
         digits = z.detach().round().clamp(-1, 1).long() + 1
-        indices = (digits * digits.new_tensor([3**i for i in range(self.embedding_dim)])).sum(1)
+        indices = (digits * 3 ** torch.arange(self.embedding_dim, device=z.device)).sum(1)
         (error,) = self.means((z - (digits - 1)).square().mean(1), valid=valid)
         quantized = lexel.straight_through(z, self.lookup_rows(indices).to(z.dtype))
         return lexel.Choice(indices, quantized, 0.25 * error, {"commitment": error})
 
     def lookup_rows(self, indices):
-        places = indices.new_tensor([3**i for i in range(round(math.log(self.num_embeddings, 3)))])
+        places = 3 ** torch.arange(self.embedding_dim, device=indices.device)
         return (indices.unsqueeze(1) // places % 3 - 1).float()

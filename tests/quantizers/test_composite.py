@@ -27,7 +27,7 @@ def table(num_embeddings: int = 32, embedding_dim: int = 8, **settings: object) 
     return vq
 
 
-SPIKE = torch.tensor([1.5, 1.5, 1.5, 0, 0, 0, 0, 0])  # eight sign patterns in three of eight directions
+SPIKE = (1.5, 1.5, 1.5, 0, 0, 0, 0, 0)  # eight sign patterns in three of eight directions
 
 
 class TestResidual:
@@ -119,6 +119,7 @@ class TestResidual:
 
     def test_implicit_codes_fit_what_a_table_cannot(self) -> None:
         means = 4 * torch.randn(8, 8)
+        spike = torch.tensor(SPIKE)
         maps = torch.randn(8, 8, 8) / 8**0.5  # the remainders of each cluster lie along directions of its own
         errors = {}
         for kind in (lexel.VectorQuantizer, lexel.ImplicitQuantizer):
@@ -130,7 +131,7 @@ class TestResidual:
             optimizer = torch.optim.Adam(second.parameters(), lr=1e-2)
             for _ in range(300):
                 cluster = torch.randint(8, (256,))
-                z = means[cluster] + torch.einsum("nde, ne -> nd", maps[cluster], torch.randn(256, 8).sign() * SPIKE)
+                z = means[cluster] + torch.einsum("nde, ne -> nd", maps[cluster], torch.randn(256, 8).sign() * spike)
                 loss = rvq(z).terms["1.codebook"]
                 optimizer.zero_grad()
                 loss.backward()

@@ -75,10 +75,10 @@ class TestIndices:
         ],
         ids=lambda quantizer: type(quantizer).__name__,
     )
-    def test_two_to_the_62_codes_fit(self, quantizer: lexel.Quantizer) -> None:
+    def test_two_to_the_62_codes_fit(self, quantizer: lexel.Quantizer, device: str) -> None:
         assert quantizer.num_embeddings == 2**62
         assert quantizer.bits == 62
-        output = quantizer.eval()(2 * torch.randn(40, quantizer.embedding_dim))
+        output = quantizer.to(device).eval()(2 * torch.randn(40, quantizer.embedding_dim))
         assert output.indices.max() > 2**60
         assert torch.equal(quantizer.lookup(output.indices), output.quantized)
         torch.testing.assert_close(output.perplexity, torch.tensor(40.0))

@@ -195,8 +195,8 @@ class AllRows:
         rows = rows.detach()
         if len(rows) == 0:  # one row that does not count, so that every rank can index
             rows, valid = rows.new_zeros(1, rows.shape[1]), torch.zeros(1, dtype=torch.bool, device=rows.device)
-        # The rows that count come first in this order.
-        self._order = None if valid is None else torch.argsort(~valid, stable=True)
+        self._all_count = valid is None
+        self._order: Tensor | None = None
         if valid is None:
             valid = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
         self.own = rows, valid
@@ -207,19 +207,26 @@ class AllRows:
         self._offset = held[: rank()].sum()
         self.total = held.sum()
 
+    def _in_order(self) -> Tensor | None:
+        """The rows that count, and then the others; None where all count. It is made when it is first needed."""
+        if self._order is None and not self._all_count:
+            self._order = torch.argsort(~self.own[1], stable=True)
+        return self._order
+
     def take(self, positions: Tensor) -> Tensor:
         """Return the rows at `positions` (int64 `(n,)`, the same on all ranks, in [0, total)), `(n, D)`, to all."""
         local = positions - self._offset
         held = (local >= 0) & (local < self._count)
         local = local.clamp(0, len(self.own[0]) - 1)
-        rows = self.own[0][local if self._order is None else self._order[local]]
+        order = self._in_order()
+        rows = self.own[0][local if order is None else order[local]]
         return all_sum(torch.where(held.unsqueeze(1), rows, 0))[0]
 
     def nearest(self, points: Tensor) -> Tensor:
         """Return the row nearest to each of `points` `(n, D)`, `(n, D)`; zeros if there is no row at all."""
-        rows, valid = self.own
-        if self._order is not None:
-            filler = rows[self._order[:1]]  # copies of a row that counts replace those that do not
+        (rows, valid), order = self.own, self._in_order()
+        if order is not None:
+            filler = rows[order[:1]]  # copies of a row that counts replace those that do not
             rows = torch.where(valid.unsqueeze(1), rows, filler)
         own = rows[nearest_code(points, rows)]
         distance = torch.where(self._count > 0, (own - points).square().sum(1), torch.inf)

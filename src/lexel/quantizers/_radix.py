@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from lexel._core.values import constant
+
 __all__ = ["check_levels", "from_digits", "to_digits"]
 
 
@@ -56,6 +58,5 @@ def to_digits(indices: Tensor, levels: Sequence[int]) -> Tensor:
         >>> to_digits(torch.tensor(25), (4, 3, 5))
         tensor([1, 0, 2])
     """
-    # Computed here rather than stored in buffers: a module built on the meta device would lose them.
-    places = indices.new_tensor([math.prod(levels[:i]) for i in range(len(levels))])
-    return indices.unsqueeze(-1) // places % indices.new_tensor(levels)
+    places = constant((math.prod(levels[:i]) for i in range(len(levels))), indices)
+    return indices.unsqueeze(-1) // places % constant(levels, indices)

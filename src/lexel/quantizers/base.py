@@ -20,6 +20,7 @@ from lexel._core.config import Configurable, from_config
 from lexel._core.modules import WideBuffers, evaluating, without_autocast
 from lexel._core.recomputation import Recorder, is_checkpointed, is_second_run
 from lexel._core.sharding import require_whole
+from lexel._core.values import Refusal, at_hand, is_recorded
 from lexel.metrics import mean_perplexity
 from lexel.nearest import nearest_code
 
@@ -241,6 +242,7 @@ class Quantizer(WideBuffers, Configurable):
         self.channel_dim = channel_dim
         self.frozen = False
         self._recorder = Recorder()
+        self._refusal = Refusal()
         self._passes = 0
 
     def freeze(self) -> Self:
@@ -422,7 +424,8 @@ class Quantizer(WideBuffers, Configurable):
         Raises:
             TypeError: `inputs` is not a floating tensor, or `mask` not a boolean one.
             ValueError: `inputs` or `mask` has another shape, or `inputs` holds NaN or Inf, in training on any rank
-                (before any state changes).
+                (before any state changes). A training step on an accelerator does not wait until it knows: there such
+                inputs are masked as a whole, their loss is NaN, and the next pass raises the error.
             RuntimeError: it is called within a backward pass, but repeats no forward pass of
                 ``torch.utils.checkpoint(…, use_reentrant=False)``; its parameters are sharded and not gathered at the
                 moment; or, in training, they are not the same on all ranks.
@@ -444,10 +447,13 @@ class Quantizer(WideBuffers, Configurable):
     def _forward(self, inputs: Tensor, mask: Tensor | None) -> Quantized:
         rows = inputs.movedim(self.channel_dim, -1)
         with without_autocast(inputs.device):
-            z = self._finite_vectors(rows, mask)
+            z, fine = self._finite_vectors(rows, mask)
             if self.training and world_size() > 1 and not torch.compiler.is_compiling():
                 self._require_same_on_ranks()
-            choice = self.choose(z, mask)
+            valid = mask
+            if fine is not None:
+                valid = fine.expand(z.shape[:-1]) if mask is None else mask & fine
+            choice = self.choose(z, valid)
             perplexity = mean_perplexity(self.by_codebook(choice.indices), over_ranks=self.training)
         quantized = choice.quantized.to(inputs.dtype)
         if mask is not None:
@@ -455,7 +461,8 @@ class Quantizer(WideBuffers, Configurable):
             quantized = torch.where(mask.unsqueeze(-1), quantized, padding)
         quantized = quantized.movedim(-1, self.channel_dim).contiguous()
         assert choice.loss is not None
-        return Quantized(choice.loss, quantized, perplexity, choice.indices, choice.terms, self.num_embeddings)
+        loss = choice.loss if fine is None else torch.where(fine, choice.loss, torch.nan)
+        return Quantized(loss, quantized, perplexity, choice.indices, choice.terms, self.num_embeddings)
 
     def lookup(self, indices: Tensor) -> Tensor:
         """Turn indices back into vectors: in eval mode exactly the `quantized` that `forward` returned with them.
@@ -502,7 +509,7 @@ class Quantizer(WideBuffers, Configurable):
         require_whole(self, "beam_search")
         beam_size = check_integer(f"{type(self).__name__}.beam_search", "beam_size", beam_size, least=1)
         with without_autocast(inputs.device), evaluating(self):
-            z = self._finite_vectors(inputs.movedim(self.channel_dim, -1), mask)
+            z, _ = self._finite_vectors(inputs.movedim(self.channel_dim, -1), mask)
             return self._masked(self.search_positions(z, beam_size), mask)
 
     @torch.no_grad()
@@ -534,7 +541,7 @@ class Quantizer(WideBuffers, Configurable):
         if not self.positionwise:
             raise ValueError(f"{name}.candidates: it quantizes whole maps, and no vector has indices of its own")
         with without_autocast(inputs.device), evaluating(self):
-            z = self._finite_vectors(inputs.movedim(self.channel_dim, -1), None)
+            z, _ = self._finite_vectors(inputs.movedim(self.channel_dim, -1), None)
             indices, errors = self.candidates_of_rows(z.reshape(-1, self.embedding_dim), count)
         positions = z.shape[:-1]
         return Candidates(indices.reshape(*positions, *indices.shape[1:]), errors.reshape(*positions, errors.shape[1]))
@@ -628,13 +635,42 @@ class Quantizer(WideBuffers, Configurable):
                 f"{name}: mask has shape {tuple(mask.shape)}, expected {expected}, inputs without channels"
             )
 
-    def _finite_vectors(self, rows: Tensor, mask: Tensor | None) -> Tensor:
-        """Return the inputs `(*positions, D)` in float32 at least, zero where masked, and checked to be finite."""
+    def _finite_vectors(self, rows: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return the inputs `(*positions, D)` in float32 at least, zero where masked, and checked to be finite.
+
+        Returns:
+            The inputs; and None, or in a training step on an accelerator a bool scalar: whether all inputs are finite,
+            on all ranks. If they are not, those returned are zero.
+        """
         z = rows.to(torch.promote_types(rows.dtype, torch.float32))
         if mask is not None:
             z = torch.where(mask.unsqueeze(-1), z, 0)
-        self._require_finite(z)
-        return z
+        if torch.compiler.is_compiling() or z.is_meta or (is_recorded(z) and not self.training):
+            return z, None
+        fine, message = self._are_finite(z), f"{type(self).__name__}: inputs hold NaN or Inf; no code was changed"
+        if at_hand(z) or not self.training:
+            self._refusal.settle()
+            if not fine:
+                raise ValueError(message)
+            return z, None
+        self._refusal.unless(fine, message)
+        return torch.where(fine, z, 0), fine
+
+    def _are_finite(self, z: Tensor) -> Tensor:
+        """Return whether all inputs are finite, bool scalar; in training those of all ranks, which all stop together.
+
+        One that went on alone would wait for the others for ever.
+        """
+        values = z.detach()
+        if not values.numel():
+            fine = torch.ones((), dtype=torch.bool, device=values.device)
+        elif at_hand(values):
+            # A finite sum proves that every element is finite; a sum that is not may just have overflowed.
+            fine = values.sum().isfinite()
+            fine = fine if fine else values.isfinite().all()
+        else:
+            fine = torch.linalg.vector_norm(values, torch.inf).isfinite()
+        return all_sum((~fine).to(values.dtype))[0] == 0 if self.training and world_size() > 1 else fine
 
     def _require_same_on_ranks(self) -> None:
         """Refuse, in the first passes and now and then later, quantizers that have gone their own way on some rank."""
@@ -650,18 +686,6 @@ class Quantizer(WideBuffers, Configurable):
         if valid is None or not self.positionwise:
             return indices
         return torch.where(valid.reshape(*valid.shape, *[1] * len(self.index_shape)), indices, -1)
-
-    def _require_finite(self, z: Tensor) -> None:
-        if torch.compiler.is_compiling() or z.is_meta:
-            return
-        # A finite sum proves that every element is finite; a sum that is not may just have overflowed.
-        total = z.detach().sum()
-        has_nonfinite = not torch.isfinite(total) and not torch.isfinite(z).all()
-        if self.training:
-            # All ranks stop together: one that went on alone would wait for the others for ever.
-            has_nonfinite = bool(all_sum(total.new_tensor(float(has_nonfinite)))[0] > 0)
-        if has_nonfinite:
-            raise ValueError(f"{type(self).__name__}: inputs hold NaN or Inf; no code was changed")
 
 
 class RowQuantizer(Quantizer):

@@ -111,7 +111,8 @@ class CategoricalQuantizer(RowQuantizer):
             y = ((scores + noise) / self.temperature).softmax(1)
             chosen = y.argmax(1)
             if self.hard:
-                y = F.one_hot(chosen, y.shape[1]).to(y) + (y - y.detach())
+                one_hot = torch.zeros_like(y).scatter_(1, chosen.unsqueeze(1), 1)  # F.one_hot looks at the indices
+                y = one_hot + (y - y.detach())
             return chosen, y @ codes.to(y.dtype)
 
         indices, quantized = (torch.cat(parts) for parts in zip(*by_rows(draw, self.codes, z), strict=True))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lexel._core.gradients import straight_through
+from lexel._core.values import constant
 from lexel.quantizers._radix import check_levels, from_digits, to_digits
 from lexel.quantizers.base import Choice, RowQuantizer, check_weight
 
@@ -99,7 +100,7 @@ class FiniteScalarQuantizer(RowQuantizer):
         offset = [0.5 if level % 2 == 0 else 0.0 for level in self.levels]
         inverse = math.tan if self.bound == "tan" else math.atanh
         shift = [inverse(o / h) for o, h in zip(offset, half, strict=True)]
-        return torch.tanh(z + z.new_tensor(shift)) * z.new_tensor(half) - z.new_tensor(offset)
+        return torch.tanh(z + constant(shift, z)) * constant(half, z) - constant(offset, z)
 
     @property
     def _symmetric(self) -> bool:
@@ -108,8 +109,8 @@ class FiniteScalarQuantizer(RowQuantizer):
     def _half_width(self, like: Tensor) -> Tensor:
         """How many steps between levels a unit of `quantized` has, for each channel."""
         if self._symmetric:
-            return torch.tensor([(level - 1) / 2 for level in self.levels], device=like.device)
-        return like.new_tensor([level // 2 for level in self.levels])
+            return constant(((level - 1) / 2 for level in self.levels), like, torch.float32)
+        return constant((level // 2 for level in self.levels), like)
 
     def extra_repr(self) -> str:
         """Show the levels."""
@@ -181,7 +182,7 @@ class LatentQuantizer(RowQuantizer):
     @override
     def lookup_rows(self, indices: Tensor) -> Tensor:
         starts = [sum(self.levels[:i]) for i in range(len(self.levels))]
-        return self.values[to_digits(indices, self.levels) + indices.new_tensor(starts)]
+        return self.values[to_digits(indices, self.levels) + constant(starts, indices)]
 
     def extra_repr(self) -> str:
         """Show the levels."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lexel._core.collectives import all_sum
+from lexel._core.values import Reading
 from lexel.quantizers._wrapper import Wrapper
 from lexel.quantizers.base import Choice, Quantizer
 
@@ -73,6 +74,7 @@ class NormalisedQuantizer(Wrapper):
         self.register_buffer("shift", torch.zeros(quantizer.embedding_dim))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("found", torch.zeros((), dtype=torch.bool))
+        self._known = Reading()  # of `found`, which is True from the first batches on
 
     @property
     @override
@@ -107,7 +109,7 @@ class NormalisedQuantizer(Wrapper):
             valid: bool `(…,)`, False where masked; None when all count.
         """
         self.widen()
-        if not torch.compiler.is_compiling() and bool(self.found):
+        if not torch.compiler.is_compiling() and self._known.of(self.found, lambda: self.found):
             return
         z = z.reshape(-1, z.shape[-1])
         counted = z.new_ones(len(z), 1) if valid is None else valid.reshape(-1, 1).to(z.dtype)

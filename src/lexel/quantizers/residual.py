@@ -95,20 +95,20 @@ class ResidualQuantizer(Composite):
 
     @override
     def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Choice:
-        chained = are_chained(self)
+        chained, drops = are_chained(self), self.training and self.dropout > 0
         remainder, total = z, torch.zeros_like(z)
         choices = []
         for stage, reached in zip(self.parts, self._positions_of_stages(z, valid), strict=True):
-            if reached is None:
-                choice = stage.choose(remainder, None, total)
-                e = choice.quantized
+            present = None if reached is None else reached.unsqueeze(-1)
+            if present is not None and drops:
+                remainder = torch.where(present, remainder, 0)
+            choice = stage.choose(remainder, reached, total)
+            e = choice.quantized if chained else choice.quantized.detach()
+            if present is None:
+                remainder, total = remainder - e, total + e
             else:
-                present = reached.unsqueeze(-1)
-                choice = stage.choose(torch.where(present, remainder, 0), reached, total)
-                e = torch.where(present, choice.quantized, 0)
-            if not chained:
-                e = e.detach()
-            remainder, total = remainder - e, total + e
+                share = present.to(e.dtype)
+                remainder, total = torch.addcmul(remainder, e, share, value=-1), torch.addcmul(total, e, share)
             choices.append(choice)
         joined = self._join(choices, total)
         return replace(joined, quantized=with_gradient_of_stages(self, z, total, joined.indices))
@@ -167,7 +167,7 @@ class ResidualQuantizer(Composite):
     def _positions_of_stages(self, z: Tensor, valid: Tensor | None) -> Iterator[Tensor | None]:
         """Yield for each stage which positions it quantizes."""
         depth = len(self.parts)
-        if not (self.training and self.dropout):
+        if not (self.training and self.dropout > 0):
             yield from [valid] * depth
             return
         draws = uniform_of_rows(z)

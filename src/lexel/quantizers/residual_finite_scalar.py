@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lexel._core.gradients import carry
+from lexel._core.values import constant
 from lexel.quantizers.base import Choice, CodebookIndices, RowQuantizer
 from lexel.quantizers.finite_scalar import FiniteScalarQuantizer
 
@@ -94,7 +95,7 @@ class ResidualFiniteScalarQuantizer(RowQuantizer):
 
     @override
     def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
-        limit = z.new_tensor([level / (level - 1) for level in self.levels])
+        limit = constant((level / (level - 1) for level in self.levels), z)
         remainder = limit * torch.tanh(z / limit) if self.bound == "symmetric" else self.stage.bounded(z)
         total = torch.zeros_like(z)
         indices = []
@@ -120,7 +121,7 @@ class ResidualFiniteScalarQuantizer(RowQuantizer):
     def _scale(self, like: Tensor, number: int) -> Tensor:
         """The unit of a stage, for each channel."""
         less = 0 if self.bound == "symmetric" else 1
-        return like.new_tensor([float(level - less) ** -number for level in self.levels])
+        return constant((float(level - less) ** -number for level in self.levels), like)
 
     def extra_repr(self) -> str:
         """Show the levels."""

@@ -147,7 +147,7 @@ class VectorQuantizer(RowQuantizer):
 
     @override
     def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
-        z = self.codebook.project(z)
+        inputs, z = z, self.codebook.project(z)
         moving = self.training and not self.frozen
         if moving:
             self._apply_upkeep(z, valid)
@@ -164,7 +164,9 @@ class VectorQuantizer(RowQuantizer):
 
         statistics = [self._counts(indices, valid), commitment_error]
         if moving:
-            counted = z.detach() if valid is None else torch.where(valid.unsqueeze(1), z.detach(), 0)
+            counted = z.detach()
+            if valid is not None and z is not inputs:  # of which those that do not count are zero already
+                counted = torch.where(valid.unsqueeze(1), counted, 0)
             statistics += self.learning.statistics(counted, indices, self.num_embeddings)
         if self.training:
             # In training alone: evaluating on one rank must not wait for the others.

@@ -31,6 +31,7 @@ from lexel._core.devices import pick_device
 from lexel._core.errors import reason_of
 from lexel._core.files import WORKPLACE, written_beside
 from lexel._core.signals import Stop, stopped_softly
+from lexel._core.values import HostValue, at_hand
 from lexel.data.images import save_image
 from lexel.runs import COMMAND, RunFolder
 from lexel.training.checkpoint import WholeCheckpoints, read_checkpoint
@@ -132,7 +133,7 @@ def train(
         writer = RunWriter(run, task, start, fresh=not resume)
         trainer = _trainer(task, writer)
         try:
-            with _interrupts_unchanged(), named_to_children():
+            with _interrupts_unchanged(), named_to_children(), _same_again():
                 trainer.fit(task, ckpt_path=checkpoint, weights_only=True)
         except BaseException:
             writer.remove_failed_start()
@@ -197,6 +198,7 @@ class RunWriter(L.Callback):
         self.figures: dict[str, float] = {}
         self.signal = 0
         self.stop = Stop()
+        self.agreed: HostValue | None = None  # the number of a signal, on its way
         self.opened = ExitStack()
 
     @override
@@ -274,11 +276,14 @@ class RunWriter(L.Callback):
         return step % every == 0 or step == self.settings.steps
 
     def _agreed_signal(self, trainer: L.Trainer) -> int:
-        """Return the number of the signal that any rank received, 0 for none."""
+        """Return the number of the signal that any rank received, 0 for none; on accelerators a step later."""
         if trainer.world_size == 1:
             return self.stop.number
-        number = torch.tensor(self.stop.number, device=trainer.strategy.root_device)
-        return int(trainer.strategy.reduce(number, reduce_op="max"))
+        number = torch.full((), self.stop.number, device=trainer.strategy.root_device)
+        number = trainer.strategy.reduce(number, reduce_op="max")
+        before, self.agreed = self.agreed, HostValue(number)
+        known = self.agreed if at_hand(number) else before
+        return 0 if known is None else known.wait()
 
     def _write_row(self, trainer: L.Trainer, step: int, *, validated: bool) -> None:
         counts = self.task.usage()  # first, since the figures start the window anew
@@ -307,6 +312,16 @@ class RunWriter(L.Callback):
         trainer.save_checkpoint(self.run.checkpoint)
         if trainer.is_global_zero:
             self.write_sample(trainer.global_step)
+
+
+@contextmanager
+def _same_again() -> Iterator[None]:
+    """Let convolutions on CUDA give the same result again for the same inputs, to the bit."""
+    before, torch.backends.cudnn.deterministic = torch.backends.cudnn.deterministic, True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before
 
 
 @contextmanager
