@@ -58,6 +58,10 @@ class HostValue:
             self._event = module.Event()
             self._event.record(module.current_stream(value.device))
 
+    def has_arrived(self) -> bool:
+        """Whether `wait` would return at once."""
+        return self._event is None or bool(self._event.query())
+
     def wait(self) -> int:
         """Return the value, as soon as it has arrived."""
         if self._event is not None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lexel._core.values import HostValue, is_recorded
 from lexel.nearest import _portable
 from lexel.nearest._interface import Backend
 
@@ -22,8 +23,10 @@ FEW = 256  # inputs that are compared with all codes at once rather than scanned
 MOST = 1024  # inputs that several programs may share
 CHUNKS = 128  # programs for each of those, at most
 SMALL = 1024  # codes that are compared with every input whose list overflowed, rather than scanned again
-ROWS = 1 << 19  # inputs for which lists are held at a time
-PACKED = 1 << 24  # numbers of packed codes, likewise: 32 MB, twice
+# What is held at a time, so that 64 MB suffice:
+ROWS = 1 << 18  # inputs, for their lists
+PACKED_INPUTS = 3 << 22  # numbers of packed inputs
+PACKED_CODES = 1 << 24  # numbers of packed codes, a low half of each included
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,11 @@ def _search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool, vari
         return _search_here(x, codebook, metric, k, scores, variant)
 
 
-def _search_here(
-    x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool, variant: str
-) -> tuple[Tensor, Tensor]:
+def _search_here(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool, variant: str) -> tuple[Tensor, Tensor]:
     _raise_what_was_found(x.device)
     indices = torch.empty(len(x), dtype=torch.int64, device=x.device)
     mode = "float" if variant == "triton_float32" else ""
-    most = min(ROWS, max(4096, PACKED // x.shape[1]))
+    most = min(ROWS, max(4096, PACKED_INPUTS // x.shape[1]))
     for start in range(0, len(x), most):
         _nearest(x[start : start + most], codebook, metric, indices[start : start + most], mode)
     _send_news(x.device)
@@ -87,9 +88,11 @@ def _search_here(
 
 
 def _nearest(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, mode: str) -> None:
+    """Search one part of the codebook after the other, since the packed codes of all might not fit."""
     dimensions, device = x.shape[1], x.device
     p = plan(dimensions, len(codebook), mode != "float" and products_are_sound(device))
-    most = max(p.codes, PACKED // p.depth // p.codes * p.codes)
+    numbers = 2 * p.depth if p.mode == "single" else p.depth
+    most = max(p.codes, PACKED_CODES // numbers // p.codes * p.codes)
     best = None
     for start in range(0, len(codebook), most):
         part = codebook[start : start + most]
@@ -110,11 +113,12 @@ def _nearest(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, mode: st
 def _scores(x: Tensor, codebook: Tensor, indices: Tensor, metric: str) -> Tensor:
     """Return the true scores of one code for each input, `(N, 1)`, float64."""
     rows = max(1, _portable.TILE // x.shape[1])
-    parts = zip(x.split(rows), indices[:, None].split(rows), strict=True)
+    parts = zip(torch.split(x, rows), torch.split(indices[:, None], rows), strict=True)
     return torch.cat([_portable.true_scores(some, codebook, found, metric) for some, found in parts])
 
 
 def _run(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, p: Plan) -> None:
+    """Write the nearest code of every input; `_triton_kernels.py` says what each kernel does."""
     from lexel.nearest import _triton_kernels as kernels
 
     (rows, dimensions), count, device = x.shape, len(codebook), x.device
@@ -126,7 +130,7 @@ def _run(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, p: Plan) -> 
     bias = torch.empty(padded, device=device)
     centres, terms = torch.empty(dimensions, device=device), torch.empty(8, device=device)
     counters, flags = torch.empty(16, dtype=torch.int32, device=device), _flags_of(device).found
-    lists = torch.empty((4, rows), dtype=torch.int32, device=device)
+    pending, sizes, crowded, hard = torch.empty((4, rows), dtype=torch.int32, device=device)
     candidates = torch.empty((rows, 2 * LANES), dtype=torch.int32, device=device)
     chunk = max(64, -(-count // CHUNKS))
     chunks = -(-count // chunk)
@@ -135,8 +139,7 @@ def _run(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, p: Plan) -> 
     arrivals, tops = places[MOST * chunks :], torch.empty(-(-dimensions // 64), device=device)
     units = p.codes // LANES // p.unit  # in each lane of a tile
     metric_, mode = _METRICS[metric], _MODES[p.mode]
-    programs, wide = _programs(device), min(128, max(16, _power(dimensions)))
-    few = FEW if p.mode == "single" and count > SMALL else 1 << 30
+    programs, pairs = _programs(device)
     inputs, codes = (x, *x.stride()), (codebook, *codebook.stride())
     kernels.centre[(len(tops),)](
         *codes, centres, tops, terms, counters, arrivals, count, dimensions, units,
@@ -154,24 +157,27 @@ def _run(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, p: Plan) -> 
             *inputs, centres, terms, packed, rows, dimensions, p.depth, METRIC=metric_, INPUTS=16
         )
 
-    def scan(mode: str, block: int, width: int, rows_in: Tensor, overflow: Tensor, listed: bool, **options: Any) -> None:
+    def scan(mode: str, block: int, width: int, overflow: Tensor, **options: Any) -> None:
         kernels.scan[(-(-rows // block),)](
-            *inputs, centres, terms, counters, flags, packed, high, low, bias, rows_in, indices, lists[0], lists[3], candidates, overflow,
+            *inputs, centres, terms, counters, flags, packed, high, low, bias,
+            crowded, indices, pending, sizes, candidates, overflow,
             rows, padded // width, dimensions, _gamma(p.depth, mode), 2 * (dimensions + 8) * 2.0**-53, FEW,
-            P=p.depth, METRIC=metric_, MODE=_MODES[mode], UNIT=p.unit, LISTED=listed,
-            INPUTS=block, CODES=width, LANES=LANES, LEVELS=(width // LANES // p.unit).bit_length() - 1, STEP=p.step,
-            **options,
+            P=p.depth, METRIC=metric_, MODE=_MODES[mode], UNIT=p.unit, INPUTS=block, CODES=width, LANES=LANES,
+            LEVELS=(width // LANES // p.unit).bit_length() - 1, STEP=p.step, **options,
         )  # fmt: skip
 
-    options = {"num_warps": p.warps, "num_stages": p.stages} | ({"maxnreg": p.registers} if p.registers else {})
-    first_overflow = lists[1] if p.mode == "single" else lists[2]
-    scan(p.mode, p.inputs, p.codes, lists[1], first_overflow, False, **options)
-    if few < 1 << 30:
-        scan("split", 64, max(64, 2 * LANES * p.unit), lists[1], lists[2], True, num_warps=4, num_stages=2 if p.depth <= 128 else 1)
+    again = p.mode == "single" and count > SMALL
+    limits = {"maxnreg": p.registers} if p.registers else {}
+    overflow = crowded if p.mode == "single" else hard
+    scan(p.mode, p.inputs, p.codes, overflow, LISTED=False, num_warps=p.warps, num_stages=p.stages, **limits)
+    if again:
+        width, stages = max(64, 2 * LANES * p.unit), 2 if p.depth <= 128 else 1
+        scan("split", 64, width, hard, LISTED=True, num_warps=4, num_stages=stages)
     kernels.decide[(programs,)](
-        *inputs, *codes, counters, lists[0], lists[3], candidates, lists[1], lists[2], indices, values, places, arrivals,
-        count, dimensions, few, MOST, chunk, chunks,
-        METRIC=metric_, PAIRS=16 if device.type == "cuda" else 512, DEPTH=wide, UNIT=p.unit, LANES=LANES, CHUNKS=CHUNKS,
+        *inputs, *codes, counters, pending, sizes, candidates, crowded, hard, indices, values, places, arrivals,
+        count, dimensions, FEW if again else 1 << 30, MOST, chunk, chunks,
+        METRIC=metric_, PAIRS=pairs, DEPTH=min(128, max(16, _power(dimensions))), UNIT=p.unit, LANES=LANES,
+        CHUNKS=CHUNKS,
     )  # fmt: skip
 
 
@@ -189,26 +195,24 @@ def products_are_sound(device: torch.device) -> bool:
 
     It is tried once for each device, with sums in which an adder that drops low bits loses the most.
     """
-    key = str(device)
-    if key not in _sound:
-        if _capturing(device):
+    if device not in _sound:
+        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return False  # an answer would have to be waited for
-        _sound[key] = _try_products(device)
-    return _sound[key]
+        _sound[device] = _try_products(device)
+    return _sound[device]
 
 
-_sound: dict[str, bool] = {}
+_sound: dict[torch.device, bool] = {}
 
 
 def _try_products(device: torch.device) -> bool:
     from lexel.nearest import _triton_kernels as kernels
 
     size = 32
-    generator = torch.Generator().manual_seed(0)
+    draw = partial(torch.randint, generator=torch.Generator().manual_seed(0), device="cpu")
     for depth in (16, 32, 128):
-        signs = torch.randint(0, 2, (2, size, depth), generator=generator) * 2 - 1
-        exponents = torch.randint(-12, 1, (2, size, depth), generator=generator)
-        mantissas = 1 + torch.randint(0, 1024, (2, size, depth), generator=generator) / 1024
+        signs = draw(0, 2, (2, size, depth)) * 2 - 1
+        exponents, mantissas = draw(-12, 1, (2, size, depth)), 1 + draw(0, 1024, (2, size, depth)) / 1024
         a, b = (signs * mantissas * 2.0**exponents).half()
         a[:16], b[:16] = a[:16].abs(), b[:16].abs()  # all terms of one sign
         a[:8], b[:8] = 2.0**-12 * (1 + 2.0**-10), 1 + 2.0**-10  # one large term, and many that its last bit swallows
@@ -223,58 +227,47 @@ def _try_products(device: torch.device) -> bool:
 
 @dataclass
 class _Flags:
-    """Whether a search found NaN or infinity on a device; the host looks when the news has arrived, and never waits."""
+    """Whether a search found NaN or infinity on a device. The host looks when the news has arrived, and never waits."""
 
-    found: Tensor  # int32 (2,): in the codebook, in x
-    news: Tensor  # the same, in the host's memory
-    arrival: torch.cuda.Event | None = None
+    found: Tensor  # int32: 1 for the codebook, 2 for x; it stays until the host has seen it
+    news: HostValue | None = None
 
 
-_flags: dict[str, _Flags] = {}
+_flags: dict[torch.device, _Flags] = {}
 
 
 def _flags_of(device: torch.device) -> _Flags:
-    key = str(device)
-    if key not in _flags:
-        cuda = device.type == "cuda"
-        found = torch.zeros(2, dtype=torch.int32, device=device)
-        _flags[key] = _Flags(found, torch.zeros(2, dtype=torch.int32, pin_memory=cuda) if cuda else found)
-    return _flags[key]
-
-
-def _capturing(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    if device not in _flags:
+        _flags[device] = _Flags(torch.zeros((), dtype=torch.int32, device=device))
+    return _flags[device]
 
 
 def _raise_what_was_found(device: torch.device) -> None:
     """Raise the error of an earlier search, if it has arrived."""
     flags = _flags_of(device)
-    if _capturing(device) or (flags.arrival is not None and not flags.arrival.query()):
+    if is_recorded(flags.found) or flags.news is None or not flags.news.has_arrived():
         return
-    bad_codes, bad_inputs = flags.news.tolist()
-    if bad_codes or bad_inputs:
+    if found := flags.news.wait():
         flags.found.zero_()
-        flags.news.zero_()
-        flags.arrival = None
-        name = "codebook" if bad_codes else "x"
-        earlier = " (of an earlier search: on a GPU the error comes late)" if device.type == "cuda" else ""
-        raise ValueError(f"{name} contains NaN or infinity{earlier}")
+        flags.news = None
+        earlier = "; an earlier search found it, since on a GPU this error comes late" if device.type == "cuda" else ""
+        raise ValueError(f"{'codebook' if found & 1 else 'x'} contains NaN or infinity{earlier}")
 
 
 def _send_news(device: torch.device) -> None:
+    flags = _flags_of(device)
+    if not is_recorded(flags.found) and (flags.news is None or flags.news.has_arrived()):
+        flags.news = HostValue(flags.found)
     if device.type != "cuda":
         _raise_what_was_found(device)
-    elif not _capturing(device):
-        flags = _flags_of(device)
-        if flags.arrival is None or flags.arrival.query():
-            flags.news.copy_(flags.found, non_blocking=True)
-            flags.arrival = torch.cuda.Event()
-            flags.arrival.record()
 
 
 @cache
-def _programs(device: torch.device) -> int:
-    return 8 * torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
+def _programs(device: torch.device) -> tuple[int, int]:
+    """Return how many programs decide, and how many pairs of an input and a code each compares at once."""
+    if device.type == "cuda":
+        return 8 * torch.cuda.get_device_properties(device).multi_processor_count, 16
+    return 2, 512  # the interpreter: few and large
 
 
 def _variants() -> tuple[str, ...]:

@@ -22,9 +22,9 @@ HARD = tl.constexpr(2)  # inputs to compare with all codes
 COUNTERS = tl.constexpr(3)
 MASK = tl.constexpr(8)  # behind them, for every lane: the bits of a score that are kept
 
-# The flags that stay up until the host has seen them.
-BAD_CODES = tl.constexpr(0)  # the codebook contains NaN or infinity
-BAD_INPUTS = tl.constexpr(1)  # x does
+# The flags that stay up until the host has seen them, in one int32.
+BAD_CODES = tl.constexpr(1)  # the codebook contains NaN or infinity
+BAD_INPUTS = tl.constexpr(2)  # x does
 
 # The terms of the bound, a float32 each.
 NORM = tl.constexpr(0)  # max |w|
@@ -160,7 +160,7 @@ def pack(
     tl.atomic_max(terms + FINE_RESIDUE, tl.max(tl.sqrt(fine), 0).to(tl.float32) * 1.000001)
     tl.atomic_max(terms + LENGTH, tl.max(tl.sqrt(length), 0).to(tl.float32) * 1.000001)
     if bad > 0:
-        tl.store(flags + BAD_CODES, 1)
+        tl.atomic_or(flags, BAD_CODES)
 
 
 @triton.jit
@@ -219,13 +219,13 @@ def _packed_inputs(x, rows, x_column, centres, scales, column, real, D, METRIC: 
     if MODE == JOINT:  # high, high, low, and three ones for the pieces of the bias
         section = column // D
         depth = tl.where(section < 3, column % D, D)
-        v, bad = _inputs(x, rows, x_column, centres, scales, depth, real, D, METRIC)
+        v, _ = _inputs(x, rows, x_column, centres, scales, depth, real, D, METRIC)
         half = v.to(tl.float16)
         lower = (v - half.to(tl.float32)).to(tl.float16)
         half = tl.where((section < 2)[None, :], half, lower)
         ones = (column >= 3 * D) & (column < 3 * D + 3)
         return tl.where(ones[None, :], 1.0, half.to(tl.float32)).to(tl.float16)
-    v, bad = _inputs(x, rows, x_column, centres, scales, column, real, D, METRIC)
+    v, _ = _inputs(x, rows, x_column, centres, scales, column, real, D, METRIC)
     if MODE == FLOAT:
         return v
     return v.to(tl.float16)
@@ -241,7 +241,7 @@ def pack_inputs(
     scales = _scales(x, place * x_row, x_column, terms, real, D, METRIC, INPUTS)
     for start in range(0, P, 64):
         depth = start + tl.arange(0, 64)
-        v, bad = _inputs(x, place * x_row, x_column, centres, scales, depth, real, D, METRIC)
+        v, _ = _inputs(x, place * x_row, x_column, centres, scales, depth, real, D, METRIC)
         tl.store(packed + place[:, None] * P + depth[None, :], v.to(tl.float16), mask=real[:, None])
 
 
@@ -253,7 +253,7 @@ def _scales(x, rows, x_column, terms, real, D, METRIC: tl.constexpr, INPUTS: tl.
     # A scale of its own for each row does not change the order of its scores.
     top = tl.zeros((INPUTS,), tl.float32)
     for start in range(0, D, 32):
-        v, bad = _inputs(x, rows, x_column, terms, 1.0, start + tl.arange(0, 32), real, D, METRIC)
+        v, _ = _inputs(x, rows, x_column, terms, 1.0, start + tl.arange(0, 32), real, D, METRIC)
         top = tl.maximum(top, tl.max(tl.abs(v), 1))
     return _power_of_two(top)[:, None]
 
@@ -400,7 +400,7 @@ def scan(
                     depth = start + tl.arange(0, STEP)
                     w_place = (base + code)[None, :] * P + depth[:, None]
                     w = tl.load(high + w_place)
-                    v, bad = _inputs(x, rows, x_column, centres, scales, depth, real, D, METRIC)
+                    v, _ = _inputs(x, rows, x_column, centres, scales, depth, real, D, METRIC)
                     if MODE == FLOAT:
                         scores = tl.dot(v, w, scores, input_precision="ieee")
                     else:
@@ -472,11 +472,23 @@ def scan(
             slot = _append(counters, CROWDED, crowded)
         tl.store(overflow + slot, row, mask=crowded)
     if tl.max(tl.where(real, wrong, 0), 0) > 0:
-        tl.store(flags + BAD_INPUTS, 1)
+        tl.atomic_or(flags, BAD_INPUTS)
 
 
 @triton.jit
-def _true_scores(x, rows, x_column, codes, code_rows, code_column, valid, D, METRIC: tl.constexpr, PAIRS: tl.constexpr, DEPTH: tl.constexpr):
+def _true_scores(
+    x,
+    rows,
+    x_column,
+    codes,
+    code_rows,
+    code_column,
+    valid,
+    D,
+    METRIC: tl.constexpr,
+    PAIRS: tl.constexpr,
+    DEPTH: tl.constexpr,
+):
     """The negative squared distance, the cosine times the input's length, or the product, in float64, of pairs."""
     square = tl.zeros((PAIRS,), tl.float64)
     product = tl.zeros((PAIRS,), tl.float64)
