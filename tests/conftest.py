@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import skimage
 import torch
@@ -13,6 +14,9 @@ from PIL import Image
 
 from tests.commands import train
 from tests.devices import tensors_on
+
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
 
