@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import skimage
 import torch
@@ -17,6 +18,9 @@ from tests.devices import tensors_on
 # Without a GPU, Triton's kernels run in its interpreter; it asks when the kernels are imported.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
 

@@ -88,7 +88,7 @@ class TestResult:
     @pytest.mark.parametrize(("size", "count"), [(4, 64), (8, 16), (8, 128)])
     def test_error_is_at_most_that_of_sklearn_at_its_best_of_three(self, size: int, count: int) -> None:
         rows = patches(size)
-        best = min(KMeans(count, random_state=seed).fit(rows.numpy()).inertia_ for seed in range(3)) / len(rows)
+        best = min(KMeans(count, random_state=seed).fit(rows.cpu().numpy()).inertia_ for seed in range(3)) / len(rows)
         assert kmeans(rows, count, iterations=100, tolerance=1e-5).error <= 1.01 * best
         assert kmeans(rows, count).error <= 1.03 * best
 
@@ -150,7 +150,7 @@ class TestResult:
 class TestRows:
     def test_a_memory_map_is_as_good_as_memory(self, tmp_path: Path) -> None:
         rows = patches()
-        np.save(tmp_path / "rows.npy", rows.numpy())
+        np.save(tmp_path / "rows.npy", rows.cpu().numpy())
         same(kmeans(np.load(tmp_path / "rows.npy", mmap_mode="r"), 40), kmeans(rows, 40))
 
     def test_pieces_do_not_matter(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,14 +202,15 @@ class TestThreadsAndRanks:
         same(one, two)
 
     @pytest.mark.parametrize("world", [2, 3])
-    def test_ranks_do_not_change_a_bit(self, tmp_path: Path, world: int) -> None:
-        seen = on_ranks(shares, tmp_path, world)
+    def test_ranks_do_not_change_a_bit(self, tmp_path: Path, world: int, device: str) -> None:
+        seen = on_ranks(shares, tmp_path, world, device)
         for name, found in cases(patches(count=3000), torch.arange(3000.0)).items():
             for own in seen:
                 same(Clustering(*own[name]), found)
 
-    def test_all_ranks_are_told_what_is_wrong_on_one(self, tmp_path: Path) -> None:
-        assert set(on_ranks(damaged, tmp_path)) == {"kmeans: 1 rows are NaN, infinite or beyond 1e+16: 103"}
+    def test_all_ranks_are_told_what_is_wrong_on_one(self, tmp_path: Path, device: str) -> None:
+        told = set(on_ranks(damaged, tmp_path, device=device))
+        assert told == {"kmeans: 1 rows are NaN, infinite or beyond 1e+16: 103"}
 
 
 def cases(rows: Tensor, weights: Tensor) -> dict[str, Clustering]:

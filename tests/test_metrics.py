@@ -128,8 +128,8 @@ def test_what_was_shown_can_be_kept_and_gone_on_from() -> None:
     assert vars(two.compute()) == pytest.approx(vars(whole.compute()))
 
 
-def test_two_ranks_are_one_process(tmp_path: Path) -> None:
+def test_two_ranks_are_one_process(tmp_path: Path, device: str) -> None:
     alone = [vars(figures) for figures in epochs(None)]
-    for found in on_ranks(as_one_rank, tmp_path):
+    for found in on_ranks(as_one_rank, tmp_path, device=device):
         for figures, expected in zip(found, alone, strict=True):
             assert figures == pytest.approx(expected)

@@ -34,7 +34,12 @@ def available_backends() -> tuple[str, ...]:
         >>> available_backends()[0]
         'portable'
     """
-    return ("portable", *(variant for backend in BACKENDS.values() for variant in backend.variants()))
+    return ("portable", *(variant for device_type in BACKENDS for variant in _variants(device_type)))
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch.compile cannot look into it
+def _variants(device_type: str) -> tuple[str, ...]:
+    return BACKENDS[device_type].variants() if device_type in BACKENDS else ()
 
 
 @contextmanager
@@ -80,14 +85,14 @@ def backend(device: str | torch.device = "cpu") -> str:
     variant, entry = variant_for(kind), BACKENDS.get(kind)
     if entry and variant:
         return f"{entry.name}: {variant}"
-    return f"portable ({entry.missing})" if entry and not entry.variants() else "portable"
+    return f"portable ({entry.missing})" if entry and not _variants(kind) else "portable"
 
 
 def variant_for(device_type: str) -> str | None:
     """Return the variant of the device's backend that is in use; None if the portable search is."""
     if _choice and _choice not in available_backends():
         raise ValueError(f"LEXEL_NEAREST={_choice}: expected one of {', '.join(available_backends())}")
-    variants = BACKENDS[device_type].variants() if device_type in BACKENDS else ()
+    variants = _variants(device_type)
     if _choice == "portable" or not variants:
         return None
     return _choice if _choice in variants else variants[-1]
