@@ -6,6 +6,8 @@
     decide   inputs with several codes in their list: the one at the smallest true distance, and, for those that no
              list can hold, of all codes
 
+Sizes are not specialised, so that a batch of another size compiles nothing anew; strides are.
+
 Nothing of size (N, K) is written, and no kernel waits for the host: lists have their lengths in device memory.
 docs/nearest-code-search.md derives the bound.
 """
@@ -54,7 +56,7 @@ def _power_of_two(top):
     return tl.where(top > 0, scale.to(tl.float32, bitcast=True), 1.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["K", "D", "units"])
 def centre(
     codes, code_row, code_column, centres, tops, terms, counters, arrivals, K, D, units,
     METRIC: tl.constexpr, SAMPLE: tl.constexpr, MOST: tl.constexpr,
@@ -79,7 +81,7 @@ def centre(
     tl.store(tops + tl.program_id(0), tl.max(tl.max(tl.abs(part - middle[None, :]), 1), 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["K", "D"])
 def pack(
     codes, code_row, code_column, centres, tops, terms, flags, high, low, bias, K, D, P,
     METRIC: tl.constexpr, MODE: tl.constexpr, CODES: tl.constexpr, TOPS: tl.constexpr,
@@ -231,7 +233,7 @@ def _packed_inputs(x, rows, x_column, centres, scales, column, real, D, METRIC: 
     return v.to(tl.float16)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "D"])
 def pack_inputs(
     x, x_row, x_column, centres, terms, packed, N, D, P, METRIC: tl.constexpr, INPUTS: tl.constexpr
 ):  # fmt: skip
@@ -282,7 +284,7 @@ def _keep(
     return best, second, others, best_tile, second_tile
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "tiles", "D", "few"])
 def scan(
     x, x_row, x_column, centres, terms, counters, flags, packed_inputs, high, low, bias,
     rows_in, indices, pending, sizes, candidates, overflow,
@@ -511,7 +513,7 @@ def _true_scores(
     return product
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["K", "D", "few", "most", "chunk", "chunks"])
 def decide(
     x, x_row, x_column, codes, code_row, code_column, counters, pending, sizes, candidates,
     crowded, hard, indices, values, places, arrivals,
