@@ -26,7 +26,7 @@ few = settings(
 @pytest.fixture(autouse=True, params=["triton"])
 def interpreted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The kernels serve the tensors of the CPU."""
-    entry = replace(_triton.BACKEND, variants=lambda: ("triton_float32", "triton"))
+    entry = replace(_triton.BACKEND, variants=("triton_float32", "triton"), missing=str)
     monkeypatch.setitem(_dispatch.BACKENDS, "cpu", entry)
     with use_backend(request.param):
         yield
@@ -138,5 +138,4 @@ def test_bad_numbers_are_named_and_forgotten(value: float) -> None:
 
 def test_what_it_says_of_itself() -> None:
     assert backend() == "cuda: triton"
-    if not torch.cuda.is_available():
-        assert "NVIDIA GPU" in backend("cuda")
+    assert backend("cuda").startswith("portable (no ")

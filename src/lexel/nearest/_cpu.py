@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -77,8 +76,8 @@ BACKEND = Backend(
     name="native",
     search=_search,
     # The instruction sets that both the kernel and this processor know.
-    variants=cache(lambda: tuple(_library.lexel_levels().decode().split()) if _library else ()),
-    missing="no compiled kernel",
+    variants=tuple(_library.lexel_levels().decode().split()) if _library else (),
+    missing=lambda: "" if _library else "no compiled kernel",
     dtypes=(torch.float32,),
     most_rows=2**31 - 1,  # csrc/level.h: MOST_ROWS
     most_neighbours=64,  # csrc/level.h: MOST_NEIGHBOURS

@@ -34,12 +34,7 @@ def available_backends() -> tuple[str, ...]:
         >>> available_backends()[0]
         'portable'
     """
-    return ("portable", *(variant for device_type in BACKENDS for variant in _variants(device_type)))
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch.compile cannot look into it
-def _variants(device_type: str) -> tuple[str, ...]:
-    return BACKENDS[device_type].variants() if device_type in BACKENDS else ()
+    return ("portable", *(variant for backend in BACKENDS.values() for variant in backend.variants))
 
 
 @contextmanager
@@ -83,16 +78,17 @@ def backend(device: str | torch.device = "cpu") -> str:
     """
     kind = torch.device(device).type
     variant, entry = variant_for(kind), BACKENDS.get(kind)
-    if entry and variant:
+    missing = entry.missing() if entry else ""
+    if entry and variant and not missing:
         return f"{entry.name}: {variant}"
-    return f"portable ({entry.missing})" if entry and not _variants(kind) else "portable"
+    return f"portable ({missing})" if missing else "portable"
 
 
 def variant_for(device_type: str) -> str | None:
     """Return the variant of the device's backend that is in use; None if the portable search is."""
     if _choice and _choice not in available_backends():
         raise ValueError(f"LEXEL_NEAREST={_choice}: expected one of {', '.join(available_backends())}")
-    variants = _variants(device_type)
+    variants = BACKENDS[device_type].variants if device_type in BACKENDS else ()
     if _choice == "portable" or not variants:
         return None
     return _choice if _choice in variants else variants[-1]
@@ -127,7 +123,8 @@ def _is_served(x: Tensor, codebook: Tensor, k: int) -> bool:
 def _run(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tuple[Tensor, Tensor]:
     kind = x.device.type
     variant = variant_for(kind)
-    if variant is None:  # the graph was compiled for a backend, and the portable search was chosen since
+    # A graph may have been compiled for a backend, and the portable search chosen since.
+    if variant is None or BACKENDS[kind].missing():
         return _portable.search(x, codebook, metric, k, scores)
     return BACKENDS[kind].search(x, codebook, metric, k, scores, variant)
 

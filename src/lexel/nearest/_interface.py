@@ -37,9 +37,9 @@ class Backend:
     Args:
         name: the name that `lexel.nearest.backend()` shows.
         search: the search function.
-        variants: returns the names that `LEXEL_NEAREST` can choose, the default last; none if it cannot run on this
-            machine.
-        missing: what this machine lacks if there are no variants.
+        variants: the names that `LEXEL_NEAREST` can choose, the default last; none if it is not installed.
+        missing: says what this machine lacks to run it, nothing if it can. It is asked when a search runs, and not
+            while torch.compile traces one.
         dtypes: the dtypes of `x` and `codebook` that it serves. float16 and bfloat16 inputs arrive as float32.
         most_rows: the largest N and the largest K.
         most_neighbours: the largest k.
@@ -47,8 +47,8 @@ class Backend:
 
     name: str
     search: Search
-    variants: Callable[[], tuple[str, ...]]
-    missing: str
+    variants: tuple[str, ...]
+    missing: Callable[[], str]
     dtypes: tuple[torch.dtype, ...]
     most_rows: int
     most_neighbours: int

@@ -270,22 +270,25 @@ def _programs(device: torch.device) -> tuple[int, int]:
     return 2, 512  # the interpreter: few and large
 
 
-def _variants() -> tuple[str, ...]:
-    if importlib.util.find_spec("triton") is None or torch.version.cuda is None or not torch.cuda.is_available():
-        return ()
+@cache
+def _missing() -> str:
+    if importlib.util.find_spec("triton") is None:
+        return "no triton"
     import triton
 
-    recent = tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 2)
-    if not recent or min(torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())) < (8, 0):
-        return ()
-    return ("triton_float32", "triton")
+    if tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 2):
+        return f"triton {triton.__version__} is older than 3.2"
+    if not torch.cuda.is_available():
+        return "no NVIDIA GPU"
+    lowest = min(torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count()))
+    return "" if lowest >= (8, 0) else f"a GPU of capability {lowest[0]}.{lowest[1]}, below 8.0"
 
 
 BACKEND = Backend(
     name="cuda",
     search=_search,
-    variants=cache(_variants),
-    missing="it needs an NVIDIA GPU of capability 8.0 or more, and triton 3.2 or more",
+    variants=("triton_float32", "triton") if torch.version.cuda and importlib.util.find_spec("triton") else (),
+    missing=_missing,
     dtypes=(torch.float32,),
     most_rows=2**31 - 1,
     most_neighbours=1,
