@@ -321,7 +321,7 @@ class _Start(Transient):
 
 
 # Not for a CUDA graph: it looks at the inputs.
-_TAGS: dict[str, Any] = {"tags": torch.Tag.cudagraph_unsafe} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
+_TAGS: dict[str, Any] = {"tags": (torch.Tag.cudagraph_unsafe,)} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
 
 
 @torch.library.custom_op("lexel::kmeans_start", mutates_args=(), **_TAGS)
