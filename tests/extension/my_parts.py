@@ -42,7 +42,8 @@ class Approach(lexel.Learning):
 
 class ApproachModule(lexel.LearningModule):
     def statistics(self, z, indices, num_embeddings):
-        return (z.new_zeros(num_embeddings, z.shape[1]).index_add_(0, indices, z),)
+        # On a GPU too this adds in the same order in each run, as index_add_ does not.
+        return (z.new_zeros(num_embeddings, z.shape[1]).index_put_((indices,), z, accumulate=True),)
 
     @torch.no_grad()
     def update(self, codes, counts, sums):

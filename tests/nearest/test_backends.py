@@ -25,7 +25,7 @@ def test_the_environment_chooses(wanted):
 import os, torch, lexel
 os.environ["LEXEL_NEAREST"] = "abacus"  # too late: it was read
 lexel.nearest_code(torch.randn(6, 3), torch.randn(5, 3))
-print(lexel.nearest.backend())
+print(lexel.nearest.backend(), lexel.nearest.backend("cuda"))
 """
     assert wanted in python(program, wanted).stdout
 

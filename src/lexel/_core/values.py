@@ -66,6 +66,7 @@ class HostValue:
         """Return the value, as soon as it has arrived."""
         if self._event is not None:
             self._event.synchronize()
+            self._event = None  # to ask again would break the recording of a CUDA graph
         return cast("int", self._value.tolist())
 
 
