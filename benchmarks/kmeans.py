@@ -1,6 +1,6 @@
 """K-means against its rivals: processor time, error and memory, on patches of photographs and on texts.
 
-    python -m benchmarks.kmeans [--quick] [--runs N] [--threads N] [--only NAME ...]
+    python -m benchmarks.kmeans [--quick] [--runs N] [--threads N] [--only NAME ...] [--methods NAME ...]
 
 writes what it measures to `benchmarks/results/kmeans.md`, in place of earlier figures of the same case. In each run
 every method works once on the same rows with another seed, one after the other. On one thread, times are processor
@@ -188,14 +188,14 @@ def rivals(rows: Tensor, case: Case) -> dict[str, Callable[[int], object]]:
     return found
 
 
-def measured(case: Case, runs: int) -> list[str]:
+def measured(case: Case, runs: int, methods: tuple[str, ...]) -> list[str]:
     """Measure the methods, and return the lines of their table."""
     threads = torch.get_num_threads()
     clock = time.process_time if threads == 1 else time.perf_counter
     rows = load(case.rows, case.count)
     energy = float(rows.double().var(0, correction=0).sum())
     own, others = ladder(rows, case.K), rivals(rows, case)
-    every = {name: call for name, call in (own | others).items() if not case.methods or name in case.methods}
+    every = {name: call for name, call in (own | others).items() if not methods or name in methods}
     times: dict[str, list[float]] = {name: [] for name in every}
     errors: dict[str, list[float]] = {name: [] for name in every}
     for run in range(runs):
@@ -328,6 +328,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, help="of each case; by default so many as fit in a quarter of an hour")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="*", choices=[*CASES, MEMORY_TABLE], help="these tables alone")
+    parser.add_argument("--methods", nargs="*", help="the methods of a table's rows; by default those of the case")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     faiss.omp_set_num_threads(options.threads)
@@ -337,7 +338,8 @@ def main() -> None:
             if name == MEMORY_TABLE:
                 record(memory())
             elif WORDNET.exists() or CASES[name].rows != "texts":
-                record(measured(CASES[name], options.runs or CASES[name].runs))
+                case = CASES[name]
+                record(measured(case, options.runs or case.runs, tuple(options.methods or case.methods)))
 
 
 if __name__ == "__main__":
