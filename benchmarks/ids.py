@@ -52,10 +52,10 @@ class Figures(NamedTuple):
     seconds: float
 
 
-def items() -> Tensor:
+def items(count: int) -> Tensor:
     """Embeddings of texts drawn at random, `(N, D)`, less those without a direction."""
     texts = real_texts()
-    drawn = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0))[:ITEMS]
+    drawn = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0))[:count]
     rows = text_embeddings([texts[each] for each in drawn], DIM)
     return rows[rows.norm(dim=1) > 0.5]
 
@@ -208,12 +208,15 @@ def unique_lines(unique: dict[str, list[Figures]]) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--items", type=int, default=ITEMS, help="how many texts are drawn; the page is of all")
     parser.add_argument("--unique", action="store_true", help="measure unique IDs alone, and print them")
-    parser.add_argument("--only", nargs="+", choices=methods(), help="measure these alone, and print them")
+    parser.add_argument(
+        "--only", nargs="+", choices=methods() | slow_methods(), help="measure these alone, and print them"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
-    rows = items()
+    rows = items(options.items)
     distinct = rows.unique(dim=0)
     found: dict[str, list[Figures]] = {}
     unique: dict[str, list[Figures]] = {}
@@ -221,7 +224,7 @@ def main() -> None:
         for seed in range(options.runs):
             if options.only:
                 for name in options.only:
-                    print(seed, name, measured(methods()[name], rows, seed), flush=True)
+                    print(seed, name, measured((methods() | slow_methods())[name], rows, seed), flush=True)
                 continue
             for name, method in unique_methods().items():
                 unique.setdefault(name, []).append(measured(method, distinct, seed))

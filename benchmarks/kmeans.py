@@ -1,16 +1,19 @@
 """K-means against its rivals: processor time, error and memory, on patches of photographs and on texts.
 
-    python -m benchmarks.kmeans [--quick] [--runs N] [--only NAME ...]
+    python -m benchmarks.kmeans [--quick] [--runs N] [--threads N] [--only NAME ...] [--methods NAME ...]
 
-writes `benchmarks/results/kmeans.md`. In each run every method works once on the same rows with another seed, one after
-the other, on one thread; times are processor seconds, which others' work on the machine hardly changes. The error is
-that of all rows with their nearest codes, found exactly for every method, over the energy of the rows about their mean.
+writes what it measures to `benchmarks/results/kmeans.md`, in place of earlier figures of the same case. In each run
+every method works once on the same rows with another seed, one after the other. On one thread, times are processor
+seconds, which others' work on the machine hardly changes; on more, they are those of the clock. The error is that of
+all rows with their nearest codes, found exactly for every method, over the energy of the rows about their mean.
 The texts are the glosses of WordNet (Debian's `wordnet-base`); without it these cases are left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import statistics
 import subprocess
 import sys
@@ -31,6 +34,7 @@ from sklearn.datasets import load_sample_images
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from superkmeans import SuperKMeans
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 import lexel
@@ -45,29 +49,38 @@ ALL_ROWS = {"hierarchical": False, "sampling_fraction": 1.0, "max_points_per_clu
 
 @dataclass(frozen=True)
 class Case:
-    """Rows, K and how many runs; whether scikit-learn's `KMeans` runs, and whether few rivals do."""
+    """Rows, K and how many runs; whether scikit-learn's `KMeans` runs; which methods, if not all."""
 
     rows: str
     count: int
     K: int
     runs: int = 1
     sklearn: bool = False
-    slow: bool = False
+    methods: tuple[str, ...] = ()
 
 
+FEW = (
+    "Lexel, split, no iterations",
+    "Lexel, split, 2 iterations",
+    "superkmeans",
+    "superkmeans, 10 iterations, all rows",
+    "faiss, 10 iterations, all rows",
+)
 CASES = {
     "texts-256": Case("texts", 30_000, 256, 5),
     "patches-64-256": Case("patches 8×8", 40_000, 256, sklearn=True),
     "texts-1024": Case("texts", 60_000, 1024),
     "patches-768-1024": Case("patches 16×16×3", 20_000, 1024),
     "patches-16-256": Case("patches 4×4", 1_000_000, 256),
-    "texts-4096": Case("texts", 117_000, 4096, slow=True),
-    "patches-16-16384": Case("patches 4×4", 131_072, 16_384, slow=True),
-    # These take hours.
-    "patches-64-65536": Case("patches 8×8", 1_000_000, 65_536, slow=True),
-    "patches-768-4096": Case("patches 16×16×3", 1_000_000, 4096, slow=True),
+    "texts-4096": Case("texts", 117_000, 4096),
+    "patches-16-16384": Case("patches 4×4", 131_072, 16_384),
+    "patches-768-4096": Case("patches 16×16×3", 100_000, 4096, methods=(*FEW, "Lexel")),
+    # These take an hour, and several.
+    "patches-64-65536": Case("patches 8×8", 262_144, 65_536, methods=FEW),
+    "patches-64-65536-million": Case("patches 8×8", 1_000_000, 65_536, methods=FEW),
 }
-QUICK = list(CASES)[:7]
+MEMORY_TABLE = "memory"
+QUICK = list(CASES)[:8]
 
 
 @cache
@@ -134,7 +147,10 @@ def by_faiss(rows: Tensor, size: int, iterations: int, most: int) -> Callable[[i
 
 
 def by_superkmeans(rows: Tensor, size: int, **settings: object) -> Callable[[int], object]:
-    return lambda seed: SuperKMeans(size, rows.shape[1], n_threads=1, seed=seed + 1, **settings).train(rows.numpy())
+    threads = torch.get_num_threads()
+    return lambda seed: SuperKMeans(size, rows.shape[1], n_threads=threads, seed=seed + 1, **settings).train(
+        rows.numpy()
+    )
 
 
 def ladder(rows: Tensor, size: int) -> dict[str, Callable[[int], object]]:
@@ -162,8 +178,6 @@ def rivals(rows: Tensor, case: Case) -> dict[str, Callable[[int], object]]:
             MiniBatchKMeans(K, random_state=seed, n_init=1).fit(rows.numpy()).cluster_centers_
         ),
     }
-    if case.slow:
-        found = {name: found[name] for name in list(found)[1:4]}
     if case.sklearn:
 
         def best_of_three(seed: int) -> object:
@@ -174,23 +188,29 @@ def rivals(rows: Tensor, case: Case) -> dict[str, Callable[[int], object]]:
     return found
 
 
-def measured(case: Case, runs: int) -> str:
+def measured(case: Case, runs: int, methods: tuple[str, ...]) -> list[str]:
+    """Measure the methods, and return the lines of their table."""
+    threads = torch.get_num_threads()
+    clock = time.process_time if threads == 1 else time.perf_counter
     rows = load(case.rows, case.count)
     energy = float(rows.double().var(0, correction=0).sum())
     own, others = ladder(rows, case.K), rivals(rows, case)
-    times: dict[str, list[float]] = {name: [] for name in (*own, *others)}
-    errors: dict[str, list[float]] = {name: [] for name in times}
+    every = {name: call for name, call in (own | others).items() if not methods or name in methods}
+    times: dict[str, list[float]] = {name: [] for name in every}
+    errors: dict[str, list[float]] = {name: [] for name in every}
     for run in range(runs):
-        for name, call in (own | others).items():
-            start = time.process_time()
+        for name, call in every.items():
+            start = clock()
             codebook = torch.as_tensor(np.asarray(call(run))).float()
-            times[name].append(time.process_time() - start)
+            times[name].append(clock() - start)
             distance = lexel.nearest_code(rows, codebook, return_scores=True)[1]
             errors[name].append(float(distance.double().mean()) / energy)
+            print(f"{run} {name}: {times[name][-1]:.2f} s, {errors[name][-1]:.5f}", flush=True)
     lines = [
-        f"### {case.rows}: N = {len(rows):,}, D = {rows.shape[1]}, K = {case.K:,}",
+        f"### {case.rows}: N = {len(rows):,}, D = {rows.shape[1]}, K = {case.K:,}"
+        + (f", {threads} threads" if threads > 1 else ""),
         "",
-        f"{runs} runs; median (range)." if runs > 1 else "1 run.",
+        f"{provenance()} " + (f"{runs} runs; median (range)." if runs > 1 else "1 run."),
         "",
         "| method | seconds | error ÷ energy | Lexel reaches this error in | times as fast |",
         "|---|---|---|---|---|",
@@ -200,7 +220,10 @@ def measured(case: Case, runs: int) -> str:
         if name in others:
             # In each run, the least of Lexel's times whose error is at most the rival's.
             least = [
-                min((times[each][run] for each in own if errors[each][run] <= errors[name][run]), default=None)
+                min(
+                    (times[each][run] for each in own if each in times and errors[each][run] <= errors[name][run]),
+                    default=None,
+                )
                 for run in range(runs)
             ]
             if None in least:
@@ -209,9 +232,26 @@ def measured(case: Case, runs: int) -> str:
                 cells[2] = spread(least, 2)
                 cells[3] = spread([theirs / mine for theirs, mine in zip(times[name], least, strict=True)], 1)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    text = "\n".join(lines)
-    print(text, flush=True)
-    return text
+    return lines
+
+
+def provenance() -> str:
+    """How the figures of this process come about."""
+    threads = torch.get_num_threads()
+    seconds = "processor time" if threads == 1 else f"those of the clock, load average {os.getloadavg()[0]:.1f}"
+    return (
+        f"`python -m benchmarks.kmeans {' '.join(sys.argv[1:])}` on {machine()}; threads: {threads}, torch "
+        f"{torch.__version__}, faiss {faiss.__version__}, search {lexel.nearest.backend()}. Seconds are {seconds}."
+    )
+
+
+def record(lines: list[str]) -> None:
+    """Write a table to the page, in place of the one that has the same heading."""
+    print("\n".join(lines), flush=True)
+    page = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else "# K-means\n"
+    head, *parts = re.split(r"\n+(?=### )", page.rstrip())
+    by_heading = {part.partition("\n")[0]: part for part in parts} | {lines[0]: "\n".join(lines)}
+    RESULTS.write_text("\n\n".join([head, *by_heading.values()]) + "\n", encoding="utf-8")
 
 
 def spread(values: list[float], digits: int) -> str:
@@ -251,8 +291,8 @@ with tempfile.TemporaryDirectory() as folder:
 """
 
 
-def memory() -> str:
-    """What the methods hold beside the rows."""
+def memory() -> list[str]:
+    """Measure what the methods hold beside the rows, and return the lines of the table."""
     calls = {
         "Lexel, rows in a memory map": (False, "lexel.kmeans(rows, K, iterations=2)"),
         "Lexel": (True, "lexel.kmeans(rows, K, iterations=2)"),
@@ -265,6 +305,10 @@ def memory() -> str:
     }
     sizes = [(100_000, 128, 256), (400_000, 128, 256)]
     lines = [
+        "### Memory",
+        "",
+        f"{provenance()} Megabytes beside the rows, K = 256, two iterations.",
+        "",
         "| method | " + " | ".join(f"{n:,} rows of {n * d * 4 >> 20} MB" for n, d, _ in sizes) + " |",
         "|---|---|---|",
     ]
@@ -275,34 +319,27 @@ def memory() -> str:
             out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
             cells.append(f"{float(out.stdout.split('MB ')[-1]):.0f}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-        print(lines[-1], flush=True)
-    return "\n".join(lines)
+    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="leave out the cases that take hours")
     parser.add_argument("--runs", type=int, help="of each case; by default so many as fit in a quarter of an hour")
-    parser.add_argument("--only", nargs="*", choices=CASES, help="these cases alone")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", nargs="*", choices=[*CASES, MEMORY_TABLE], help="these tables alone")
+    parser.add_argument("--methods", nargs="*", help="the methods of a table's rows; by default those of the case")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    faiss.omp_set_num_threads(1)
+    torch.set_num_threads(options.threads)
+    faiss.omp_set_num_threads(options.threads)
     warnings.simplefilter("ignore")
-    names = [
-        name
-        for name in options.only or (QUICK if options.quick else CASES)
-        if WORDNET.exists() or CASES[name].rows != "texts"
-    ]
-    head = (
-        f"# K-means\n\n`python -m benchmarks.kmeans {' '.join(sys.argv[1:])}` on {machine()}; one thread, torch "
-        f"{torch.__version__}, faiss {faiss.__version__}, search {lexel.nearest.backend()}. Seconds are processor time."
-    )
-    parts = [head, "## Time and error"]
-    for name in names:
-        parts.append(measured(CASES[name], options.runs or CASES[name].runs))
-        RESULTS.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    parts += ["## Memory", "Megabytes beside the rows, K = 256, two iterations.", memory()]
-    RESULTS.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    with threadpool_limits(options.threads):
+        for name in options.only or [*(QUICK if options.quick else CASES), MEMORY_TABLE]:
+            if name == MEMORY_TABLE:
+                record(memory())
+            elif WORDNET.exists() or CASES[name].rows != "texts":
+                case = CASES[name]
+                record(measured(case, options.runs or case.runs, tuple(options.methods or case.methods)))
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def test_the_figures_are_those_of_the_ids_in_the_file(
     assert found[1]["levels"][-1]["prefixes"] == 60
     other = table(tmp_path / "other.parquet", rows, [f"C{number}" for number in range(60)])
     assert main(["evaluate", str(model), str(other), "--ids", str(out)]) == 2
-    assert "the IDs are not those of the items" in capsys.readouterr().err
+    assert "ids.parquet has no ID of 60 of the 60 items in" in capsys.readouterr().err
 
 
 def write(path: Path, rows: np.ndarray, **columns: object) -> Path:
@@ -292,3 +292,106 @@ def test_what_another_process_wrote_meanwhile_is_not_lost(
     if there:
         identify(loaded, data[2], out, append=out)
         assert list(IDs.open(out).items) == list(range(27))
+
+
+def test_the_ids_of_a_file_are_found_by_their_items(
+    tmp_path: Path, model: Path, rows: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In whatever order the items come, and if the file has more of them."""
+    data, ids = table(tmp_path / "data.parquet", rows, [f"B{row}" for row in range(60)]), tmp_path / "ids.parquet"
+    assert main(["encode", str(model), str(data), "--out", str(ids), "--unique", "nearest-free"]) == 0
+    order = np.random.default_rng(1).permutation(60)[:50]
+    some = table(tmp_path / "some.parquet", rows[order], [f"B{row}" for row in order])
+    capsys.readouterr()
+    assert main(["evaluate", str(model), str(some), "--ids", str(ids), "--json"]) == 0
+    found = capsys.readouterr()
+    own = IDs.open(ids).take(order)
+    own.write(tmp_path / "own.parquet")
+    assert main(["evaluate", str(model), str(some), "--ids", str(tmp_path / "own.parquet"), "--json"]) == 0
+    assert found.out == capsys.readouterr().out
+    errors = VectorAutoencoder.from_pretrained(model).decode(torch.from_numpy(own.codes.astype(np.int64)))
+    errors = (errors - torch.from_numpy(rows[order])).square().sum(1).mean()
+    assert json.loads(found.out)["ids"]["levels"][-1]["distortion"] == pytest.approx(errors.item(), rel=1e-5)
+    assert "the IDs of 10 items more than" in found.err
+    further = table(tmp_path / "more.parquet", rows[:8], [f"B{row}" for row in range(55, 63)])
+    assert main(["evaluate", str(model), str(further), "--ids", str(ids)]) == 2
+    assert "has no ID of 3 of the 8 items in" in (printed := capsys.readouterr().err)
+    assert printed.endswith("more.parquet: B60, B61, B62\n")
+
+
+def test_rows_without_names_have_the_ids_of_their_numbers_alone(
+    tmp_path: Path, model: Path, rows: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, ids = tmp_path / "data.npy", tmp_path / "ids.parquet"
+    np.save(data, rows)
+    assert main(["encode", str(model), str(data), "--out", str(ids)]) == 0
+    assert main(["evaluate", str(model), str(data), "--ids", str(ids)]) == 0
+    np.save(data, rows[10:])  # whose numbers are not those of before
+    assert main(["evaluate", str(model), str(data), "--ids", str(ids)]) == 2
+    assert "data.npy names no items, so that" in capsys.readouterr().err
+
+
+def test_each_vector_is_encoded_once(
+    tmp_path: Path, model: Path, rows: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = table(tmp_path / "data.parquet", rows, [f"B{row}" for row in range(60)])
+    encoded, indices_of = [], VectorAutoencoder.indices_of
+
+    def counted(self: VectorAutoencoder, latents: torch.Tensor) -> torch.Tensor:
+        encoded.append(len(latents))
+        return indices_of(self, latents)
+
+    monkeypatch.setattr(VectorAutoencoder, "indices_of", counted)
+    assert main(["evaluate", str(model), str(data), "--json"]) == 0
+    assert sum(encoded) == 60
+    found = capsys.readouterr().out
+    assert main(["encode", str(model), str(data), "--out", str(tmp_path / "ids.parquet")]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(model), str(data), "--ids", str(tmp_path / "ids.parquet"), "--json"]) == 0
+    assert found == capsys.readouterr().out
+
+
+def test_a_single_item_has_no_neighbours(
+    tmp_path: Path, model: Path, rows: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = table(tmp_path / "data.parquet", rows[:1], ["lute"])
+    assert main(["evaluate", str(model), str(data)]) == 0
+    printed = capsys.readouterr().out
+    assert "different prefixes" in printed
+    assert "nan" not in printed
+    assert "recall" not in printed
+
+
+@pytest.mark.parametrize("items", [[f"B{row}" for row in range(60)], list(range(100, 160))])
+def test_items_come_back_with_their_names_where_a_file_has_a_place_for_them(
+    tmp_path: Path, model: Path, rows: np.ndarray, items: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, ids = table(tmp_path / "data.parquet", rows, items), tmp_path / "ids.parquet"
+    assert main(["encode", str(model), str(data), "--out", str(ids)]) == 0
+    capsys.readouterr()
+    for name in ("back.npz", "back.parquet", "back.npy"):
+        assert main(["decode", str(model), str(ids), "--out", str(tmp_path / name)]) == 0
+    assert capsys.readouterr().err.count("does not name its 60 vectors, such as") == 1
+    one, other, third = (open_vectors(tmp_path / f"back{ending}") for ending in (".npz", ".parquet", ".npy"))
+    assert one.items == other.items == items
+    assert not third.named
+    assert torch.equal(one[:], other[:])
+    assert torch.equal(one[:], third[:])
+
+
+def test_a_file_of_an_ending_that_nobody_writes_is_refused(
+    tmp_path: Path, model: Path, rows: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, ids = table(tmp_path / "data.parquet", rows, list(range(60))), tmp_path / "ids.parquet"
+    assert main(["encode", str(model), str(data), "--out", str(ids)]) == 0
+    before = sorted(tmp_path.iterdir())
+    for command, endings in (
+        (["encode", str(model), str(data)], ".parquet or .safetensors"),
+        (["decode", str(model), str(ids)], ".npy or .npz or .parquet"),
+    ):
+        assert main([*command, "--out", str(tmp_path / "out.csv")]) == 2
+        assert f"only one that ends in {endings}; a folder would be {tmp_path}/out.csv/" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+    assert main(["encode", str(model), str(data), "--out", f"{tmp_path}/out.csv/"]) == 0
+    words = ["encode", str(model), str(data), "--out", f"{tmp_path}/out.csv", "--overwrite"]
+    assert main(words) == 0  # that it is a folder, everybody sees now

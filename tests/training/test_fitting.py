@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import resource
 import signal
 import subprocess
 import sys
@@ -116,3 +117,19 @@ def test_a_balanced_fit_ends_balanced(tmp_path: Path, data: Path) -> None:
     model = load_model(run)
     assert isinstance(model, VectorAutoencoder)
     assert torch.bincount(model.encode(rows), minlength=8).max() <= 1.05 * 400 / 8
+
+
+def test_a_run_that_could_not_begin_leaves_no_folder(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The disk is full after the first file, so to say: no larger one can be written."""
+    words = ["fit", str(data), "--out", str(tmp_path / "runs/run"), "--method", "flat", "--num-embeddings", "12"]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
+    try:
+        assert main(words) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "config.yaml" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    assert main(words) == 0

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ __all__ = [
     "WORKPLACE",
     "environment_of",
     "inside",
+    "is_one_file",
     "refuse_existing",
     "require_file",
     "require_inside",
@@ -28,6 +29,8 @@ __all__ = [
 ENVIRONMENT = "environment.json"  # of a run's folder
 LONGEST_ENVIRONMENT = 1 << 16  # bytes
 WORKPLACE = ".lexel."  # how the name of a folder begins in which a file is being written
+
+SLASHES = tuple({"/", os.sep})
 
 NO_NAMES = {"", ".", ".."}  # of a file or a folder
 
@@ -45,6 +48,31 @@ def environment_of(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) and "Lexel" in content else {}
+
+
+def is_one_file(out: str, endings: Collection[str]) -> bool:
+    """Whether a result that may be a file or a folder is to be one file: whether its name has one of the endings.
+
+    A name with another ending of letters is taken for a mistake, and not for that of a folder, unless such a folder
+    exists or a slash follows it.
+
+    Raises:
+        ValueError: the name has such an ending.
+
+    Example:
+        >>> [is_one_file(out, [".parquet"]) for out in ("ids.parquet", "tokens-1.5", "ids.new/")]
+        [True, False, False]
+        >>> is_one_file("ids.csv", [".parquet"])
+        Traceback (most recent call last):
+        ValueError: no file ids.csv can be written, only one that ends in .parquet; a folder would be ids.csv/
+    """
+    path = Path(out)
+    if path.suffix in endings:
+        return True
+    if path.suffix[1:].isalpha() and not out.endswith(SLASHES) and not path.is_dir():
+        only = f"only one that ends in {' or '.join(endings)}" if endings else "only a folder"
+        raise ValueError(f"no file {out} can be written, {only}; a folder would be {out}/")
+    return False
 
 
 def refuse_existing(path: Path, *, overwrite: bool, folder: bool | None = None) -> None:

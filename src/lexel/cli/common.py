@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -127,7 +128,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
     kind = kind_of(evaluation)
     table.add_row(kind.name, f"{evaluation.examples}")
     for name, figure in kind.figures.items():
-        table.add_row(figure.title, figure.form.format(evaluation.figures[name]))
+        if math.isfinite(evaluation.figures[name]):  # a single small picture has no SSIM
+            table.add_row(figure.title, figure.form.format(evaluation.figures[name]))
     table.add_row("perplexity", f"{evaluation.perplexity:.1f}")
     share = evaluation.used / evaluation.num_embeddings
     table.add_row("codes in use", f"{evaluation.used:,} of {evaluation.num_embeddings:,} ({share:.1%})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +63,9 @@ def evaluate(settings: Namespace) -> int:
 
     model, columns = loaded(settings), columns_of(settings)
     evaluation = evaluate(model, settings.data, strict=settings.strict, batch_size=settings.batch_size, columns=columns)
-    quality = judge_ids(model, settings.data, settings.ids, columns) if kind_of(model).has_ids or settings.ids else None
+    quality = None
+    if kind_of(model).has_ids or settings.ids:
+        quality = judge_ids(model, settings.data, settings.ids, columns, codes=evaluation.codes)
     if settings.json:
         content = evaluation.as_json() | ({} if quality is None else {"ids": quality.as_json()})
         results.print_json(json.dumps(content, allow_nan=False))
@@ -75,27 +78,28 @@ def evaluate(settings: Namespace) -> int:
 
 def _print_quality(quality: IDQuality) -> None:
     """Print how good IDs are: a column for each level."""
-    results.print(
-        f"IDs: {quality.shared:.2%} of {quality.items:,} items share theirs, up to {quality.largest_collision:,} one; "
-        f"recall@{quality.recall_at} of reconstructed neighbours {quality.recall:.1%}",
-        soft_wrap=True,
+    shares = (
+        f"IDs: {quality.shared:.2%} of {quality.items:,} items share theirs, up to {quality.largest_collision:,} one"
     )
+    recall = f"; recall@{quality.recall_at} of reconstructed neighbours {quality.recall:.1%}"
+    results.print(shares + (recall if quality.recall_at else ""), soft_wrap=True)
     table = Table("by level", *(str(number + 1) for number in range(len(quality.levels))))
-    rows: dict[str, Callable[[LevelQuality], str]] = {
-        "distortion ÷ energy": lambda level: f"{level.relative_distortion:.4f}",
-        "codes in use": lambda level: f"{level.used:,} of {level.num_embeddings:,}",
-        "entropy, bits": lambda level: f"{level.entropy:.2f}",
-        "Gini": lambda level: f"{level.gini:.3f}",
-        "largest ÷ mean": lambda level: f"{level.balance:.2f}",
-        "different prefixes": lambda level: f"{level.prefixes:,}",
-        "neighbours with this prefix": lambda level: f"{level.neighbours:.1%}",
-        "all items with it, for chance": lambda level: f"{level.chance:.1%}",
+    rows: dict[str, Callable[[LevelQuality], tuple[str, float | None]]] = {
+        "distortion ÷ energy": lambda level: ("{:.4f}", level.relative_distortion),
+        "codes in use": lambda level: (f"{{:,}} of {level.num_embeddings:,}", level.used),
+        "entropy, bits": lambda level: ("{:.2f}", level.entropy),
+        "Gini": lambda level: ("{:.3f}", level.gini),
+        "largest ÷ mean": lambda level: ("{:.2f}", level.balance),
+        "different prefixes": lambda level: ("{:,}", level.prefixes),
+        "neighbours with this prefix": lambda level: ("{:.1%}", level.neighbours),
+        "all items with it, for chance": lambda level: ("{:.1%}", level.chance),
+        "purity of labels": lambda level: ("{:.1%}", level.purity),
+        "mutual information of labels": lambda level: ("{:.3f}", level.nmi),
     }
-    if quality.levels[0].purity is not None:
-        rows["purity of labels"] = lambda level: f"{level.purity:.1%}"
-        rows["mutual information of labels"] = lambda level: f"{level.nmi:.3f}"
     for title, shown in rows.items():
-        table.add_row(title, *map(shown, quality.levels))
+        figures = [shown(level) for level in quality.levels]
+        if all(value is not None and math.isfinite(value) for _, value in figures):
+            table.add_row(title, *(form.format(value) for form, value in figures))
     results.print(table)
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from lexel import tokens
 from lexel._core.arguments import Parser
 from lexel._core.console import messages, results
-from lexel._core.files import refuse_existing
+from lexel._core.files import is_one_file, refuse_existing
 from lexel.cli.common import (
     DATA,
     Command,
@@ -28,6 +28,7 @@ from lexel.cli.common import (
     loaded,
 )
 from lexel.data.examples import listed
+from lexel.data.kind import kind_of
 from lexel.models import Autoencoder
 from lexel.tokens.encode import Engine, here
 from lexel.tokens.formats import FORMATS
@@ -85,7 +86,7 @@ def encode_parser() -> Parser:
 def encode(settings: Namespace) -> int:
     """Turn examples into tokens."""
     out, data = Path(settings.out), Path(settings.data)
-    one_file = out.suffix in (".safetensors", ".parquet")
+    one_file = is_one_file(settings.out, (".parquet", ".safetensors"))
     refuse_existing(out, overwrite=True, folder=not one_file)  # what exists, tokens.encode looks at
     model = loaded(settings)
     if out.suffix == ".parquet":
@@ -157,7 +158,12 @@ def decode_parser() -> Parser:
     parser = command_parser("Turn tokens back into the examples that they came from.")
     add_model(parser)
     parser.add_argument("tokens", type=str, help="folder or file that lexel encode wrote")
-    parser.add_argument("--out", type=str, required=True, help="folder to write into; for vectors .npy or .parquet")
+    parser.add_argument(
+        "--out",
+        type=str,
+        required=True,
+        help="folder to write into; for vectors .npy, or .npz or .parquet, which hold the names of their items, too",
+    )
     parser.add_argument("--names", type=str, nargs="+", help="which examples to decode; all by default")
     add_overwrite(parser)
     add_computing(parser)
@@ -167,9 +173,9 @@ def decode_parser() -> Parser:
 
 def decode(settings: Namespace) -> int:
     """Turn tokens into examples."""
-    out = Path(settings.out)
-    refuse_existing(out, overwrite=settings.overwrite, folder=None if out.suffix else True)
-    found = tokens.open(settings.tokens)
+    out, found = Path(settings.out), tokens.open(settings.tokens)
+    one_file = is_one_file(settings.out, kind_of(found).endings)
+    refuse_existing(out, overwrite=settings.overwrite, folder=not one_file)
     count = tokens.decode(
         loaded(settings),
         found,

@@ -43,6 +43,7 @@ class Kind(ABC):
         unit: what an example's size counts, in which rates are given: bits per pixel.
         suffix: of the file that holds an example.
         extents: the names of an example's sizes, as in `extent`.
+        endings: of the one file into which `writer` can write many examples; it writes a folder otherwise.
         batch_size: how many examples of one size are computed at once where nobody says it.
         has_ids: whether the tokens of an example are its ID: those of one position.
         figures: those that `measure` returns, by name.
@@ -53,6 +54,7 @@ class Kind(ABC):
     unit: ClassVar[str]
     suffix: ClassVar[str]
     extents: ClassVar[tuple[str, ...]]
+    endings: ClassVar[tuple[str, ...]] = ()
     batch_size: ClassVar[int]
     has_ids: ClassVar[bool] = False
     figures: ClassVar[Mapping[str, Figure]]

@@ -18,13 +18,14 @@ from lexel.data.vectors.kind import KIND
 from lexel.models import Autoencoder, VectorAutoencoder
 from lexel.tokens.encode import labels_of
 from lexel.tokens.facts import facts_of, fingerprint, smallest_dtype
-from lexel.tokens.ids import IDs
+from lexel.tokens.ids import IDs, as_items
 from lexel.tokens.quality import IDQuality, quality_of
 from lexel.tokens.unique import Uniqueness, make_unique
 
 __all__ = ["Latents", "identify", "ids_of", "ids_to_judge", "judge_ids", "quality_of_ids"]
 
 PIECE = 4096  # vectors that are encoded at once
+MOST_NAMED = 5
 
 
 class Latents:
@@ -76,33 +77,75 @@ def ids_of(model: VectorAutoencoder, vectors: Vectors, labels: Labels | None = N
     return IDs(vectors.items, codes, facts, distances, None if labels is None else labels.values.numpy())
 
 
-def ids_to_judge(model: VectorAutoencoder, vectors: Vectors, ids: str | Path | None = None) -> IDs:
-    """Return the IDs that stand in a file, by default those that the model gives to the items of vectors.
+def ids_to_judge(
+    model: VectorAutoencoder, vectors: Vectors, ids: str | Path | None = None, codes: Tensor | None = None
+) -> IDs:
+    """Return the IDs of the items of vectors in their order, from a file or, by default, as the model gives them.
 
-    Where the vectors have something else in the place of classes, a message says so, and the IDs are without.
+    Where a file has IDs of further items, a message says so, and they are left out. Where the vectors have something
+    else in the place of classes, a message says so, and the IDs are without.
+
+    Args:
+        model: in eval mode.
+        vectors: of the items.
+        ids: the file.
+        codes: what `model.encode` returns for the vectors, where that is known.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no file of IDs, or another model made them.
+        ValueError: it is no file of IDs, another model made them, or an item has none there.
     """
     if ids is not None:
-        return IDs.open(ids, model=fingerprint(model))
+        return _matched(IDs.open(ids, model=fingerprint(model)), vectors, ids)
     try:
         labels = vectors.labels
     except ValueError as error:
         messages.print(f"{error}: judged without", style="yellow", soft_wrap=True)
         labels = None
-    return ids_of(model, vectors, labels)
+    if codes is None:
+        return ids_of(model, vectors, labels)
+    facts = facts_of(model, None if labels is None else labels.names)
+    values = None if labels is None else labels.values.numpy()
+    return IDs(vectors.items, codes.reshape(len(vectors), -1), facts, labels=values)
+
+
+def _matched(ids: IDs, vectors: Vectors, path: str | Path) -> IDs:
+    """Return the IDs of the items of vectors, in their order.
+
+    Raises:
+        ValueError: an item has none, or the vectors name no items and the IDs are not those of their rows.
+    """
+    rows = ids.items.find(as_items(vectors.items))
+    absent = [str(vectors.items[row]) for row in np.flatnonzero(rows < 0)[: MOST_NAMED + 1].tolist()]
+    others = np.setdiff1d(np.arange(len(ids)), rows)
+    further = [str(item) for item in ids.items.array.take(others[: MOST_NAMED + 1]).to_pylist()]
+    if not vectors.named and (absent or further):
+        raise ValueError(
+            f"{vectors.origin} names no items, so that {path} must have the IDs of the numbers of its {len(vectors)} "
+            f"rows and no others; it has those of {len(ids)} items, the first is {next(iter(ids))!r} (--id-column "
+            "chooses a column)"
+        )
+    if absent:
+        raise ValueError(
+            f"{path} has no ID of {int((rows < 0).sum()):,} of the {len(vectors):,} items in {vectors.origin}: "
+            f"{_listed(absent)}"
+        )
+    if further:
+        messages.print(
+            f"{path} has the IDs of {len(others):,} items more than {vectors.origin}, which are left out: "
+            f"{_listed(further)}",
+            style="yellow",
+            soft_wrap=True,
+        )
+    return ids.take(rows)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:MOST_NAMED]) + (", …" if len(names) > MOST_NAMED else "")
 
 
 def quality_of_ids(model: VectorAutoencoder, vectors: Vectors, ids: IDs) -> IDQuality:
-    """Judge the IDs of vectors.
-
-    Raises:
-        ValueError: they are those of other items, or in another order.
-    """
-    if list(ids.items) != vectors.items:
-        raise ValueError(f"the IDs are not those of the items in {vectors.origin}, in their order")
+    """Judge the IDs of vectors, which stand in the same order."""
 
     def decode(codes: Tensor) -> Tensor:
         indices = codes if model.quantizer.index_shape else codes[:, 0]
@@ -112,25 +155,31 @@ def quality_of_ids(model: VectorAutoencoder, vectors: Vectors, ids: IDs) -> IDQu
 
 
 def judge_ids(
-    model: Autoencoder, data: str | Path, ids: str | Path | None = None, columns: Columns = USUAL
+    model: Autoencoder,
+    data: str | Path,
+    ids: str | Path | None = None,
+    columns: Columns = USUAL,
+    *,
+    codes: Tensor | None = None,
 ) -> IDQuality:
     """Judge the IDs that a model gives to the items of vectors (`lexel.tokens.quality_of`).
 
     Args:
         model: of vectors, in eval mode, on any device.
         data: what `lexel.data.vectors.open_vectors` takes.
-        ids: a file with the IDs of these items in this order, as `identify` wrote it; by default those that the model
-            gives.
+        ids: a file with the IDs of these items in any order, as `identify` wrote it; by default those that the model
+            gives. Those of further items are left out.
         columns: of a table, which hold the vectors and name their items.
+        codes: what `model.encode` returns for the vectors, where that is known.
 
     Raises:
         FileNotFoundError: `data` or `ids` does not exist.
-        ValueError: the model does not take vectors, one is not finite, or the IDs are of other items or another model.
+        ValueError: the model does not take vectors, one is not finite, an item has no ID, or another model made them.
     """
     if not isinstance(model, VectorAutoencoder):
         raise ValueError(f"IDs are those of vectors, this model takes {model.kind}")
     vectors = KIND.open(data, model, columns)
-    return quality_of_ids(model, vectors, ids_to_judge(model, vectors, ids))
+    return quality_of_ids(model, vectors, ids_to_judge(model, vectors, ids, codes))
 
 
 @torch.no_grad()

@@ -268,6 +268,25 @@ class IDs:
             raise KeyError(f"there is no item {wanted[int((rows < 0).argmax())].as_py()!r}")
         return rows
 
+    def take(self, rows: Any) -> IDs:
+        """Return the IDs of some rows, each once, in the order that is given.
+
+        Example:
+            >>> ids = IDs(["lute", "harp", "drum"], [[0], [2], [1]], Facts("vectors", 4, (4,), ""))
+            >>> list(ids.take([2, 0]))
+            ['drum', 'lute']
+        """
+        rows = _integers("rows", rows)
+        return IDs(
+            self.items.array.take(pa.array(rows)),
+            self.codes[rows],
+            self.facts,
+            self.distances[rows],
+            None if self.labels is None else self.labels[rows],
+            unique=self.unique,
+            version=self.version,
+        )
+
     def __len__(self) -> int:
         return len(self.codes)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["Trie"]
@@ -95,8 +96,9 @@ class Trie:
         node = torch.zeros(len(prefixes), dtype=torch.int64, device=prefixes.device)
         for column, keys, size in zip(prefixes.unbind(1), self.keys[:length], self.codebook_sizes, strict=False):
             wanted = node * size + column
-            place = torch.searchsorted(keys, wanted).clamp_max(len(keys) - 1)
-            found = (node >= 0) & (column >= 0) & (column < size) & (keys[place] == wanted)
+            place = torch.searchsorted(keys, wanted)
+            there = F.pad(keys, (0, 1), value=-1)[place] == wanted
+            found = (node >= 0) & (column >= 0) & (column < size) & there
             node = torch.where(found, place, -1)
         return node
 

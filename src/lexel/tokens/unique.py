@@ -79,11 +79,12 @@ def make_unique(
 
     `"suffix"` gives each ID a code more, which numbers the items of equal codes in their order, from 0.
 
-    `"nearest-free"` leaves the codes of an item as they are if it has them alone, or is the closest to them of those
-    that share them, the first of equally close ones. All others get tuples that no item has, each another one, so that
-    the sum of their squared distances is the least: an assignment problem, which is solved exactly over all candidates.
-    An item is given more candidates until nothing beyond them could make the sum less, as the prices of the assignment
-    prove; where the candidates are those of a beam, that is nothing that a wider beam would find farther away.
+    `"nearest-free"` leaves the codes of an item as they are if it has them alone. All others are given tuples, each
+    another one and none that an item has alone, so that the sum of their squared distances is the least: an assignment
+    problem, which is solved exactly over all candidates. So of the items that share a tuple the one keeps it that would
+    lose most elsewhere. An item is given more candidates until nothing beyond them could make the sum less, as the
+    prices of the assignment prove; where the candidates are those of a beam, that is nothing that a wider beam would
+    find farther away.
 
     Args:
         ids: of the items, as the model encodes them.
@@ -126,7 +127,7 @@ def make_unique(
         raise ValueError(f"there are {len(rows)} embeddings for {len(ids)} items")
     groups = _Groups(ids, taken)
     same = None if rows is None else _duplicates(rows, groups.shared)
-    moved = np.zeros(0, np.int64)
+    moved = 0
     if method == "suffix":
         found = IDs(
             ids.items.array,
@@ -140,17 +141,22 @@ def make_unique(
     else:
         if rows is None or candidates is None:
             raise ValueError("nearest-free needs the embeddings and their candidates")
-        codes, distances = ids.codes.astype(np.int64), ids.distances.copy()
-        moved = groups.movers()
-        if len(moved):
-            codes[moved], distances[moved] = _nearest_free(ids, taken, rows, candidates, moved)
+        if not np.isfinite(ids.distances[groups.shared]).all():
+            raise ValueError("nearest-free needs the distances of the embeddings from what their codes stand for")
+        codes, distances = ids.codes.astype(np.int64), ids.distances
+        if len(groups.shared):
+            codes[groups.shared], errors = _nearest_free(ids, taken, rows, candidates, groups.shared)
+            changed = (codes != ids.codes).any(1)
+            distances = distances.copy()
+            distances[groups.shared] = np.where(changed[groups.shared], errors, distances[groups.shared])
+            moved = int(changed.sum())
         found = IDs(ids.items.array, codes, ids.facts, distances, ids.labels, unique=method, version=ids.version)
     return found, Uniqueness(
         method,
         len(ids),
         len(groups.shared),
         groups.largest,
-        len(moved),
+        moved,
         float(ids.distances.mean(dtype=np.float64)),
         float(found.distances.mean(dtype=np.float64)),
         None if same is None else sum(len(group) - 1 for group in same),
@@ -173,10 +179,10 @@ class _Groups:
     """
 
     def __init__(self, ids: IDs, taken: IDs | None) -> None:
-        trie, self.ids = ids.trie(), ids
+        trie = ids.trie()
         starts, order = trie.starts[-1].numpy(), trie.order.numpy()
         counts = np.diff(starts)
-        self.before = np.zeros(len(counts), np.int64)  # of each tuple: how many items had it before
+        before = np.zeros(len(counts), np.int64)  # of each tuple: how many items had it before
         if taken is not None:
             level = ids.codes.shape[1] - 1
             node = taken.trie().find(torch.from_numpy(ids.codes[order[starts[:-1]]].astype(np.int64))).numpy()
@@ -184,30 +190,18 @@ class _Groups:
             held = np.diff(ends)[node]
             if taken.unique == "suffix":  # the largest suffix comes last
                 held = taken.codes[taken.trie().order.numpy()[ends[node + 1] - 1], -1].astype(np.int64) + 1
-            self.before = np.where(node >= 0, held, 0)
-        self.order, self.starts = order, starts
+            before = np.where(node >= 0, held, 0)
         self.numbers = np.empty(len(ids), np.int64)
-        self.numbers[order] = np.arange(len(ids)) - np.repeat(starts[:-1] - self.before, counts)
-        self.shared = np.sort(order[np.repeat(counts + self.before > 1, counts)])
-        self.largest = int((counts + self.before).max())
-
-    def movers(self) -> np.ndarray[Any, Any]:
-        """Return the rows of the items that cannot keep their codes, rising."""
-        distances = self.ids.distances[self.order]
-        if not np.isfinite(self.ids.distances[self.shared]).all():
-            raise ValueError("nearest-free needs the distances of the embeddings from what their codes stand for")
-        leaf = np.repeat(np.arange(len(self.before)), np.diff(self.starts))
-        closest = np.lexsort((self.order, distances, leaf))[self.starts[:-1]]
-        keeps = np.zeros(len(distances), bool)
-        keeps[closest[self.before == 0]] = True
-        return np.sort(self.order[~keeps])
+        self.numbers[order] = np.arange(len(ids)) - np.repeat(starts[:-1] - before, counts)
+        self.shared = np.sort(order[np.repeat(counts + before > 1, counts)])
+        self.largest = int((counts + before).max())
 
 
 class _Edges:
-    """The free tuples that moving items may have, as edges, for each item the nearest first.
+    """The tuples that items may have which shared theirs, as edges, for each item the nearest first.
 
     Attributes:
-        item: which of the items, from 0, rising: int64 `(E,)`.
+        item: which of these items, from 0, rising: int64 `(E,)`.
         codes: int64 `(E, Q)`.
         cost: the squared distance, float64 `(E,)`.
         starts: where the edges of each item begin: int64 `(items + 1,)`.
@@ -216,20 +210,20 @@ class _Edges:
     """
 
     def __init__(
-        self, held: Trie, sizes: tuple[int, ...], rows: Rows, candidates: Candidates, movers: np.ndarray[Any, Any]
+        self, held: Trie, sizes: tuple[int, ...], rows: Rows, candidates: Candidates, sharing: np.ndarray[Any, Any]
     ) -> None:
-        self.held, self.tuples, self.rows, self.candidates, self.movers = (
+        self.held, self.tuples, self.rows, self.candidates, self.sharing = (
             held,
             math.prod(sizes),
             rows,
             candidates,
-            movers,
+            sharing,
         )
         self.item, self.cost = np.zeros(0, np.int64), np.zeros(0)
         self.codes = np.zeros((0, len(sizes)), np.int64)
-        self.starts = np.zeros(len(movers) + 1, np.int64)
-        self.beyond = np.zeros(len(movers))
-        self.width = np.full(len(movers), FIRST_WIDTH // 2)
+        self.starts = np.zeros(len(sharing) + 1, np.int64)
+        self.beyond = np.zeros(len(sharing))
+        self.width = np.full(len(sharing), FIRST_WIDTH // 2)
 
     def lengthen(self, least: np.ndarray[Any, Any]) -> None:
         """Find so many edges for each item at least, or all that there are."""
@@ -242,10 +236,10 @@ class _Edges:
             item, codes, cost = (np.concatenate(column) for column in zip(*parts, strict=True))
             order = np.argsort(item, kind="stable")
             self.item, self.codes, self.cost = item[order], codes[order], cost[order]
-            self.starts = np.searchsorted(self.item, np.arange(len(self.movers) + 1))
+            self.starts = np.searchsorted(self.item, np.arange(len(self.sharing) + 1))
 
     def _found(self, some: np.ndarray[Any, Any], width: int) -> Iterator[tuple[np.ndarray[Any, Any], ...]]:
-        for own, x in picked(self.rows, self.movers[some]):
+        for own, x in picked(self.rows, self.sharing[some]):
             indices, errors = self.candidates(x, width)
             flat, cost = indices.reshape(-1, self.codes.shape[1]).cpu(), errors.double().numpy(force=True)
             free = self.held.find(flat).reshape(errors.shape).numpy() < 0
@@ -254,19 +248,20 @@ class _Edges:
 
 
 def _nearest_free(
-    ids: IDs, taken: IDs | None, rows: Rows, candidates: Candidates, movers: np.ndarray[Any, Any]
+    ids: IDs, taken: IDs | None, rows: Rows, candidates: Candidates, sharing: np.ndarray[Any, Any]
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return the codes and distances that the moving items get."""
+    """Return the codes and distances that the items get which do not have their codes alone."""
     sizes = ids.facts.codebook_sizes
-    held = Trie.of(ids.codes if taken is None else np.concatenate([ids.codes, taken.codes]), sizes)
-    if len(held) + len(movers) > math.prod(sizes):
+    alone = np.delete(ids.codes, sharing, 0)
+    held = Trie.of(alone if taken is None else np.concatenate([alone, taken.codes]), sizes)
+    if len(held) + len(sharing) > math.prod(sizes):
         raise ValueError(
             f"there are {math.prod(sizes)} tuples of {' x '.join(map(str, sizes))} codes for "
-            f"{len(held) + len(movers)} items: use more codebooks, larger ones, or a suffix"
+            f"{len(held) + len(sharing)} items: use more codebooks, larger ones, or a suffix"
         )
-    edges = _Edges(held, sizes, rows, candidates, movers)
+    edges = _Edges(held, sizes, rows, candidates, sharing)
     # Few tuples for each item make an assignment that is solved soon, and its prices say who must look farther.
-    shown, wanting = np.zeros(len(movers), np.int64), np.arange(len(movers))
+    shown, wanting = np.zeros(len(sharing), np.int64), np.arange(len(sharing))
     while len(wanting):
         shown[wanting] = np.maximum(2 * shown[wanting], 1)
         edges.lengthen(shown)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Evaluation:
         rate: bits of the indices as they are, of fixed length, for each unit of an example's size, such as a pixel.
         entropy_rate: the same after an ideal entropy coder that knows how often each code occurs.
         skipped: files that could not be read, with the reason.
+        codes: of a kind whose tokens are IDs, those of every example, int64 `(N, Q)`; None for others.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Evaluation:
     rate: float
     entropy_rate: float
     skipped: dict[str, str]
+    codes: Tensor | None = field(default=None, repr=False, compare=False)
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures under the names that the kind of data gives them; None for NaN, which JSON lacks."""
@@ -92,12 +94,15 @@ def evaluate(
     usage = Usage(model.num_embeddings)
     read = units = 0
     bits = 0.0
+    codes: list[Tensor] = []
     readable = examples.readable(track(range(len(examples)), "evaluating"), strict=strict)
     for numbers, batch in batches(readable, batch_size):
         size = tuple(kind.extent(batch[0]).values())
         indices = model.encode(kind.inputs(batch.to(device)))
         copies = kind.examples(model.decode(indices, size)).cpu()
         usage.update(indices)
+        if kind.has_ids:
+            codes.append(indices.reshape(len(numbers), -1).cpu())
         for number, original, copy in zip(numbers, batch, copies, strict=True):
             for name, value in kind.measure(original, copy).items():
                 figures[name][number] = value
@@ -105,17 +110,18 @@ def evaluate(
         units += len(numbers) * math.prod(size)
         bits += len(numbers) * model.bits(size)
 
-    codes = usage.compute()
+    counts = usage.compute()
     return Evaluation(
         kind=kind.name,
         examples=read,
         figures={name: float(values.nanmean()) for name, values in figures.items()},
-        perplexity=codes.perplexity,
-        used=codes.used,
-        num_embeddings=codes.num_embeddings,
+        perplexity=counts.perplexity,
+        used=counts.used,
+        num_embeddings=counts.num_embeddings,
         rate=bits / units,
-        entropy_rate=codes.total * codes.bits_per_code / units,
+        entropy_rate=counts.total * counts.bits_per_code / units,
         skipped=examples.skipped,
+        codes=torch.cat(codes) if codes else None,
     )
 
 

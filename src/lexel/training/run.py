@@ -263,6 +263,7 @@ class RunWriter(L.Callback):
             with written_beside(self.run.environment) as temporary:  # first, since it tells that this is a run
                 temporary.write_text(json.dumps(_environment(self.task.command)), encoding="utf-8")
             self.run.clear(but=self.run.environment)
+        self.begun = True
         self.run.tidy()
         if self.task.config:
             with written_beside(self.run.config) as temporary:
@@ -270,7 +271,6 @@ class RunWriter(L.Callback):
         self.metrics = MetricsFile(self.run.metrics, from_step=self.start)
         self.board = TensorBoard(self.run.tensorboard, from_step=self.start)
         self.opened.callback(self.board.close)
-        self.begun = True
 
     def _due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.settings.steps

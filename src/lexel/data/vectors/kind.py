@@ -36,6 +36,7 @@ class VectorKind(Kind):
     unit = "vector"
     suffix = ".npy"
     extents = ()
+    endings = tuple(WRITERS)
     batch_size = 256
     has_ids = True
     figures = MappingProxyType(
@@ -80,7 +81,7 @@ class VectorKind(Kind):
     def writer(
         self, out: Path, names: Sequence[str], numbers: Sequence[int], *, overwrite: bool = False
     ) -> Iterator[Callable[[int, Tensor], None]]:
-        if out.suffix not in WRITERS:
+        if out.suffix not in self.endings:
             refuse_existing(out, overwrite=overwrite, folder=True)
             out = out / f"{self.name}{self.suffix}"
         refuse_existing(out, overwrite=overwrite, folder=False)
