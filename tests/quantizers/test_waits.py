@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lexel
 from lexel._core import values
+from lexel.models import VQVAE, VQVAE2, Autoencoder
 from lexel.nearest import backend
 from tests.quantizers.test_every import EXACTLY, OUTPUTS, learned, state
 from tests.quantizers.zoo import ZOO, Example
@@ -94,13 +96,18 @@ def parts() -> Iterator[tuple[str, Callable[[], lexel.Quantizer]]]:
     yield "default", lambda: lexel.presets.default(32, 6)
 
 
+def skip_without_a_search(device: torch.device) -> None:
+    if device.type != "cpu" and backend(device).startswith("portable"):
+        pytest.skip(f"the search for {device} is {backend(device)}")
+
+
 def takes_a_step_without_a_wait(make: Callable[[], lexel.Quantizer]) -> None:
     quantizer = make()
     device = torch.zeros(()).device
-    if device.type != "cpu" and backend(device).startswith("portable"):
-        pytest.skip(f"the search for {device} is {backend(device)}")
-    z = torch.randn(16, quantizer.embedding_dim, 4, 4, requires_grad=True)
-    mask = torch.rand(16, 4, 4) < 0.7
+    skip_without_a_search(device)
+    batch = 16 if device.type == "cpu" else 256
+    z = torch.randn(batch, quantizer.embedding_dim, 4, 4, requires_grad=True)
+    mask = torch.rand(batch, 4, 4) < 0.7
     for _ in range(2):  # codes start, constants are made
         step(quantizer, z, mask)
         step(quantizer, z)
@@ -119,6 +126,32 @@ def test_a_training_step_waits_for_no_value(example: Example) -> None:
 @pytest.mark.parametrize("make", [make for _, make in parts()], ids=[name for name, _ in parts()])
 def test_a_training_step_with_other_parts_waits_for_no_value(make: Callable[[], lexel.Quantizer]) -> None:
     takes_a_step_without_a_wait(make)
+
+
+@pytest.mark.usefixtures("as_device")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: VQVAE(lexel.presets.default(32, 6), hidden_channels=8),
+        lambda: VQVAE2([lexel.presets.default(32, 6) for _ in range(2)], hidden_channels=8),
+    ],
+    ids=["VQVAE", "VQVAE2"],
+)
+def test_a_training_step_of_a_model_waits_for_no_value(make: Callable[[], Autoencoder]) -> None:
+    torch.manual_seed(0)
+    whole = make()
+    device = torch.zeros(()).device
+    skip_without_a_search(device)
+    images = torch.rand(8, 3, 16, 16)
+
+    def train() -> None:
+        reconstructions, levels = whole.reconstruct(images)
+        (whole.joined(levels).loss + F.mse_loss(reconstructions, images)).backward()
+
+    for _ in range(3):
+        train()
+    with no_waits(device):
+        train()
 
 
 def test_the_default_device_says_nothing_of_the_inputs(example: Example) -> None:
