@@ -65,11 +65,18 @@ def sharing(ids: IDs) -> list[int]:
 
 class TestNearestFree:
     @settings(deadline=None, max_examples=40)
-    @given(st.integers(2, 6), st.integers(1, 3), st.floats(0.05, 1), st.integers(0, 1 << 20))
-    def test_nothing_costs_less(self, k: int, books: int, share: float, seed: int) -> None:
+    @given(
+        st.integers(2, 6),
+        st.integers(1, 3),
+        st.floats(0.05, 1),
+        st.integers(0, 1 << 20),
+        st.sampled_from([0.0, 0.3, 1.0]),
+    )
+    def test_nothing_costs_less(self, k: int, books: int, share: float, seed: int, equal: float) -> None:
         """Over all free tuples, by brute force; for any share of the tuples, up to every one."""
         count = max(int(share * k**books), 1)
         vq, x = product(k, books, seed), crowd(count, books, seed)
+        x[: int(equal * count)] = x[0].clone()
         ids = encoded(vq, x)
         found, figures = make_unique(ids, "nearest-free", Pieces(x), vq.candidates)
         assert len(set(map(tuple, found.codes.tolist()))) == count
@@ -109,6 +116,16 @@ class TestNearestFree:
         found, figures = make_unique(encoded(vq, x), "nearest-free", x, vq.candidates)
         assert len(found.trie()) == 64
         assert figures.duplicates == 3
+
+    def test_a_crowd_of_equal_embeddings(self) -> None:
+        """As items without a text have them. Nobody else wants their tuples: they get the nearest ones."""
+        torch.manual_seed(0)
+        vq = lexel.ProductQuantizer([lexel.VectorQuantizer(16, 4) for _ in range(3)]).eval()
+        x = torch.zeros(3000, 12)
+        found, figures = make_unique(encoded(vq, x), "nearest-free", x, vq.candidates)
+        every = vq.lookup(torch.cartesian_prod(*[torch.arange(16)] * 3)).detach().double().square().sum(1)
+        assert len(found.trie()) == 3000
+        assert figures.distortion_after == pytest.approx(float(every.sort()[0][:3000].mean()), rel=1e-6)
 
     def test_too_few_tuples(self) -> None:
         vq, x = product(3, 2, 0), crowd(10, 2, 0)

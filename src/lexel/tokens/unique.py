@@ -198,7 +198,7 @@ class _Groups:
 
 
 class _Edges:
-    """The tuples that items may have which shared theirs, as edges, for each item the nearest first.
+    """The tuples that items may have which shared theirs, as edges, for each the nearest first; one of equal items.
 
     Attributes:
         item: which of these items, from 0, rising: int64 `(E,)`.
@@ -259,34 +259,50 @@ def _nearest_free(
             f"there are {math.prod(sizes)} tuples of {' x '.join(map(str, sizes))} codes for "
             f"{len(held) + len(sharing)} items: use more codebooks, larger ones, or a suffix"
         )
-    edges = _Edges(held, sizes, rows, candidates, sharing)
-    # Few tuples for each item make an assignment that is solved soon, and its prices say who must look farther.
-    shown, wanting = np.zeros(len(sharing), np.int64), np.arange(len(sharing))
+    # Items of equal embeddings are one node of the assignment, with a demand.
+    _, first, node, demand = np.unique(
+        _digests(rows, sharing), return_index=True, return_inverse=True, return_counts=True
+    )
+    edges = _Edges(held, sizes, rows, candidates, sharing[first])
+    # Few tuples for each node make an assignment that is solved soon, and its prices say who must look farther.
+    spare, wanting = np.full(len(demand), -1), np.arange(len(demand))
     while len(wanting):
-        shown[wanting] = np.maximum(2 * shown[wanting], 1)
+        spare[wanting] = np.maximum(2 * spare[wanting] + 1, 0)
+        shown = demand + spare
         edges.lengthen(shown)
         rank = np.arange(len(edges.item)) - edges.starts[edges.item]
         some = np.flatnonzero(rank < shown[edges.item])
         following = edges.starts[:-1] + shown
         more = following < edges.starts[1:]
         farther = np.where(more, edges.cost[np.where(more, following, 0)], edges.beyond)
-        choice, wanting = _assignment(edges.item[some], edges.codes[some], edges.cost[some], farther)
-    return edges.codes[some[choice]], edges.cost[some[choice]].astype(np.float32)
+        choice, wanting = _assignment(edges.item[some], edges.codes[some], edges.cost[some], farther, demand)
+    order = np.argsort(node, kind="stable")
+    codes, cost = np.empty((len(sharing), len(sizes)), np.int64), np.empty(len(sharing), np.float32)
+    codes[order], cost[order] = edges.codes[some[choice]], edges.cost[some[choice]]
+    return codes, cost
 
 
 def _assignment(
-    item: np.ndarray[Any, Any],
+    node: np.ndarray[Any, Any],
     codes: np.ndarray[Any, Any],
     cost: np.ndarray[Any, Any],
     farther: np.ndarray[Any, Any],
+    demand: np.ndarray[Any, Any],
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return which edge each item has in the cheapest assignment, and which items may do better with others.
+    """Return the edges that items have in the cheapest assignment, and the nodes that may do better with others.
+
+    A node stands for as many items as its demand says, which cost the same everywhere. They may be taken to have their
+    tuples in order, so the i-th of m items has the i-th best of n tuples, or one of the n - m that follow it.
 
     Args:
-        item: of each edge.
-        codes: the tuple of each edge.
+        node: of each edge, rising.
+        codes: the tuple of each edge; those of a node with the cheapest first.
         cost: of each edge.
-        farther: for each item, what all tuples cost at least to which it has no edge.
+        farther: for each node, what all tuples cost at least to which it has no edge.
+        demand: how many tuples each node needs.
+
+    Returns:
+        The edge of every item, node by node, and the nodes.
     """
     try:
         from scipy.sparse import coo_array
@@ -297,42 +313,55 @@ def _assignment(
         )
     except ImportError as error:
         raise ImportError("nearest-free needs scipy: pip install 'lexel[train]'") from error
-    items = len(farther)
+    nodes, items = len(demand), int(demand.sum())
     trie = Trie.of(codes, (codes.max(0) + 1).tolist())
     column, columns = trie.nodes(codes.shape[1] - 1).numpy(), len(trie)
+    counts = np.bincount(node, minlength=nodes)
+    starts = np.cumsum(counts) - counts
+    owner = np.repeat(np.arange(nodes), demand)  # the node of each item
+    place = np.arange(items) - np.repeat(np.cumsum(demand) - demand, demand)  # its place in the order
+    width = np.clip(np.minimum(counts - demand, counts - 1) + 1, 1, None)[owner]
+    item = np.repeat(np.arange(items), width)
+    rank = place[item] + np.arange(len(item)) - np.repeat(np.cumsum(width) - width, width)
+    item, edge = item[there := rank < counts[owner[item]]], (starts[owner[item]] + rank)[there]
     # Costs above zero, which a sparse matrix would not hold; the same is added to all, and the best stays the best.
     above = cost - cost.min() + max(float(np.ptp(cost)), 1.0)
-    graph = coo_array((above, (item, column)), shape=(items, columns)).tocsr()
-    lonely = maximum_bipartite_matching(graph, perm_type="column") < 0
-    if lonely.any():
-        whole = coo_array((above, (item, items + column)), shape=(items + columns, items + columns))
-        part = connected_components(whole, directed=False)[1][:items]
+    graph = coo_array((above[edge], (item, column[edge])), shape=(items, columns)).tocsr()
+    lonely = owner[maximum_bipartite_matching(graph, perm_type="column") < 0]
+    if len(lonely):
+        whole = coo_array((above, (node, nodes + column)), shape=(nodes + columns, nodes + columns))
+        part = connected_components(whole, directed=False)[1][:nodes]
         return np.zeros(0, np.int64), np.flatnonzero(np.isin(part, part[lonely]) & np.isfinite(farther))
     matched = min_weight_full_bipartite_matching(graph)[1]
-    choice = np.flatnonzero(matched[item] == column)
+    choice = edge[matched[item] == column[edge]]
     # The least prices of the tuples for which everybody prefers the own one. With them, an item whose own cost and
     # price are not above the cost of all that it has not seen would gain nothing there.
-    own, price = cost[choice], np.zeros(columns)
-    tolerance = 1e-9 * float(cost.max())
+    price, tolerance = np.zeros(columns), 1e-9 * float(cost.max())
     for _ in range(items):
-        raised = price.copy()
-        np.maximum.at(raised, column, (own + price[matched])[item] - cost)
+        spent, raised = np.full(nodes, -np.inf), price.copy()
+        np.maximum.at(spent, owner, cost[choice] + price[matched])
+        np.maximum.at(raised, column, spent[node] - cost)
         if (raised <= price + tolerance).all():
             break
         price = raised
-    return choice, np.flatnonzero(own + price[matched] > farther + tolerance)
+    return choice, np.flatnonzero(spent > farther + tolerance)
 
 
 def _duplicates(rows: Rows, chosen: np.ndarray[Any, Any]) -> list[list[int]]:
     """Return those of the chosen rows whose embeddings are equal, group by group."""
+    _, group, counts = np.unique(_digests(rows, chosen), return_inverse=True, return_counts=True)
+    grouped, ends = chosen[np.argsort(group, kind="stable")], np.cumsum(counts)
+    same = counts > 1
+    return sorted(grouped[end - count : end].tolist() for end, count in zip(ends[same], counts[same], strict=True))
+
+
+def _digests(rows: Rows, chosen: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return what equal rows have in common, and others do not."""
     digests = np.zeros(len(chosen), "S16")
     for own, x in picked(rows, chosen):
         contents = (x + 0).numpy(force=True)  # + 0: −0 is 0
         digests[own] = [hashlib.blake2b(content.tobytes(), digest_size=16).digest() for content in contents]
-    _, group, counts = np.unique(digests, return_inverse=True, return_counts=True)
-    grouped, ends = chosen[np.argsort(group, kind="stable")], np.cumsum(counts)
-    same = counts > 1
-    return sorted(grouped[end - count : end].tolist() for end, count in zip(ends[same], counts[same], strict=True))
+    return digests
 
 
 def _named(ids: IDs, groups: list[list[int]]) -> list[list[Item]]:
