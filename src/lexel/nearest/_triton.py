@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lexel._core.by_code import why_no_triton
 from lexel._core.values import HostValue, is_recorded
 from lexel.nearest import _portable
 from lexel.nearest._interface import Backend
@@ -281,7 +282,9 @@ def _missing() -> str:
     if not torch.cuda.is_available():
         return "no NVIDIA GPU"
     lowest = min(torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count()))
-    return "" if lowest >= (8, 0) else f"a GPU of capability {lowest[0]}.{lowest[1]}, below 8.0"
+    if lowest < (8, 0):
+        return f"a GPU of capability {lowest[0]}.{lowest[1]}, below 8.0"
+    return why_no_triton(torch.device("cuda"))  # without a C compiler, say
 
 
 BACKEND = Backend(
