@@ -29,6 +29,7 @@ from lexel._core.collectives import AllRows, rank
 from lexel._core.config import Configurable, Part
 from lexel._core.values import Reading, Transient, is_recorded
 from lexel.kmeans import common_row, kmeans
+from lexel.nearest import nearest_code
 
 __all__ = ["KMeansStart", "OnlineClustering", "Revival", "Upkeep", "UpkeepModule"]
 
@@ -300,7 +301,7 @@ class _OnlineClusteringModule(_UsageModule[OnlineClustering]):
         strength = torch.exp(-self.usage * 10 / (1 - settings.decay) - settings.epsilon)  # usage is N_i · K
         strength = strength * ((self.usage.sum() > 0) & (rows.total > 0))
         if settings.anchor == "closest":
-            return rows.nearest(codes), strength
+            return rows.nearest(codes, nearest_code), strength
         own = _random(torch.arange(len(codes), device=codes.device), _random(step, settings.seed))
         return rows.take(own % rows.total.clamp_min(1)), strength
 

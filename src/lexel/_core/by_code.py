@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lexel.nearest._portable import is_exporting
+from lexel._core.values import is_exporting
 
 __all__ = ["add_by_code", "code_difference", "count_by_code", "sum_by_code", "why_no_triton"]
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
-
-from lexel.nearest import nearest_code
 
 __all__ = [
     "AllRows",
@@ -222,13 +220,18 @@ class AllRows:
         rows = self.own[0][local if order is None else order[local]]
         return all_sum(torch.where(held.unsqueeze(1), rows, 0))[0]
 
-    def nearest(self, points: Tensor) -> Tensor:
-        """Return the row nearest to each of `points` `(n, D)`, `(n, D)`; zeros if there is no row at all."""
+    def nearest(self, points: Tensor, search: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Return the row nearest to each of `points` `(n, D)`, `(n, D)`; zeros if there is no row at all.
+
+        Args:
+            points: the same on all ranks.
+            search: returns the indices of the rows, its second argument, that are nearest to its first.
+        """
         (rows, valid), order = self.own, self._in_order()
         if order is not None:
             filler = rows[order[:1]]  # copies of a row that counts replace those that do not
             rows = torch.where(valid.unsqueeze(1), rows, filler)
-        own = rows[nearest_code(points, rows)]
+        own = rows[search(points, rows)]
         distance = torch.where(self._count > 0, (own - points).square().sum(1), torch.inf)
         holder = torch.where(distance == all_min(distance), rank(), world_size())
         mine = (all_min(holder) == rank()) & (self._count > 0)

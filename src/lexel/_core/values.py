@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-__all__ = ["HostValue", "Reading", "Refusal", "Transient", "at_hand", "constant", "is_recorded"]
+__all__ = ["HostValue", "Reading", "Refusal", "Transient", "at_hand", "constant", "is_exporting", "is_recorded"]
 
 HOST = ("cpu",)  # the devices whose memory is the program's
 
@@ -27,6 +27,21 @@ def is_recorded(tensor: Tensor) -> bool:
         False
     """
     return torch.compiler.is_compiling() or (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+
+
+def is_exporting() -> bool:
+    """Whether torch.export or an ONNX export traces this: the graph may then hold plain torch only.
+
+    Example:
+        >>> is_exporting()
+        False
+    """
+    if torch.compiler.is_compiling():
+        return bool(_exporting())
+    return torch._C._get_tracing_state() is not None or torch.onnx.is_in_onnx_export()
 
 
 def at_hand(tensor: Tensor) -> bool:

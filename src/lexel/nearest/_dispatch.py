@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from lexel._core.values import is_exporting
 from lexel.nearest import _cpu, _portable, _triton
 from lexel.nearest._interface import Backend
 
@@ -101,7 +102,7 @@ def search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tu
     """
     if x.is_meta:
         return _describe(x, codebook, metric, k, scores)
-    if _portable.is_exporting() or not _is_served(x, codebook, k):
+    if is_exporting() or not _is_served(x, codebook, k):
         return _portable.search(x, codebook, metric, k, scores)
     indices, values = _operator(x, codebook, metric, k, scores)
     return indices, values

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lexel._core.values import is_exporting
+
 # Numbers in one tile of scores: enough for an efficient matrix product, and the memory does not grow with N or K.
 TILE = 1 << 20
 WIDTH = 1 << 13  # codes in a tile, at most
@@ -167,16 +169,6 @@ def true_scores(x: Tensor, codebook: Tensor, indices: Tensor, metric: str) -> Te
         return products
     norms = codes.square().sum(-1).sqrt() * x.square().sum(-1).sqrt()
     return torch.where(norms > 0, products / norms.where(norms > 0, 1), 0)
-
-
-_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
-
-
-def is_exporting() -> bool:
-    """Whether torch.export or an ONNX export traces this: the graph may then hold plain torch only."""
-    if torch.compiler.is_compiling():
-        return bool(_exporting())
-    return torch._C._get_tracing_state() is not None or torch.onnx.is_in_onnx_export()
 
 
 def _lowest_first(scores: Tensor, indices: Tensor, k: int) -> Tensor:
