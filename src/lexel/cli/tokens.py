@@ -173,7 +173,9 @@ def decode_parser() -> Parser:
 
 def decode(settings: Namespace) -> int:
     """Turn tokens into examples."""
-    out, found = Path(settings.out), tokens.open(settings.tokens)
+    out = Path(settings.out)
+    refuse_existing(out, overwrite=settings.overwrite, folder=None if out.suffix else True)
+    found = tokens.open(settings.tokens)
     one_file = is_one_file(settings.out, kind_of(found).endings)
     refuse_existing(out, overwrite=settings.overwrite, folder=not one_file)
     count = tokens.decode(
