@@ -53,8 +53,8 @@ def plan(dimensions: int, codes: int, exact_products: bool) -> Plan:
         return Plan("float", depth, step, inputs=64, codes=64, warps=4, stages=2, unit=1)
     if 3 * dimensions + 3 <= 64:
         depth = max(16, _power(3 * dimensions + 3))
-        inputs, registers = (64, 128) if depth <= 32 else (128, None)
-        return Plan("joint", depth, depth, inputs, codes=128, warps=4, stages=2, unit=4, registers=registers)
+        inputs, stages, registers = (64, 3, 128) if depth <= 32 else (128, 2, None)
+        return Plan("joint", depth, depth, inputs, codes=128, warps=4, stages=stages, unit=4, registers=registers)
     depth = max(32, _power(dimensions))
     if depth > 128:
         unit = 2 if codes > 4096 else 1
