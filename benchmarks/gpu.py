@@ -31,19 +31,14 @@ MOST = 1 << 30  # numbers of an (N, K) matrix that a rival may make
 
 def replayed(call: Callable[[], object], device: torch.device) -> Callable[[], float]:
     """Return a function that makes the call and returns its milliseconds: recorded, if the call can be."""
-    for _ in range(2):
-        call()
     if device.type != "cuda":
         return lambda: gpu_layer.milliseconds(call, device, 1)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph):
-            call()
+        recorded: Callable[[], object] = gpu_layer.graphed(call)
     except RuntimeError:  # it waits for the device, or allocates behind torch's back
         torch.cuda.synchronize()
-        return lambda: gpu_layer.milliseconds(call, device, 3)
-    return lambda: gpu_layer.milliseconds(graph.replay, device, 3)
+        recorded = call
+    return lambda: gpu_layer.milliseconds(recorded, device, 3)
 
 
 def rivals(x: Tensor, codebook: Tensor) -> dict[str, Callable[[], Tensor]]:

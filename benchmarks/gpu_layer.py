@@ -94,8 +94,8 @@ def step_of(made: nn.Module, inputs: Tensor, upstream: Tensor) -> Callable[[], N
     return step
 
 
-def graphed(step: Callable[[], None]) -> Callable[[], None]:
-    """Record a step as a CUDA graph, which has no cost of launching single kernels."""
+def graphed(step: Callable[[], object]) -> Callable[[], None]:
+    """Record a call as a CUDA graph, which has no cost of launching single kernels."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

@@ -363,16 +363,7 @@ def _kmeans_start(
 
 
 @_kmeans_start.register_fake
-def _(
-    rows: Tensor,
-    valid: Tensor,
-    codes: Tensor,
-    collected: Tensor,
-    iterations: int,
-    seed: int,
-    unit_length: bool,
-    key: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(rows: Tensor, valid: Tensor, codes: Tensor, collected: Tensor, *settings: int) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(codes), codes.new_empty(len(codes)), torch.empty_like(collected)
 
 

@@ -104,7 +104,7 @@ def test_inputs_that_no_list_holds(few_inputs: int, most: int, monkeypatch: pyte
 
 
 def test_parts_of_a_large_codebook_and_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_triton, "PACKED_CODES", 128 * 128)
+    monkeypatch.setattr(_triton, "PACKED_CODES", 128 * 64 * 4)
     monkeypatch.setattr(_triton, "ROWS", 16)
     x, codebook = normal(40, 300, 40)
     codebook[200:260] = codebook[20:80]  # ties across the parts go to the first

@@ -24,13 +24,6 @@ OUTPUTS = ("loss", "quantized", "perplexity", "indices")
 EXACTLY = {"rtol": 0, "atol": 0, "equal_nan": True}
 
 
-@pytest.fixture(params=ZOO.values(), ids=ZOO.keys())
-def example(request: pytest.FixtureRequest) -> Example:
-    torch.manual_seed(0)
-    chosen: Example = request.param
-    return chosen
-
-
 @pytest.fixture
 def quantizer(example: Example) -> lexel.Quantizer:
     return example.make()

@@ -23,18 +23,11 @@ from lexel._core import values
 from lexel.models import VQVAE, VQVAE2, Autoencoder
 from lexel.nearest import backend
 from tests.quantizers.test_every import EXACTLY, OUTPUTS, learned, state
-from tests.quantizers.zoo import ZOO, Example
+from tests.quantizers.zoo import Example
 
 aten = torch.ops.aten
 ASKS = {aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten._unique2, aten.unique_dim, aten.equal}
 MOVES = {torch.tensor, torch.as_tensor, torch.from_numpy, Tensor.new_tensor, Tensor.cpu}
-
-
-@pytest.fixture(params=ZOO.values(), ids=ZOO.keys())
-def example(request: pytest.FixtureRequest) -> Example:
-    torch.manual_seed(0)
-    chosen: Example = request.param
-    return chosen
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -61,10 +62,8 @@ def add_by_code(totals: Sequence[Tensor], indices: Tensor, rows: Sequence[Tensor
         >>> total
         tensor([1, 8])
     """
-    if _takes(indices) and not why_no_triton(indices.device):
-        from lexel._core import _triton
-
-        _triton.add_by_code(totals, indices, rows)
+    if _takes(indices) and (kernels := _kernels(indices.device)):
+        kernels.add_by_code(totals, indices, rows)
         return
     for total, part in zip(totals, rows, strict=True):
         if _takes(indices):  # it sorts the indices, whereas index_add_ adds in any order on a GPU
@@ -133,6 +132,15 @@ def why_no_triton(device: torch.device) -> str:
     return ""
 
 
+def _kernels(device: torch.device) -> ModuleType | None:
+    """Return the module of Triton kernels if they run on a device."""
+    if why_no_triton(device):
+        return None
+    from lexel._core import _triton
+
+    return _triton
+
+
 def _takes(tensor: Tensor) -> bool:
     return tensor.device.type in DEVICES and not is_exporting()
 
@@ -161,11 +169,9 @@ def _sums(indices: Tensor, rows: list[Tensor], num_embeddings: int) -> list[Tens
 
 
 def _counts(indices: Tensor, num_embeddings: int) -> Tensor:
-    if not why_no_triton(indices.device):
-        from lexel._core import _triton
-
-        return _triton.count_by_code(indices, num_embeddings)
-    return _plain_counts(indices, num_embeddings)
+    run = kernels.count_by_code if (kernels := _kernels(indices.device)) else _plain_counts
+    counts: Tensor = run(indices, num_embeddings)
+    return counts
 
 
 def _plain_counts(indices: Tensor, num_embeddings: int) -> Tensor:
@@ -175,11 +181,9 @@ def _plain_counts(indices: Tensor, num_embeddings: int) -> Tensor:
 
 
 def _difference(z: Tensor, codes: Tensor, indices: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    if not why_no_triton(z.device):
-        from lexel._core import _triton
-
-        return _triton.code_difference(z, codes, indices, valid)
-    return _plain_difference(z, codes, indices, valid)
+    run = kernels.code_difference if (kernels := _kernels(z.device)) else _plain_difference
+    quantized, difference, error = run(z, codes, indices, valid)
+    return quantized, difference, error
 
 
 def _plain_difference(z: Tensor, codes: Tensor, indices: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -40,9 +40,7 @@ def search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tu
                 indices[start : start + len(rows)] = _exactly(first, rows, codebook, metric, k)
         if not scores:
             return indices, x.new_empty((0, k))
-        values = torch.cat(
-            [true_scores(x[s], codebook, indices[s], metric) for s in _slices(x, k)] or [x.new_empty((0, k))]
-        )
+        values = sliced_scores(x, codebook, indices, metric)
         return indices, (-values if metric == "euclidean" else values).to(x.dtype)
 
 
@@ -154,6 +152,12 @@ def brute_force(x: Tensor, codebook: Tensor, metric: str, k: int) -> Tensor:
             found = _lowest_first(true_scores(row[None], codebook, candidates, metric), candidates, k)
         best.append(found)
     return torch.cat([*best, every[:0, None].expand(0, k)])
+
+
+def sliced_scores(x: Tensor, codebook: Tensor, indices: Tensor, metric: str) -> Tensor:
+    """Do as `true_scores`, for so many rows at a time that memory suffices."""
+    parts = [true_scores(x[s], codebook, indices[s], metric) for s in _slices(x, indices.shape[1])]
+    return torch.cat(parts or [x.new_empty(indices.shape)])
 
 
 def true_scores(x: Tensor, codebook: Tensor, indices: Tensor, metric: str) -> Tensor:

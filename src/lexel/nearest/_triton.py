@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -27,7 +26,7 @@ SMALL = 1024  # codes that are compared with every input whose list overflowed, 
 # What is held at a time, so that 64 MB suffice:
 ROWS = 1 << 18  # inputs, for their lists
 PACKED_INPUTS = 3 << 22  # numbers of packed inputs
-PACKED_CODES = 1 << 24  # numbers of packed codes, a low half of each included
+PACKED_CODES = 1 << 25  # bytes of packed codes
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,11 @@ class Plan:
     stages: int
     unit: int
     registers: int | None = None  # at most, for each thread
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of a packed code; that of a single scan has a low half, too."""
+        return self.depth * (2 if self.mode == "joint" else 4)
 
 
 def plan(dimensions: int, codes: int, exact_products: bool) -> Plan:
@@ -69,53 +73,34 @@ def _power(number: int) -> int:
 
 
 def _search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool, variant: str) -> tuple[Tensor, Tensor]:
-    with torch.cuda.device(x.device) if x.is_cuda else nullcontext():
-        return _search_here(x, codebook, metric, k, scores, variant)
+    with torch.cuda.device(x.get_device()):  # -1, which changes nothing, for the CPU
+        _raise_what_was_found(x.device)
+        indices = torch.empty((len(x), 1), dtype=torch.int64, device=x.device)
+        tiles = plan(x.shape[1], len(codebook), variant == "triton" and products_are_sound(x.device))
+        most = min(ROWS, max(4096, PACKED_INPUTS // x.shape[1]))
+        for start in range(0, len(x), most):
+            _nearest(x[start : start + most], codebook, metric, indices[start : start + most], tiles)
+        _send_news(x.device)
+        if not scores:
+            return indices, x.new_empty((0, k))
+        values = _portable.sliced_scores(x, codebook, indices, metric)
+        return indices, (-values if metric == "euclidean" else values).to(x.dtype)
 
 
-def _search_here(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool, variant: str) -> tuple[Tensor, Tensor]:
-    _raise_what_was_found(x.device)
-    indices = torch.empty(len(x), dtype=torch.int64, device=x.device)
-    mode = "float" if variant == "triton_float32" else ""
-    most = min(ROWS, max(4096, PACKED_INPUTS // x.shape[1]))
-    for start in range(0, len(x), most):
-        _nearest(x[start : start + most], codebook, metric, indices[start : start + most], mode)
-    _send_news(x.device)
-    found = indices[:, None]
-    if not scores:
-        return found, x.new_empty((0, k))
-    values = _scores(x, codebook, indices, metric)
-    return found, (-values if metric == "euclidean" else values).to(x.dtype)
-
-
-def _nearest(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, mode: str) -> None:
+def _nearest(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, p: Plan) -> None:
     """Search one part of the codebook after the other, since the packed codes of all might not fit."""
-    dimensions, device = x.shape[1], x.device
-    p = plan(dimensions, len(codebook), mode != "float" and products_are_sound(device))
-    numbers = 2 * p.depth if p.mode == "single" else p.depth
-    most = max(p.codes, PACKED_CODES // numbers // p.codes * p.codes)
-    best = None
-    for start in range(0, len(codebook), most):
-        part = codebook[start : start + most]
-        target = indices if len(codebook) <= most else torch.empty_like(indices)
-        _run(x, part, metric, target, p)
-        if target is indices:
-            return
-        values = _scores(x, part, target, metric)
-        if best is None:
-            best = values
-            indices.copy_(target)
-        else:
-            better = values > best
-            best = torch.where(better, values, best)
-            indices.copy_(torch.where(better[:, 0], target + start, indices))
-
-
-def _scores(x: Tensor, codebook: Tensor, indices: Tensor, metric: str) -> Tensor:
-    """Return the true scores of one code for each input, `(N, 1)`, float64."""
-    rows = max(1, _portable.TILE // x.shape[1])
-    parts = zip(torch.split(x, rows), torch.split(indices[:, None], rows), strict=True)
-    return torch.cat([_portable.true_scores(some, codebook, found, metric) for some, found in parts])
+    most = max(p.codes, PACKED_CODES // p.bytes // p.codes * p.codes)
+    _run(x, codebook[:most], metric, indices, p)
+    if len(codebook) <= most:
+        return
+    best = _portable.sliced_scores(x, codebook, indices, metric)
+    for start in range(most, len(codebook), most):
+        part, found = codebook[start : start + most], torch.empty_like(indices)
+        _run(x, part, metric, found, p)
+        values = _portable.sliced_scores(x, part, found, metric)
+        better = values > best
+        best = torch.where(better, values, best)
+        indices.copy_(torch.where(better, found + start, indices))
 
 
 def _run(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, p: Plan) -> None:
@@ -273,18 +258,17 @@ def _programs(device: torch.device) -> tuple[int, int]:
 
 @cache
 def _missing() -> str:
-    if importlib.util.find_spec("triton") is None:
-        return "no triton"
-    import triton
-
-    if tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 2):
-        return f"triton {triton.__version__} is older than 3.2"
     if not torch.cuda.is_available():
         return "no NVIDIA GPU"
     lowest = min(torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count()))
     if lowest < (8, 0):
         return f"a GPU of capability {lowest[0]}.{lowest[1]}, below 8.0"
-    return why_no_triton(torch.device("cuda"))  # without a C compiler, say
+    if reason := why_no_triton(torch.device("cuda")):  # without a C compiler, say
+        return reason
+    import triton
+
+    recent = tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 2)
+    return "" if recent else f"triton {triton.__version__} is older than 3.2"
 
 
 BACKEND = Backend(

@@ -124,7 +124,7 @@ def pack(
             length += tl.sum((e * scale).to(tl.float64) * (e * scale).to(tl.float64), 1)
         square += tl.sum(w.to(tl.float64) * w.to(tl.float64), 1)
         place = index[:, None] * P + depth[None, :]
-        stored = (depth < P)[None, :] & (index >= 0)[:, None]
+        stored = (depth < P)[None, :]
         if MODE == FLOAT:
             tl.store(high + place, w, mask=stored)
         else:
@@ -228,8 +228,6 @@ def _packed_inputs(x, rows, x_column, centres, scales, column, real, D, METRIC: 
         ones = (column >= 3 * D) & (column < 3 * D + 3)
         return tl.where(ones[None, :], 1.0, half.to(tl.float32)).to(tl.float16)
     v, _ = _inputs(x, rows, x_column, centres, scales, column, real, D, METRIC)
-    if MODE == FLOAT:
-        return v
     return v.to(tl.float16)
 
 
@@ -318,14 +316,14 @@ def scan(
 
     # The inputs: their lengths, and the lengths of what the packed numbers leave out.
     scales = _scales(x, rows, x_column, terms, real, D, METRIC, INPUTS)
-    length = tl.zeros((INPUTS,), tl.float32)
-    residue = tl.zeros((INPUTS,), tl.float32)
-    wrong = tl.zeros((INPUTS,), tl.int32)
     if WHOLE:
         v, wrong = _inputs(x, rows, x_column, centres, scales, tl.arange(0, P), real, D, METRIC)
         length = tl.sum(v * v, 1)
         residue = _square_left_out(v, MODE)
     else:
+        length = tl.zeros((INPUTS,), tl.float32)
+        residue = tl.zeros((INPUTS,), tl.float32)
+        wrong = tl.zeros((INPUTS,), tl.int32)
         for start in range(0, D, STEP):
             v, bad = _inputs(x, rows, x_column, centres, scales, start + tl.arange(0, STEP), real, D, METRIC)
             wrong = tl.maximum(wrong, bad)

@@ -126,7 +126,8 @@ def make_unique(
     if rows is not None and len(rows) != len(ids):
         raise ValueError(f"there are {len(rows)} embeddings for {len(ids)} items")
     groups = _Groups(ids, taken)
-    same = None if rows is None else _duplicates(rows, groups.shared)
+    alike = None if rows is None else _alike(rows, groups.shared)
+    same = None if alike is None else _groups_of(alike, groups.shared)
     moved = 0
     if method == "suffix":
         found = IDs(
@@ -139,13 +140,13 @@ def make_unique(
             version=ids.version,
         )
     else:
-        if rows is None or candidates is None:
+        if rows is None or alike is None or candidates is None:
             raise ValueError("nearest-free needs the embeddings and their candidates")
         if not np.isfinite(ids.distances[groups.shared]).all():
             raise ValueError("nearest-free needs the distances of the embeddings from what their codes stand for")
         codes, distances = ids.codes.astype(np.int64), ids.distances
         if len(groups.shared):
-            codes[groups.shared], errors = _nearest_free(ids, taken, rows, candidates, groups.shared)
+            codes[groups.shared], errors = _nearest_free(ids, taken, rows, candidates, groups.shared, alike)
             changed = (codes != ids.codes).any(1)
             distances = distances.copy()
             distances[groups.shared] = np.where(changed[groups.shared], errors, distances[groups.shared])
@@ -166,7 +167,8 @@ def make_unique(
 
 def duplicates(ids: IDs, rows: Rows) -> list[list[Item]]:
     """Return the items of equal embeddings, group by group, in the order of their first ones."""
-    return [_items(ids, np.array(group)) for group in _duplicates(rows, np.arange(len(ids)))]
+    every = np.arange(len(ids))
+    return [_items(ids, np.array(group)) for group in _groups_of(_alike(rows, every), every)]
 
 
 class _Groups:
@@ -248,9 +250,17 @@ class _Edges:
 
 
 def _nearest_free(
-    ids: IDs, taken: IDs | None, rows: Rows, candidates: Candidates, sharing: np.ndarray[Any, Any]
+    ids: IDs,
+    taken: IDs | None,
+    rows: Rows,
+    candidates: Candidates,
+    sharing: np.ndarray[Any, Any],
+    node: np.ndarray[Any, Any],
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return the codes and distances that the items get which do not have their codes alone."""
+    """Return the codes and distances that the items get which do not have their codes alone.
+
+    Those of equal embeddings have the same number in `node`: they are one node of the assignment, with a demand.
+    """
     sizes = ids.facts.codebook_sizes
     alone = np.delete(ids.codes, sharing, 0)
     held = Trie.of(alone if taken is None else np.concatenate([alone, taken.codes]), sizes)
@@ -259,10 +269,7 @@ def _nearest_free(
             f"there are {math.prod(sizes)} tuples of {' x '.join(map(str, sizes))} codes for "
             f"{len(held) + len(sharing)} items: use more codebooks, larger ones, or a suffix"
         )
-    # Items of equal embeddings are one node of the assignment, with a demand.
-    _, first, node, demand = np.unique(
-        _digests(rows, sharing), return_index=True, return_inverse=True, return_counts=True
-    )
+    _, first, demand = np.unique(node, return_index=True, return_counts=True)
     edges = _Edges(held, sizes, rows, candidates, sharing[first])
     # Few tuples for each node make an assignment that is solved soon, and its prices say who must look farther.
     spare, wanting = np.full(len(demand), -1), np.arange(len(demand))
@@ -320,7 +327,7 @@ def _assignment(
     starts = np.cumsum(counts) - counts
     owner = np.repeat(np.arange(nodes), demand)  # the node of each item
     place = np.arange(items) - np.repeat(np.cumsum(demand) - demand, demand)  # its place in the order
-    width = np.clip(np.minimum(counts - demand, counts - 1) + 1, 1, None)[owner]
+    width = np.maximum(counts - demand, 0)[owner] + 1
     item = np.repeat(np.arange(items), width)
     rank = place[item] + np.arange(len(item)) - np.repeat(np.cumsum(width) - width, width)
     item, edge = item[there := rank < counts[owner[item]]], (starts[owner[item]] + rank)[there]
@@ -347,21 +354,21 @@ def _assignment(
     return choice, np.flatnonzero(spent > farther + tolerance)
 
 
-def _duplicates(rows: Rows, chosen: np.ndarray[Any, Any]) -> list[list[int]]:
-    """Return those of the chosen rows whose embeddings are equal, group by group."""
-    _, group, counts = np.unique(_digests(rows, chosen), return_inverse=True, return_counts=True)
-    grouped, ends = chosen[np.argsort(group, kind="stable")], np.cumsum(counts)
-    same = counts > 1
-    return sorted(grouped[end - count : end].tolist() for end, count in zip(ends[same], counts[same], strict=True))
-
-
-def _digests(rows: Rows, chosen: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return what equal rows have in common, and others do not."""
+def _alike(rows: Rows, chosen: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return a number for each of the chosen rows, the same for equal embeddings, from 0."""
     digests = np.zeros(len(chosen), "S16")
     for own, x in picked(rows, chosen):
         contents = (x + 0).numpy(force=True)  # + 0: −0 is 0
         digests[own] = [hashlib.blake2b(content.tobytes(), digest_size=16).digest() for content in contents]
-    return digests
+    return np.unique(digests, return_inverse=True)[1]
+
+
+def _groups_of(alike: np.ndarray[Any, Any], chosen: np.ndarray[Any, Any]) -> list[list[int]]:
+    """Return those of the chosen rows that have a number of `alike` in common, group by group."""
+    counts = np.bincount(alike)
+    grouped, ends = chosen[np.argsort(alike, kind="stable")], np.cumsum(counts)
+    same = counts > 1
+    return sorted(grouped[end - count : end].tolist() for end, count in zip(ends[same], counts[same], strict=True))
 
 
 def _named(ids: IDs, groups: list[list[int]]) -> list[list[Item]]:
