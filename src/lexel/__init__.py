@@ -116,6 +116,7 @@ from lexel.quantizers.base import (
     RowQuantizer as RowQuantizer,
 )
 from lexel.quantizers.categorical import CategoricalQuantizer as CategoricalQuantizer
+from lexel.quantizers.dropout import QuantizationDropout as QuantizationDropout
 from lexel.quantizers.finite_scalar import (
     FiniteScalarQuantizer as FiniteScalarQuantizer,
 )

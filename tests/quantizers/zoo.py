@@ -95,6 +95,9 @@ ZOO: dict[str, Example] = {
         lambda: lexel.NormalisedQuantizer(spread(learning=lexel.EMA(), upkeep=lexel.KMeansStart()), scale_back=False),
         {**TASK, **OWN},
     ),
+    "vector, some dropped": Example(
+        lambda: lexel.QuantizationDropout(spread(learning=lexel.EMA()), 0.5), {**TASK, **OWN}, noisy=True
+    ),
     "vector, SimVQ": Example(
         lambda: lexel.VectorQuantizer(32, 6, codebook=lexel.SimVQ()), {**TASK, **vector(weight="codebook.map.weight")}
     ),
