@@ -23,19 +23,26 @@ def cached(settings: dict[str, Any], compute: Callable[[], dict[str, Any]], file
         compute: returns the result, a dictionary of plain data.
         file: JSON lines, sorted, each with the settings of a run and its result.
     """
-    key = _line(settings)
-    found = _read(file).get(key)
-    if found is None:
-        result = compute()
-        BUILD.mkdir(exist_ok=True)
-        with FileLock(BUILD / f"{file.name}.lock"):
-            results = _read(file)
-            found = results.setdefault(key, result)
-            lines = [f'{{"settings": {each}, "result": {_line(value)}}}' for each, value in sorted(results.items())]
-            partial = file.with_suffix(".partial")
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-            partial.replace(file)  # whole or not at all
+    found = stored(settings, file)
+    return store(settings, compute(), file) if found is None else found
+
+
+def stored(settings: dict[str, Any], file: Path) -> dict[str, Any] | None:
+    """Return the result that is stored for these settings, if there is one."""
+    return _read(file).get(_line(settings))
+
+
+def store(settings: dict[str, Any], result: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Store a result, unless another process has stored one for these settings; return the stored one."""
+    BUILD.mkdir(exist_ok=True)
+    with FileLock(BUILD / f"{file.name}.lock"):
+        results = _read(file)
+        found = results.setdefault(_line(settings), result)
+        lines = [f'{{"settings": {each}, "result": {_line(value)}}}' for each, value in sorted(results.items())]
+        partial = file.with_suffix(".partial")
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        partial.replace(file)  # whole or not at all
     return found
 
 

@@ -30,8 +30,8 @@ def test_every_part_of_a_preset_learns_and_its_codes_come_back(name: str) -> Non
 def test_the_default_remembers_longer_and_revives_sooner_the_more_codes_there_are(num_embeddings: int) -> None:
     pair = [presets.default(count, 1) for count in (num_embeddings, 2 * num_embeddings)]
     decays, revivals = (
-        [vq.quantizer.learning.settings.decay for vq in pair],
-        [vq.quantizer.upkeep[1].settings.decay for vq in pair],
+        [vq.quantizer.quantizer.learning.settings.decay for vq in pair],
+        [vq.quantizer.quantizer.upkeep[1].settings.decay for vq in pair],
     )
     assert 0 < revivals[1] <= revivals[0] < 1
     assert 0.8 <= decays[0] <= decays[1] < 1

@@ -13,6 +13,7 @@ from lexel._core.config import register
 from lexel.codebook import CosineCodebook, FactorisedCodebook, SimVQ
 from lexel.estimators import StraightThrough
 from lexel.learning import EMA
+from lexel.quantizers.dropout import QuantizationDropout
 from lexel.quantizers.finite_scalar import FiniteScalarQuantizer
 from lexel.quantizers.lookup_free import BinarySphericalQuantizer, LookupFreeQuantizer
 from lexel.quantizers.multi_scale import MultiScaleResidualQuantizer
@@ -45,18 +46,20 @@ __all__ = [
 
 @register
 def default(num_embeddings: int = 512, embedding_dim: int = 64, *, channel_dim: int = 1) -> NormalisedQuantizer:
-    """Lexel's own recipe, for any K: the one that did best in `python -m benchmarks.quality`, without tuning.
+    """Lexel's own recipe, for any K and any length of training: what did best in `python -m benchmarks.lengths`.
 
     The inputs are shifted and scaled to a range in which encoder and decoder learn well, and not scaled back. Codes
     start by k-means, are moving averages of their inputs, and are revived when no input chooses them; the gradient is
-    passed straight through. The average must follow an encoder that moves, yet cover enough inputs of each code: with
-    few codes it can be short, with many it must be long, since each code gets fewer inputs in a step. The decay is 0.9
-    up to K = 512, and beyond that 1 − 0.1 · (512 / K)^⅓: 0.97 for 16,384, 0.99 for 262,144. A code that no input
-    chooses is revived after 9 K inputs. Beyond K = 16,384, where a training run has few inputs for each code, it is
-    revived earlier: the decay of the revival is 0.6 · (16384 / K)^¼, which means 4 K inputs for K = 262,144.
+    passed straight through, and in training a tenth of the examples pass unquantized.
+
+    The average must follow an encoder that moves, yet cover enough inputs of each code: with few codes it can be short,
+    with many it must be long, since each code gets fewer inputs in a step. The decay is 0.9 up to K = 512, and beyond
+    that 1 − 0.1 · (512 / K)^⅓: 0.97 for 16,384, 0.99 for 262,144. A code that no input chooses is revived after 9 K
+    inputs. Beyond K = 16,384, where a training run has few inputs for each code, it is revived earlier: the decay of
+    the revival is 0.6 · (16384 / K)^¼, which means 4 K inputs for K = 262,144.
 
     Example:
-        >>> default(16384, 256).quantizer.learning.settings.decay
+        >>> default(16384, 256).quantizer.quantizer.learning.settings.decay
         0.9685
     """
     decay = round(1 - 0.1 * (512 / max(num_embeddings, 512)) ** (1 / 3), 4)
@@ -68,7 +71,7 @@ def default(num_embeddings: int = 512, embedding_dim: int = 64, *, channel_dim: 
         learning=EMA(decay),
         upkeep=(KMeansStart(), Revival(decay=revival)),
     )
-    return NormalisedQuantizer(quantizer, std=0.2, scale_back=False, channel_dim=channel_dim)
+    return NormalisedQuantizer(QuantizationDropout(quantizer), std=0.2, scale_back=False, channel_dim=channel_dim)
 
 
 @register

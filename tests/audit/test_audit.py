@@ -413,5 +413,5 @@ def test_codes_of_another_place_and_size_than_the_inputs_are_compared_with_what_
     found = lexel.audit(vq, inputs)
     assert found.ok, str(found)
     assert {found[check].verdict for check in ("nearest codes", "nearest codes under a shift")} == {"ok"}
-    vq.quantizer.codebook.weight[::2] += 1e-3  # still the nearest of what there is
+    vq.quantizer.quantizer.codebook.weight[::2] += 1e-3  # still the nearest of what there is
     assert lexel.audit(vq, inputs)["nearest codes"].verdict == "ok"
