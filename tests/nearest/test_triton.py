@@ -80,7 +80,7 @@ def test_sizes(metric: str, n: int, k: int, d: int) -> None:
     check(*normal(n, k, d), metric)
 
 
-@pytest.mark.parametrize(("n", "codes", "d", "k"), [(5, 64, 20, 64), (8, 700, 6, 40), (66, 140, 150, 3)])
+@pytest.mark.parametrize(("n", "codes", "d", "k"), [(5, 64, 20, 64), (8, 700, 6, 40), (10, 140, 150, 3)])
 def test_several_nearest_codes(n: int, codes: int, d: int, k: int) -> None:
     for metric in ("euclidean", "cosine", "dot"):
         check(*normal(n, codes, d), metric, k)
@@ -100,6 +100,14 @@ def test_every_division_of_a_tile(unit: int, mode: str, monkeypatch: pytest.Monk
     plan = _triton.Plan(mode, depth, depth, inputs=64, codes=128, warps=4, stages=2, unit=unit)
     monkeypatch.setattr(_triton, "plan", lambda *_: plan)
     check(*normal(40, 300, 40 if mode == "single" else 8))
+
+
+@pytest.mark.parametrize(("step", "codes"), [(64, 256), (128, 64)])
+def test_inputs_that_are_packed_beforehand(step: int, codes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = _triton.Plan("single", 128, step, inputs=64, codes=codes, warps=8, stages=2, unit=2, packed=True)
+    monkeypatch.setattr(_triton, "plan", lambda *_: plan)
+    for metric in ("euclidean", "dot"):
+        check(*normal(40, 300, 100), metric)
 
 
 def close_codes(d: int) -> tuple[Tensor, Tensor]:

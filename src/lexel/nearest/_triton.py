@@ -19,6 +19,7 @@ from lexel.nearest._interface import Backend
 _METRICS = {"euclidean": 0, "cosine": 1, "dot": 2}
 _MODES = {"single": 0, "split": 1, "joint": 2, "float": 3}
 LANES = 8
+LOOK = 128  # codes that are looked at together, at most
 FEW = 256  # inputs that are compared with all codes at once rather than scanned again
 MOST = 1024  # inputs that several programs may share
 CHUNKS = 128  # programs for each of those, at most
@@ -43,6 +44,7 @@ class Plan:
     stages: int
     unit: int
     registers: int | None = None  # at most, for each thread
+    packed: bool = False  # whether inputs are packed once and for all, as they are where a program holds no whole ones
 
     @property
     def bytes(self) -> int:
@@ -63,7 +65,8 @@ def plan(dimensions: int, codes: int, exact_products: bool) -> Plan:
     depth = max(32, _power(dimensions))
     if depth > 128:
         unit = 2 if codes > 4096 else 1
-        return Plan("single", -(-dimensions // 64) * 64, 64, 128, 128, warps=8, stages=3, unit=unit, registers=128)
+        depth = -(-dimensions // 64) * 64
+        return Plan("single", depth, 64, 128, 128, warps=8, stages=3, unit=unit, registers=128, packed=True)
     if codes > 2048:
         return Plan("single", depth, depth, 128, 128, warps=4, stages=2, unit=4)
     return Plan("single", depth, depth, 64, 128, warps=4, stages=2, unit=2, registers=128)
@@ -137,17 +140,20 @@ def _pack(x: Tensor, codebook: Tensor, metric: str, p: Plan, units: int) -> _Pac
         *codes, centres, tops, terms, counters, arrivals, count, dimensions, units,
         METRIC=metric_, SAMPLE=64, MOST=MOST,
     )  # fmt: skip
-    kernels.pack[(padded // 16,)](
+    block = 16 if dimensions <= 128 else 4
+    kernels.pack[(padded // block,)](
         *codes, centres, tops, terms, flags, high, low, bias, count, dimensions, p.depth,
-        METRIC=metric_, MODE=mode, CODES=16, TOPS=_power(len(tops)),
+        METRIC=metric_, MODE=mode, CODES=block, TOPS=_power(len(tops)),
     )  # fmt: skip
-    packed = counters
-    if p.mode == "single" and p.step < p.depth:
+    packed, errors = counters, terms
+    if p.packed:
         packed = torch.empty((rows, p.depth), dtype=torch.float16, device=device)
+        errors = torch.empty(rows, device=device)
         kernels.pack_inputs[(-(-rows // 16),)](
-            *inputs, centres, terms, packed, rows, dimensions, p.depth, METRIC=metric_, INPUTS=16
-        )
-    scanned = centres, terms, counters, flags, packed, high, low, bias
+            *inputs, centres, terms, counters, packed, errors, rows, dimensions, p.depth,
+            *_rounding(p, "single", dimensions), METRIC=metric_, INPUTS=16, STEP=min(256, _power(p.depth)),
+        )  # fmt: skip
+    scanned = centres, terms, counters, flags, packed, errors, high, low, bias
     return _Packed(inputs, codes, scanned, arrivals, (rows, padded, dimensions))
 
 
@@ -156,7 +162,7 @@ def _run(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, p: Plan) -> 
     from lexel.nearest import _triton_kernels as kernels
 
     (rows, dimensions), count, device = x.shape, len(codebook), x.device
-    packed = _pack(x, codebook, metric, p, units=p.codes // LANES // p.unit)
+    packed = _pack(x, codebook, metric, p, units=min(p.codes, LOOK) // LANES // p.unit)
     pending, sizes, crowded, hard = torch.empty((4, rows), dtype=torch.int32, device=device)
     candidates = torch.empty((rows, 2 * LANES), dtype=torch.int32, device=device)
     chunk = max(64, -(-count // CHUNKS))
@@ -170,7 +176,8 @@ def _run(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, p: Plan) -> 
             *packed.inputs, *packed.scanned, crowded, indices, pending, sizes, candidates, overflow,
             rows, packed.sizes[1] // width, dimensions, *_rounding(p, mode, dimensions), FEW,
             P=p.depth, METRIC=_METRICS[metric], MODE=_MODES[mode], UNIT=p.unit, INPUTS=block, CODES=width, LANES=LANES,
-            LEVELS=(width // LANES // p.unit).bit_length() - 1, STEP=p.step, **options,
+            LEVELS=(min(width, LOOK) // LANES // p.unit).bit_length() - 1, PACKED=p.packed and mode == p.mode,
+            STEP=p.step if mode == p.mode or p.step <= 128 else 64, **options,
         )  # fmt: skip
 
     again = p.mode == "single" and count > SMALL
@@ -198,7 +205,7 @@ def _run_many(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, p: Plan
     from lexel.nearest import _triton_kernels as kernels
 
     (rows, dimensions), k = x.shape, indices.shape[1]
-    p = replace(p, inputs=64, codes=128, warps=4)
+    p = replace(p, inputs=64, codes=128, warps=4, packed=p.mode == "single")
     packed = _pack(x, codebook, metric, p, units=0)
     best = _power(k)
     # Four groups for each of the k, so that few codes hide behind others of their group.
@@ -209,7 +216,7 @@ def _run_many(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, p: Plan
         *packed.inputs, *packed.scanned, sizes, candidates,
         rows, packed.sizes[1] // p.codes, dimensions, *_rounding(p, p.mode, dimensions), k,
         P=p.depth, METRIC=_METRICS[metric], MODE=_MODES[p.mode], INPUTS=p.inputs, CODES=p.codes, STEP=p.step,
-        GROUPS=groups, CAPACITY=capacity(k), num_warps=p.warps, num_stages=p.stages,
+        PACKED=p.packed, GROUPS=groups, CAPACITY=capacity(k), num_warps=p.warps, num_stages=p.stages,
     )  # fmt: skip
     pairs = max(16, best)
     kernels.sort_best[(rows,)](

@@ -2,6 +2,7 @@
 
     centre   a centre and a scale for all codes, from a sample of them
     pack     codes as float16 numbers, and the largest terms of the bound on the rounding of their products
+             (`pack_inputs` does so with inputs that are too long for a program of `scan`)
     scan     all scores, tile by tile, of which each input keeps the few best; most inputs are settled here
     decide   inputs with several codes in their list: the one at the smallest true distance, and, for those that no
              list can hold, of all codes
@@ -236,29 +237,66 @@ def _packed_inputs(x, rows, x_column, centres, scales, column, real, D, METRIC: 
     return v.to(tl.float16)
 
 
+@triton.jit
+def _error(length, residue, terms, counters, gamma, wide_epsilon, MODE: tl.constexpr):
+    """The bound for inputs of these squared lengths, of whose numbers `residue` is left out."""
+    length = tl.sqrt(length) + 1e-18
+    residue = tl.sqrt(residue) + 1e-18
+    norm = tl.load(terms + NORM)
+    if MODE == FLOAT:
+        left_out = 0.0
+    elif MODE == SINGLE:
+        left_out = tl.load(terms + RESIDUE)
+    else:
+        left_out = tl.load(terms + FINE_RESIDUE) + 2.4e-7 * norm
+    unit: tl.constexpr = 5.97e-8
+    error = (residue + (gamma + 6 * unit) * length) * norm + length * left_out
+    error += (gamma + 8 * unit) * norm * norm + wide_epsilon * (length * length + length * tl.load(terms + LENGTH))
+    # The last bits of a score are cleared, and a unit's place stands there.
+    error += -tl.load(counters + MASK) * 1.3e-7 * norm * (length + norm)
+    error = 1.05 * error + 1e-30
+    if MODE == JOINT:
+        error += 1.5e-7
+    return error
+
+
 @triton.jit(do_not_specialize=["N", "D"])
 def pack_inputs(
-    x, x_row, x_column, centres, terms, packed, N, D, P, METRIC: tl.constexpr, INPUTS: tl.constexpr
+    x, x_row, x_column, centres, terms, counters, packed, errors, N, D, P, gamma, wide_epsilon,
+    METRIC: tl.constexpr, INPUTS: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
-    """Write the inputs as float16 numbers, where a program of `scan` cannot hold a whole row."""
+    """Write the inputs as float16 numbers and the bound of each, where a program of `scan` cannot hold a whole row.
+
+    The bound is -1 where an input has NaN or infinity.
+    """
     place = tl.program_id(0).to(tl.int64) * INPUTS + tl.arange(0, INPUTS)
     real = place < N
-    scales = _scales(x, place * x_row, x_column, terms, real, D, METRIC, INPUTS)
-    for start in range(0, P, 64):
-        depth = start + tl.arange(0, 64)
-        v, _ = _inputs(x, place * x_row, x_column, centres, scales, depth, real, D, METRIC)
-        tl.store(packed + place[:, None] * P + depth[None, :], v.to(tl.float16), mask=real[:, None])
+    scales = _scales(x, place * x_row, x_column, terms, real, D, METRIC, INPUTS, STEP)
+    length = tl.zeros((INPUTS,), tl.float32)
+    residue = tl.zeros((INPUTS,), tl.float32)
+    wrong = tl.zeros((INPUTS,), tl.int32)
+    for start in range(0, P, STEP):
+        depth = start + tl.arange(0, STEP)
+        v, bad = _inputs(x, place * x_row, x_column, centres, scales, depth, real, D, METRIC)
+        wrong = tl.maximum(wrong, bad)
+        length += tl.sum(v * v, 1)
+        residue += _square_left_out(v, SINGLE)
+        tl.store(
+            packed + place[:, None] * P + depth[None, :], v.to(tl.float16), mask=real[:, None] & (depth < P)[None, :]
+        )
+    error = _error(length, residue, terms, counters, gamma, wide_epsilon, SINGLE)
+    tl.store(errors + place, tl.where(wrong > 0, -1.0, error), mask=real)
 
 
 @triton.jit
-def _scales(x, rows, x_column, terms, real, D, METRIC: tl.constexpr, INPUTS: tl.constexpr):
+def _scales(x, rows, x_column, terms, real, D, METRIC: tl.constexpr, INPUTS: tl.constexpr, STEP: tl.constexpr):
     """Return the scale of every input, `(INPUTS, 1)`."""
     if METRIC == EUCLIDEAN:
         return tl.zeros((INPUTS, 1), tl.float32) + tl.load(terms + SCALE)
     # A scale of its own for each row does not change the order of its scores.
     top = tl.zeros((INPUTS,), tl.float32)
-    for start in range(0, D, 32):
-        v, _ = _inputs(x, rows, x_column, terms, 1.0, start + tl.arange(0, 32), real, D, METRIC)
+    for start in range(0, D, STEP):
+        v, _ = _inputs(x, rows, x_column, terms, 1.0, start + tl.arange(0, STEP), real, D, METRIC)
         top = tl.maximum(top, tl.max(tl.abs(v), 1))
     return _power_of_two(top)[:, None]
 
@@ -305,24 +343,7 @@ def _bound(
             wrong = tl.maximum(wrong, bad)
             length += tl.sum(part * part, 1)
             residue += _square_left_out(part, MODE)
-    length = tl.sqrt(length) + 1e-18
-    residue = tl.sqrt(residue) + 1e-18
-    norm = tl.load(terms + NORM)
-    if MODE == FLOAT:
-        left_out = 0.0
-    elif MODE == SINGLE:
-        left_out = tl.load(terms + RESIDUE)
-    else:
-        left_out = tl.load(terms + FINE_RESIDUE) + 2.4e-7 * norm
-    unit: tl.constexpr = 5.97e-8
-    error = (residue + (gamma + 6 * unit) * length) * norm + length * left_out
-    error += (gamma + 8 * unit) * norm * norm + wide_epsilon * (length * length + length * tl.load(terms + LENGTH))
-    # The last bits of a score are cleared, and a unit's place stands there.
-    error += -tl.load(counters + MASK) * 1.3e-7 * norm * (length + norm)
-    error = 1.05 * error + 1e-30
-    if MODE == JOINT:
-        error += 1.5e-7
-    return error, wrong, v
+    return _error(length, residue, terms, counters, gamma, wide_epsilon, MODE), wrong, v
 
 
 @triton.jit
@@ -385,17 +406,19 @@ def _tile_scores(
 
 @triton.jit(do_not_specialize=["N", "tiles", "D", "few"])
 def scan(
-    x, x_row, x_column, centres, terms, counters, flags, packed_inputs, high, low, bias,
+    x, x_row, x_column, centres, terms, counters, flags, packed_inputs, errors, high, low, bias,
     rows_in, indices, pending, sizes, candidates, overflow,
     N, tiles, D, gamma, wide_epsilon, few,
     P: tl.constexpr, METRIC: tl.constexpr, MODE: tl.constexpr, UNIT: tl.constexpr, LISTED: tl.constexpr,
     INPUTS: tl.constexpr, CODES: tl.constexpr, LANES: tl.constexpr, LEVELS: tl.constexpr, STEP: tl.constexpr,
+    PACKED: tl.constexpr,
 ):  # fmt: skip
     """Scan all codes for a block of inputs.
 
     Codes of a tile are dealt out to `LANES` lanes, `UNIT` of each lane at a time. A unit's score is that of its best
     code, with the unit's place in the tile in its last bits. Every input keeps, for every lane, the best units of two
-    tiles and the score of the best of all others. `LISTED`: the inputs are those of the list `rows_in`.
+    tiles and the score of the best of all others. `LISTED`: the inputs are those of the list `rows_in`; `PACKED`: they
+    were written by `pack_inputs`.
     """
     if LISTED:
         N = tl.load(counters + CROWDED)
@@ -413,13 +436,25 @@ def scan(
     rows = row.to(tl.int64) * x_row
     WHOLE: tl.constexpr = STEP == P
     BLOCK: tl.constexpr = UNIT * LANES
-    UNITS: tl.constexpr = CODES // BLOCK
+    WIDTH: tl.constexpr = CODES if CODES < 128 else 128  # codes that are looked at together
+    UNITS: tl.constexpr = WIDTH // BLOCK
 
-    scales = _scales(x, rows, x_column, terms, real, D, METRIC, INPUTS)
-    error, wrong, v = _bound(
-        x, rows, x_column, centres, scales, terms, counters, real, D, gamma, wide_epsilon, METRIC, MODE, INPUTS, P, STEP
-    )
-    packed, lower = _halves_of_inputs(x, rows, x_column, centres, scales, v, real, D, METRIC, MODE, P)
+    if PACKED:
+        error = tl.load(errors + place, mask=real, other=0.0)
+        wrong = (error < 0).to(tl.int32)
+        scales = error[:, None]
+        packed = error[:, None]
+        if STEP == P:
+            whole = place[:, None] * P + tl.arange(0, P)[None, :]
+            packed = tl.load(packed_inputs + whole, mask=real[:, None], other=0.0)
+        lower = packed
+    else:
+        scales = _scales(x, rows, x_column, terms, real, D, METRIC, INPUTS, 32)
+        error, wrong, v = _bound(
+            x, rows, x_column, centres, scales, terms, counters, real, D, gamma, wide_epsilon,
+            METRIC, MODE, INPUTS, P, STEP,
+        )  # fmt: skip
+        packed, lower = _halves_of_inputs(x, rows, x_column, centres, scales, v, real, D, METRIC, MODE, P)
 
     best = tl.full((INPUTS, LANES), -3e38, tl.float32)
     second = tl.full((INPUTS, LANES), -3e38, tl.float32)
@@ -440,10 +475,21 @@ def scan(
             scores = tl.dot(part, w, scores)
             if turn % STEPS == STEPS - 1:
                 scores += tl.load(bias + tile * CODES + code)[None, :]
-                best, second, others, best_tile, second_tile = _keep(
-                    scores, tile, mask, best, second, others, best_tile, second_tile,
-                    INPUTS, CODES, LANES, UNIT, LEVELS,
-                )  # fmt: skip
+                if CODES > WIDTH:
+                    one, two = tl.split(tl.permute(tl.reshape(scores, (INPUTS, 2, WIDTH)), (0, 2, 1)))
+                    best, second, others, best_tile, second_tile = _keep(
+                        one, 2 * tile, mask, best, second, others, best_tile, second_tile,
+                        INPUTS, WIDTH, LANES, UNIT, LEVELS,
+                    )  # fmt: skip
+                    best, second, others, best_tile, second_tile = _keep(
+                        two, 2 * tile + 1, mask, best, second, others, best_tile, second_tile,
+                        INPUTS, WIDTH, LANES, UNIT, LEVELS,
+                    )  # fmt: skip
+                else:
+                    best, second, others, best_tile, second_tile = _keep(
+                        scores, tile, mask, best, second, others, best_tile, second_tile,
+                        INPUTS, WIDTH, LANES, UNIT, LEVELS,
+                    )  # fmt: skip
                 scores = tl.zeros((INPUTS, CODES), tl.float32)
     else:
         for tile in range(0, tiles):
@@ -468,8 +514,8 @@ def scan(
     lane = tl.arange(0, LANES)[None, :]
     place_of_best = best.to(tl.int32, bitcast=True) & (UNITS - 1)
     place_of_second = second.to(tl.int32, bitcast=True) & (UNITS - 1)
-    first_code = best_tile * CODES + place_of_best * BLOCK + lane
-    second_code = second_tile * CODES + place_of_second * BLOCK + lane
+    first_code = best_tile * WIDTH + place_of_best * BLOCK + lane
+    second_code = second_tile * WIDTH + place_of_second * BLOCK + lane
     listable = sound & (unknown == 0)
     settled = listable & (found == 1)
     answer = tl.max(tl.where(best == highest[:, None], first_code, 0), 1)
@@ -481,7 +527,11 @@ def scan(
             values = tl.zeros((INPUTS, UNIT), tl.float32)
             for start in range(0, P, 16):
                 column = start + tl.arange(0, 16)
-                few_inputs = _packed_inputs(x, rows, x_column, centres, scales, column, real, D, METRIC, MODE)
+                if PACKED:
+                    beside = place[:, None] * P + column[None, :]
+                    few_inputs = tl.load(packed_inputs + beside, mask=real[:, None], other=0.0)
+                else:
+                    few_inputs = _packed_inputs(x, rows, x_column, centres, scales, column, real, D, METRIC, MODE)
                 few_codes = tl.load(high + members[:, :, None] * P + column[None, None, :])
                 values += tl.sum(few_inputs.to(tl.float32)[:, None, :] * few_codes.to(tl.float32), 2)
             if MODE != JOINT:
@@ -647,10 +697,10 @@ def decide(
 
 @triton.jit(do_not_specialize=["N", "tiles", "D", "k"])
 def list_best(
-    x, x_row, x_column, centres, terms, counters, flags, packed_inputs, high, low, bias, sizes, candidates,
+    x, x_row, x_column, centres, terms, counters, flags, packed_inputs, errors, high, low, bias, sizes, candidates,
     N, tiles, D, gamma, wide_epsilon, k,
     P: tl.constexpr, METRIC: tl.constexpr, MODE: tl.constexpr, INPUTS: tl.constexpr, CODES: tl.constexpr,
-    STEP: tl.constexpr, GROUPS: tl.constexpr, CAPACITY: tl.constexpr,
+    STEP: tl.constexpr, PACKED: tl.constexpr, GROUPS: tl.constexpr, CAPACITY: tl.constexpr,
 ):  # fmt: skip
     """List all codes that may be among the k nearest of each input.
 
@@ -661,11 +711,22 @@ def list_best(
     place = tl.program_id(0).to(tl.int64) * INPUTS + tl.arange(0, INPUTS)
     real = place < N
     rows = place * x_row
-    scales = _scales(x, rows, x_column, terms, real, D, METRIC, INPUTS)
-    error, wrong, v = _bound(
-        x, rows, x_column, centres, scales, terms, counters, real, D, gamma, wide_epsilon, METRIC, MODE, INPUTS, P, STEP
-    )
-    packed, lower = _halves_of_inputs(x, rows, x_column, centres, scales, v, real, D, METRIC, MODE, P)
+    if PACKED:
+        error = tl.load(errors + place, mask=real, other=0.0)
+        wrong = (error < 0).to(tl.int32)
+        scales = error[:, None]
+        packed = error[:, None]
+        if STEP == P:
+            whole = place[:, None] * P + tl.arange(0, P)[None, :]
+            packed = tl.load(packed_inputs + whole, mask=real[:, None], other=0.0)
+        lower = packed
+    else:
+        scales = _scales(x, rows, x_column, terms, real, D, METRIC, INPUTS, 32)
+        error, wrong, v = _bound(
+            x, rows, x_column, centres, scales, terms, counters, real, D, gamma, wide_epsilon,
+            METRIC, MODE, INPUTS, P, STEP,
+        )  # fmt: skip
+        packed, lower = _halves_of_inputs(x, rows, x_column, centres, scales, v, real, D, METRIC, MODE, P)
     tops = tl.full((INPUTS, GROUPS), -3e38, tl.float32)
     for tile in range(0, tiles):
         scores = _tile_scores(
