@@ -44,6 +44,7 @@ WHOLE_256 = [
         (64, 64, 4, 2, 2), (64, 64, 4, 1, 2), (256, 64, 8, 2, 2),
     )
 ]  # fmt: skip
+UNPACKED_256 = [unpacked(256, *tile) for tile in ((128, 64, 8, 2, 1), (128, 64, 8, 1, 2))]
 SPLIT_256 = [
     single(256, *tile)
     for tile in (
@@ -52,8 +53,8 @@ SPLIT_256 = [
     )
 ]  # fmt: skip
 CANDIDATES: dict[tuple[int, int, int], list[Plan]] = {
-    (65536, 8192, 256): [*WHOLE_256, *SPLIT_256],
-    (65536, 1024, 256): [*WHOLE_256, *SPLIT_256],
+    (65536, 8192, 256): [*WHOLE_256, *UNPACKED_256, *SPLIT_256],
+    (65536, 1024, 256): [*WHOLE_256, *UNPACKED_256, *SPLIT_256],
     (16384, 1024, 1024): [
         single(1024, *tile)
         for tile in (
