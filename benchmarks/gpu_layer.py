@@ -2,14 +2,15 @@
 
     python -m benchmarks.gpu_layer [--device cuda] [--check]
 
-prints a table for each shape of `benchmarks.layer`; on a CPU the shapes are tiny, and only show that it runs. With
-`--check` it says first whether the device's numbers are those of the CPU and the same in each run, what a sum by code
-takes, and where a training step waits for the device.
+prints a table for each shape of `benchmarks.layer`, a row as soon as it is measured; on a CPU the shapes are tiny, and
+only show that it runs. What fails says so in its row. With `--check` it says first whether the device's numbers are
+those of the CPU and the same in each run, what a sum by code takes, and where a training step waits for the device.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 import traceback
@@ -24,11 +25,12 @@ from lexel._core import by_code
 
 TINY = [((2, 8, 4, 4), 32), ((2, 4, 4, 4), 64)]
 REPEATS = 30
+COMPILED = ", torch.compile"  # with CUDA graphs: mode="reduce-overhead"
 
 
 def milliseconds(call: Callable[[], object], device: torch.device, repeats: int = REPEATS) -> float:
     """Median of the calls, after some to warm up; the GPU's own clock where there is one."""
-    for _ in range(5):
+    for _ in range(min(5, repeats + 1)):
         call()
     if device.type != "cuda":
         times = []
@@ -66,11 +68,13 @@ def traffic(rows: int, dim: int, num_embeddings: int, learning: str) -> int:
 def layer(rival: str, num_embeddings: int, dim: int, device: torch.device) -> nn.Module:
     """Make a rival whose codes lie where its inputs do."""
     torch.manual_seed(0)
-    made = RIVALS[rival](num_embeddings, dim).to(device).train()
+    made = RIVALS[rival.removesuffix(COMPILED)](num_embeddings, dim).to(device).train()
     with torch.no_grad():
         for tensor in (*made.parameters(), *made.buffers()):
             if tensor.ndim >= 2:
-                tensor.normal_()
+                tensor.copy_(torch.randn(tensor.shape))
+    if rival.endswith(COMPILED):
+        return torch.compile(made, mode="reduce-overhead", dynamic=False)
     return made
 
 
@@ -81,6 +85,7 @@ def step_of(made: nn.Module, inputs: Tensor, upstream: Tensor) -> Callable[[], N
     def step() -> None:
         made.zero_grad(set_to_none=True)
         inputs.grad = None
+        torch.compiler.cudagraph_mark_step_begin()
         output = made(inputs)
         if isinstance(output, lexel.Quantized):
             loss, quantized = output.loss, output.quantized
@@ -103,8 +108,15 @@ def graphed(step: Callable[[], object]) -> Callable[[], None]:
             step()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
+    try:
+        with torch.cuda.graph(graph):
+            step()
+    except Exception:
+        torch.cuda.synchronize()
+        # A recording that failed leaves the generator as if it went on.
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        generator.graphsafe_set_state(generator.clone_state())
+        raise
     return graph.replay
 
 
@@ -114,57 +126,81 @@ def short(error: BaseException) -> str:
     where = (
         f" in {places[-1].filename.rpartition('lexel/')[2]}:{places[-1].lineno}: {places[-1].line}" if places else ""
     )
-    return f"{type(error).__name__}: {str(error).splitlines()[0][:120]}{where}"
+    first = (str(error).strip().splitlines() or [""])[0][:120]
+    return f"{type(error).__name__}: {first}{where}".replace("|", "/")
 
 
-def table(shape: tuple[int, ...], num_embeddings: int, device: torch.device, speed: float) -> list[str]:
-    """Return the lines of one shape's table; `speed` is the `bandwidth`."""
-    torch.manual_seed(1)
-    inputs = torch.randn(shape, device=device, requires_grad=True)
-    upstream = torch.randn(shape, device=device)
+def table(
+    shape: tuple[int, ...],
+    num_embeddings: int,
+    device: torch.device,
+    speed: float,
+    repeats: int = REPEATS,
+    until: float = math.inf,
+) -> Iterator[str]:
+    """Yield the lines of one shape's table, each when it is measured; `speed` is the `bandwidth`.
+
+    Nothing is compiled after `until`.
+    """
+    generator = torch.Generator().manual_seed(1)
+    inputs, upstream = (torch.randn(shape, generator=generator).to(device) for _ in range(2))
+    inputs.requires_grad_()
     count, dim = inputs.numel() // shape[1], shape[1]
-    lines = ["| | step, ms | as a CUDA graph, ms | times lexel's | peak memory, MB |", "|---|---|---|---|---|"]
+    yield "| | step, ms | as a CUDA graph, ms | times lexel's | extra memory, MB |"
+    yield "|---|---|---|---|---|"
     own = 0.0
-    for rival in RIVALS:
+    for rival in (*RIVALS, *(name + COMPILED for name in ("lexel", "lexel, EMA"))):
+        if rival.endswith(COMPILED) and time.perf_counter() > until:
+            yield f"| {rival} | not measured: the time was up | | | |"
+            continue
         try:
             step = step_of(layer(rival, num_embeddings, dim, device), inputs, upstream)
-            taken, peak = milliseconds(step, device), 0.0
-        except ImportError as error:
-            lines.append(f"| {rival} | not measured: {error} | | | |")
+            taken, extra = milliseconds(step, device, repeats), extra_memory(step, device)
+        except Exception as error:  # whatever it is, the other rivals are of interest too
+            yield f"| {rival} | not measured: {short(error)} | | | |"
             continue
         recorded = "–"
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            step()
-            peak = (torch.cuda.max_memory_allocated() - before) / 1e6
+        if device.type == "cuda" and not rival.endswith(COMPILED):
             try:
-                recorded = f"{milliseconds(graphed(step), device):.3f}"
+                recorded = f"{milliseconds(graphed(step), device, repeats):.3f}"
             except Exception as error:  # whatever cannot be recorded, for whatever reason
                 recorded = f"none ({short(error)})"
-                torch.cuda.synchronize()
         own = own or taken
-        lines.append(f"| {rival} | {taken:.3f} | {recorded} | {taken / own:.1f} | {peak:.0f} |")
+        yield f"| {rival} | {taken:.3f} | {recorded} | {taken / own:.1f} | {extra:.0f} |"
     vq = layer("lexel", num_embeddings, dim, device)
     rows, codes = inputs.detach().movedim(1, -1).reshape(-1, dim), vq.codebook().detach()
-    search = milliseconds(lambda: lexel.nearest_code(rows, codes), device)
+    search = milliseconds(lambda: lexel.nearest_code(rows, codes), device, repeats)
     floors = [traffic(count, dim, num_embeddings, rule) / speed for rule in ("Gradient", "EMA")]
-    return [
-        *lines,
-        "",
+    yield ""
+    yield (
         f"The search alone takes {search:.3f} ms. What a step cannot but read and write takes {floors[0]:.4f} ms at "
-        f"{speed / 1e9:.2f} TB/s, which a copy of 256 MB reaches; with EMA {floors[1]:.4f} ms.",
-    ]
+        f"{speed / 1e9:.2f} TB/s, which a copy of 256 MB reaches; with EMA {floors[1]:.4f} ms."
+    )
 
 
-def rows(device: torch.device) -> list[str]:
-    """Return the lines of the layer's part of the benchmark: a heading and a table for each shape."""
-    text, speed = [], bandwidth(device)
+def extra_memory(call: Callable[[], object], device: torch.device) -> float:
+    """Megabytes that a call holds at its peak beside what was there before."""
+    if device.type != "cuda":
+        return float("nan")
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    result = call()
+    torch.cuda.synchronize()
+    del result
+    return (torch.cuda.max_memory_allocated() - before) / 1e6
+
+
+def rows(device: torch.device, until: float = math.inf) -> Iterator[str]:
+    """Yield the lines of the layer's part of the benchmark: a heading and a table for each shape."""
+    speed = bandwidth(device)
     for shape, num_embeddings in SHAPES if device.type == "cuda" else TINY:
         b, d, h, w = shape
-        text += ["", f"### {b}×{h}×{w} inputs, K = {num_embeddings}, D = {d}", ""]
-        text += table(shape, num_embeddings, device, speed)
-    return text
+        yield from ("", f"### {b}×{h}×{w} inputs, K = {num_embeddings}, D = {d}", "")
+        try:
+            yield from table(shape, num_embeddings, device, speed, until=until)
+        except Exception as error:  # the other shapes are of interest too
+            yield f"Not measured: {short(error)}"
 
 
 class Training:
@@ -269,7 +305,8 @@ def main() -> None:
     if arguments.check:
         for line in check(device):
             print(line, flush=True)
-    print("\n".join(rows(device)))
+    for line in rows(device):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from lexel.nearest import nearest_code
 
 __all__ = ["LARGEST", "Clustering", "Rows", "common_row", "kmeans"]
 
-PIECE = 1 << 20  # numbers that are read at a time
+PIECE, LARGE_PIECE = 1 << 20, 1 << 24  # numbers that are read at a time on a CPU, and elsewhere
 SAMPLE = 1 << 27  # numbers that a sample holds, at most
 GROWING, MOVING, SETTLING = 16, 64, 256  # rows of the sample for each code,
 LEAST = 1 << 15  # and at least so many in all
@@ -177,7 +177,8 @@ class _Data:
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """Yield where each piece begins and ends."""
-        for span in spans(len(self.source), self.like.shape[1], PIECE):
+        piece = PIECE if self.like.device.type == "cpu" else LARGE_PIECE
+        for span in spans(len(self.source), self.like.shape[1], piece):
             yield span.start, span.stop
 
     def read(self, start: int, end: int, chosen: Tensor | None = None) -> Tensor:

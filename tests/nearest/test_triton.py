@@ -37,12 +37,12 @@ def normal(n: int, k: int, d: int, shift: float = 1.0, seed: int = 0) -> tuple[T
     return torch.randn(n, d, generator=generator) + shift, torch.randn(k, d, generator=generator) + shift
 
 
-def check(x: Tensor, codebook: Tensor, metric: str = "euclidean") -> None:
-    truth.assert_nearest(nearest_code(x, codebook, metric=metric), x, codebook, metric)
+def check(x: Tensor, codebook: Tensor, metric: str = "euclidean", k: int = 1) -> None:
+    truth.assert_nearest(nearest_code(x, codebook, metric=metric, k=k), x, codebook, metric)
 
 
 @st.composite
-def problems(draw: st.DrawFn) -> tuple[Tensor, Tensor, str]:
+def problems(draw: st.DrawFn) -> tuple[Tensor, Tensor, str, int]:
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     n, k = draw(st.sampled_from([0, 1, 13, 40])), draw(st.sampled_from([1, 3, 64, 130, 150]))
     d = draw(st.sampled_from([1, 2, 7, 20, 21, 48]))
@@ -56,17 +56,21 @@ def problems(draw: st.DrawFn) -> tuple[Tensor, Tensor, str]:
         codebook = codebook[torch.randint(0, max(1, k // 3), (k,), generator=generator)]
     elif kind == "outliers":
         codebook[:: max(1, k // 3)] *= 1e4
-    scale, shift = draw(st.sampled_from([1.0, 1e-30, 1e-41, 1e12, 1e30])), draw(st.sampled_from([0.0, 1e4]))
-    x, codebook = (x + shift) * scale, (codebook + shift) * scale
+    halves = [draw(st.sampled_from([torch.float32, torch.float16, torch.bfloat16])) for _ in range(2)]
+    if draw(st.booleans()):
+        scale, shift = draw(st.sampled_from([1.0, 1e-30, 1e-41, 1e12, 1e30])), draw(st.sampled_from([0.0, 1e4]))
+        x, codebook = (x + shift) * scale, (codebook + shift) * scale
+    else:
+        x, codebook = x.to(halves[0]), codebook.clamp(-6e4, 6e4).to(halves[1])
     if draw(st.booleans()):
         x, codebook = x.T.contiguous().T, torch.stack([codebook, -codebook], -1).flatten(1)[:, ::2]
-    return x, codebook, draw(st.sampled_from(["euclidean", "cosine", "dot"]))
+    return x, codebook, draw(st.sampled_from(["euclidean", "cosine", "dot"])), draw(st.sampled_from([1, min(5, k)]))
 
 
 @few
 @given(problem=problems())
 @pytest.mark.parametrize("interpreted", ["triton", "triton_float32"], indirect=True)
-def test_agrees_with_brute_force(problem: tuple[Tensor, Tensor, str]) -> None:
+def test_agrees_with_brute_force(problem: tuple[Tensor, Tensor, str, int]) -> None:
     check(*problem)
 
 
@@ -76,6 +80,19 @@ def test_sizes(metric: str, n: int, k: int, d: int) -> None:
     check(*normal(n, k, d), metric)
 
 
+@pytest.mark.parametrize(("n", "codes", "d", "k"), [(5, 64, 20, 64), (8, 700, 6, 40), (10, 140, 150, 3)])
+def test_several_nearest_codes(n: int, codes: int, d: int, k: int) -> None:
+    for metric in ("euclidean", "cosine", "dot"):
+        check(*normal(n, codes, d), metric, k)
+
+
+def test_several_nearest_of_codes_that_no_list_holds() -> None:
+    x, codebook = close_codes(32)
+    check(x[:8], codebook.repeat(2, 1), k=8)  # 48 codes in a cluster, and a copy of each
+    zeros = torch.zeros(100, 5)
+    assert nearest_code(zeros[:3], zeros, k=4).tolist() == [[0, 1, 2, 3]] * 3
+
+
 @pytest.mark.parametrize("unit", [1, 2, 4, 8])
 @pytest.mark.parametrize("mode", ["single", "joint"])
 def test_every_division_of_a_tile(unit: int, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +100,14 @@ def test_every_division_of_a_tile(unit: int, mode: str, monkeypatch: pytest.Monk
     plan = _triton.Plan(mode, depth, depth, inputs=64, codes=128, warps=4, stages=2, unit=unit)
     monkeypatch.setattr(_triton, "plan", lambda *_: plan)
     check(*normal(40, 300, 40 if mode == "single" else 8))
+
+
+@pytest.mark.parametrize(("step", "codes"), [(64, 256), (128, 64)])
+def test_inputs_that_are_packed_beforehand(step: int, codes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = _triton.Plan("single", 128, step, inputs=64, codes=codes, warps=8, stages=2, unit=2, packed=True)
+    monkeypatch.setattr(_triton, "plan", lambda *_: plan)
+    for metric in ("euclidean", "dot"):
+        check(*normal(40, 300, 100), metric)
 
 
 def close_codes(d: int) -> tuple[Tensor, Tensor]:
@@ -110,6 +135,9 @@ def test_parts_of_a_large_codebook_and_batch(monkeypatch: pytest.MonkeyPatch) ->
     codebook[200:260] = codebook[20:80]  # ties across the parts go to the first
     x[:9] = codebook[200:209]
     check(x, codebook)
+    monkeypatch.setattr(_triton, "LISTS", 256)
+    check(x[:9], codebook, k=5)
+    check(x[:9], codebook[:258], "dot", k=5)  # the last part has fewer codes than that
 
 
 def test_a_device_that_adds_otherwise_multiplies_float32(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,9 +159,10 @@ def test_bad_numbers_are_named_and_forgotten(value: float) -> None:
     x, codebook = normal(20, 40, 30)
     for name, bad in (("x", (x.clone(), codebook)), ("codebook", (x, codebook.clone()))):
         bad[name == "codebook"][17, 29] = value
-        with pytest.raises(ValueError, match=f"^{name} contains NaN or infinity$"):
-            nearest_code(*bad)
-        check(x, codebook)
+        for k in (1, 3):
+            with pytest.raises(ValueError, match=f"^{name} contains NaN or infinity$"):
+                nearest_code(*bad, k=k)
+            check(x, codebook)
 
 
 def test_what_it_says_of_itself() -> None:

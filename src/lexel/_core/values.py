@@ -29,9 +29,6 @@ def is_recorded(tensor: Tensor) -> bool:
     return torch.compiler.is_compiling() or (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
-_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
-
-
 def is_exporting() -> bool:
     """Whether torch.export or an ONNX export traces this: the graph may then hold plain torch only.
 
@@ -39,8 +36,10 @@ def is_exporting() -> bool:
         >>> is_exporting()
         False
     """
-    if torch.compiler.is_compiling():
-        return bool(_exporting())
+    if (
+        torch.compiler.is_compiling()
+    ):  # the flag itself, since torch.compile takes is_exporting() for true (2.7 to 2.12)
+        return bool(getattr(torch.compiler, "_is_exporting_flag", False))
     return torch._C._get_tracing_state() is not None or torch.onnx.is_in_onnx_export()
 
 

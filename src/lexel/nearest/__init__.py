@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Literal, overload
 
-import torch
 from torch import Tensor
 
 from lexel.nearest import _dispatch
@@ -52,6 +51,7 @@ def nearest_code(
             NaN or infinite (under torch.compile only a backend checks for that, under torch.export nothing does).
 
     Example:
+        >>> import torch
         >>> codebook = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
         >>> nearest_code(torch.tensor([[0.9, 0.2], [0.0, 2.0]]), codebook)
         tensor([1, 2])
@@ -59,8 +59,7 @@ def nearest_code(
         (tensor([[2, 0]]), tensor([[1., 4.]]))
     """
     _check(x, codebook, metric, k)
-    dtype = torch.promote_types(torch.promote_types(x.dtype, codebook.dtype), torch.float32)
-    indices, scores = _dispatch.search(x.detach().to(dtype), codebook.detach().to(dtype), metric, k, return_scores)
+    indices, scores = _dispatch.search(x.detach(), codebook.detach(), metric, k, return_scores)
     if k == 1:
         indices, scores = indices[:, 0], scores[:, 0]
     return (indices, scores) if return_scores else indices

@@ -98,14 +98,21 @@ def variant_for(device_type: str) -> str | None:
 def search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tuple[Tensor, Tensor]:
     """Search with the backend of the tensors' device if it serves them, otherwise with the portable search.
 
-    Arguments are already checked, of one dtype and without gradients.
+    Arguments are already checked and without gradients.
     """
     if x.is_meta:
         return _describe(x, codebook, metric, k, scores)
     if is_exporting() or not _is_served(x, codebook, k):
-        return _portable.search(x, codebook, metric, k, scores)
+        return _search_portably(x, codebook, metric, k, scores)
+    dtypes, wide = BACKENDS[x.device.type].dtypes, _wide(x, codebook)
+    x, codebook = (tensor if tensor.dtype in dtypes else tensor.to(wide) for tensor in (x, codebook))
     indices, values = _operator(x, codebook, metric, k, scores)
     return indices, values
+
+
+def _wide(x: Tensor, codebook: Tensor) -> torch.dtype:
+    """Return the dtype of scores."""
+    return torch.promote_types(torch.promote_types(x.dtype, codebook.dtype), torch.float32)
 
 
 def _is_served(x: Tensor, codebook: Tensor, k: int) -> bool:
@@ -114,11 +121,16 @@ def _is_served(x: Tensor, codebook: Tensor, k: int) -> bool:
         return False
     entry = BACKENDS[kind]
     return (
-        x.dtype in entry.dtypes
+        _wide(x, codebook) in entry.dtypes
         and k <= entry.most_neighbours
         and x.shape[0] <= entry.most_rows
         and codebook.shape[0] <= entry.most_rows
     )
+
+
+def _search_portably(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tuple[Tensor, Tensor]:
+    wide = _wide(x, codebook)
+    return _portable.search(x.to(wide), codebook.to(wide), metric, k, scores)
 
 
 def _run(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tuple[Tensor, Tensor]:
@@ -126,13 +138,14 @@ def _run(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tupl
     variant = variant_for(kind)
     # A graph may have been compiled for a backend, and the portable search chosen since.
     if variant is None or BACKENDS[kind].missing():
-        return _portable.search(x, codebook, metric, k, scores)
+        return _search_portably(x, codebook, metric, k, scores)
     return BACKENDS[kind].search(x, codebook, metric, k, scores, variant)
 
 
 def _describe(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tuple[Tensor, Tensor]:
     rows = x.shape[0]
-    return x.new_empty((rows, k), dtype=torch.int64), x.new_empty((rows if scores else 0, k))
+    indices = x.new_empty((rows, k), dtype=torch.int64)
+    return indices, x.new_empty((rows if scores else 0, k), dtype=_wide(x, codebook))
 
 
 # The operator, which torch.compile does not look into. It is registered with torch.library.impl because an operator of

@@ -18,9 +18,10 @@ METRICS: tuple[str, ...] = get_args(Metric)
 class Search(Protocol):
     """The search function of a backend.
 
-    `x` `(N, D)` and `codebook` `(K, D)` lie on the backend's device and have one dtype, any strides and no gradient.
-    `variant` is one of the backend's. Returns int64 indices `(N, k)`, the best first, the lowest index on a tie, and
-    their scores `(N, k)` in the dtype of `x`, or `(0, k)` unless `scores` is true. NaN and infinity are a ValueError.
+    `x` `(N, D)` and `codebook` `(K, D)` lie on the backend's device and have dtypes that it serves, any strides and no
+    gradient. `variant` is one of the backend's. Returns int64 indices `(N, k)`, the best first, the lowest index on a
+    tie, and their scores `(N, k)` in float32, or in float64 if one of the two is, or `(0, k)` unless `scores` is true.
+    NaN and infinity are a ValueError.
     """
 
     def __call__(
@@ -40,7 +41,8 @@ class Backend:
         variants: the names that `LEXEL_NEAREST` can choose, the default last; none if it is not installed.
         missing: says what this machine lacks to run it, nothing if it can. It is asked when a search runs, and not
             while torch.compile traces one.
-        dtypes: the dtypes of `x` and `codebook` that it serves. float16 and bfloat16 inputs arrive as float32.
+        dtypes: the dtypes of `x` and `codebook` that it serves. float16 and bfloat16 arrive as float32 if it does not
+            serve them.
         most_rows: the largest N and the largest K.
         most_neighbours: the largest k.
     """

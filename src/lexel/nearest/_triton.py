@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,12 +19,14 @@ from lexel.nearest._interface import Backend
 _METRICS = {"euclidean": 0, "cosine": 1, "dot": 2}
 _MODES = {"single": 0, "split": 1, "joint": 2, "float": 3}
 LANES = 8
+LOOK = 128  # codes that are looked at together, at most
 FEW = 256  # inputs that are compared with all codes at once rather than scanned again
 MOST = 1024  # inputs that several programs may share
 CHUNKS = 128  # programs for each of those, at most
 SMALL = 1024  # codes that are compared with every input whose list overflowed, rather than scanned again
 # What is held at a time, so that 64 MB suffice:
 ROWS = 1 << 18  # inputs, for their lists
+LISTS = 1 << 22  # places in the lists of several nearest codes
 PACKED_INPUTS = 3 << 22  # numbers of packed inputs
 PACKED_CODES = 1 << 25  # bytes of packed codes
 
@@ -42,6 +44,7 @@ class Plan:
     stages: int
     unit: int
     registers: int | None = None  # at most, for each thread
+    packed: bool = False  # whether inputs are packed once and for all, as they are where a program holds no whole ones
 
     @property
     def bytes(self) -> int:
@@ -62,7 +65,8 @@ def plan(dimensions: int, codes: int, exact_products: bool) -> Plan:
     depth = max(32, _power(dimensions))
     if depth > 128:
         unit = 2 if codes > 4096 else 1
-        return Plan("single", -(-dimensions // 64) * 64, 64, 128, 128, warps=8, stages=3, unit=unit, registers=128)
+        depth = -(-dimensions // 64) * 64
+        return Plan("single", depth, 64, 128, 128, warps=8, stages=3, unit=unit, registers=128, packed=True)
     if codes > 2048:
         return Plan("single", depth, depth, 128, 128, warps=4, stages=2, unit=4)
     return Plan("single", depth, depth, 64, 128, warps=4, stages=2, unit=2, registers=128)
@@ -75,36 +79,48 @@ def _power(number: int) -> int:
 def _search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool, variant: str) -> tuple[Tensor, Tensor]:
     with torch.cuda.device(x.get_device()):  # -1, which changes nothing, for the CPU
         _raise_what_was_found(x.device)
-        indices = torch.empty((len(x), 1), dtype=torch.int64, device=x.device)
+        indices = torch.empty((len(x), k), dtype=torch.int64, device=x.device)
         tiles = plan(x.shape[1], len(codebook), variant == "triton" and products_are_sound(x.device))
-        most = min(ROWS, max(4096, PACKED_INPUTS // x.shape[1]))
+        most = min(ROWS if k == 1 else LISTS // capacity(k), max(4096, PACKED_INPUTS // x.shape[1]))
         for start in range(0, len(x), most):
             _nearest(x[start : start + most], codebook, metric, indices[start : start + most], tiles)
         _send_news(x.device)
         if not scores:
-            return indices, x.new_empty((0, k))
+            return indices, x.new_empty((0, k), dtype=torch.float32)
         values = _portable.sliced_scores(x, codebook, indices, metric)
-        return indices, (-values if metric == "euclidean" else values).to(x.dtype)
+        return indices, (-values if metric == "euclidean" else values).to(torch.float32)
 
 
 def _nearest(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, p: Plan) -> None:
     """Search one part of the codebook after the other, since the packed codes of all might not fit."""
+    k = indices.shape[1]
     most = max(p.codes, PACKED_CODES // p.bytes // p.codes * p.codes)
-    _run(x, codebook[:most], metric, indices, p)
+    run = _run if k == 1 else _run_many
     if len(codebook) <= most:
+        run(x, codebook, metric, indices, p)
         return
-    best = _portable.sliced_scores(x, codebook, indices, metric)
-    for start in range(most, len(codebook), most):
-        part, found = codebook[start : start + most], torch.empty_like(indices)
-        _run(x, part, metric, found, p)
-        values = _portable.sliced_scores(x, part, found, metric)
-        better = values > best
-        best = torch.where(better, values, best)
-        indices.copy_(torch.where(better, found + start, indices))
+    found = indices[:, :0]
+    for start in range(0, len(codebook), most):
+        part = codebook[start : start + most]
+        nearest = indices.new_empty((len(x), min(k, len(part))))
+        run(x, part, metric, nearest, p)
+        found = torch.cat([found, nearest + start], 1)
+        found = _portable.decide(x, codebook, found, metric, min(k, found.shape[1]))
+    indices.copy_(found)
 
 
-def _run(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, p: Plan) -> None:
-    """Write the nearest code of every input; `_triton_kernels.py` says what each kernel does."""
+class _Packed(NamedTuple):
+    """Inputs and codes as the kernels that scan them take them."""
+
+    inputs: tuple[Any, ...]
+    codes: tuple[Any, ...]
+    scanned: tuple[Tensor, ...]  # what these kernels take between the inputs and their own lists
+    arrivals: Tensor
+    sizes: tuple[Any, ...]  # likewise behind the lists
+
+
+def _pack(x: Tensor, codebook: Tensor, metric: str, p: Plan, units: int) -> _Packed:
+    """Pack the codes, and the inputs where a program does not hold them whole; units: those in each lane of a tile."""
     from lexel.nearest import _triton_kernels as kernels
 
     (rows, dimensions), count, device = x.shape, len(codebook), x.device
@@ -116,40 +132,52 @@ def _run(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, p: Plan) -> 
     bias = torch.empty(padded, device=device)
     centres, terms = torch.empty(dimensions, device=device), torch.empty(8, device=device)
     counters, flags = torch.empty(16, dtype=torch.int32, device=device), _flags_of(device).found
-    pending, sizes, crowded, hard = torch.empty((4, rows), dtype=torch.int32, device=device)
-    candidates = torch.empty((rows, 2 * LANES), dtype=torch.int32, device=device)
-    chunk = max(64, -(-count // CHUNKS))
-    chunks = -(-count // chunk)
-    values = torch.empty(MOST * chunks, dtype=torch.float64, device=device)
-    places = torch.empty(MOST * (chunks + 1), dtype=torch.int32, device=device)
-    arrivals, tops = places[MOST * chunks :], torch.empty(-(-dimensions // 64), device=device)
-    units = p.codes // LANES // p.unit  # in each lane of a tile
+    arrivals = torch.empty(MOST, dtype=torch.int32, device=device)
+    tops = torch.empty(-(-dimensions // 64), device=device)
     metric_, mode = _METRICS[metric], _MODES[p.mode]
-    programs, pairs = _programs(device)
     inputs, codes = (x, *x.stride()), (codebook, *codebook.stride())
     kernels.centre[(len(tops),)](
         *codes, centres, tops, terms, counters, arrivals, count, dimensions, units,
         METRIC=metric_, SAMPLE=64, MOST=MOST,
     )  # fmt: skip
-    kernels.pack[(padded // 16,)](
+    block = 16 if dimensions <= 128 else 4
+    kernels.pack[(padded // block,)](
         *codes, centres, tops, terms, flags, high, low, bias, count, dimensions, p.depth,
-        METRIC=metric_, MODE=mode, CODES=16, TOPS=_power(len(tops)),
+        METRIC=metric_, MODE=mode, CODES=block, TOPS=_power(len(tops)),
     )  # fmt: skip
-
-    packed = candidates
-    if p.mode == "single" and p.step < p.depth:
+    packed, errors = counters, terms
+    if p.packed:
         packed = torch.empty((rows, p.depth), dtype=torch.float16, device=device)
+        errors = torch.empty(rows, device=device)
         kernels.pack_inputs[(-(-rows // 16),)](
-            *inputs, centres, terms, packed, rows, dimensions, p.depth, METRIC=metric_, INPUTS=16
-        )
+            *inputs, centres, terms, counters, packed, errors, rows, dimensions, p.depth,
+            *_rounding(p, "single", dimensions), METRIC=metric_, INPUTS=16, STEP=min(256, _power(p.depth)),
+        )  # fmt: skip
+    scanned = centres, terms, counters, flags, packed, errors, high, low, bias
+    return _Packed(inputs, codes, scanned, arrivals, (rows, padded, dimensions))
+
+
+def _run(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, p: Plan) -> None:
+    """Write the nearest code of every input; `_triton_kernels.py` says what each kernel does."""
+    from lexel.nearest import _triton_kernels as kernels
+
+    (rows, dimensions), count, device = x.shape, len(codebook), x.device
+    packed = _pack(x, codebook, metric, p, units=min(p.codes, LOOK) // LANES // p.unit)
+    pending, sizes, crowded, hard = torch.empty((4, rows), dtype=torch.int32, device=device)
+    candidates = torch.empty((rows, 2 * LANES), dtype=torch.int32, device=device)
+    chunk = max(64, -(-count // CHUNKS))
+    chunks = -(-count // chunk)
+    values = torch.empty(MOST * chunks, dtype=torch.float64, device=device)
+    places = torch.empty(MOST * chunks, dtype=torch.int32, device=device)
+    programs, pairs = _programs(device)
 
     def scan(mode: str, block: int, width: int, overflow: Tensor, **options: Any) -> None:
         kernels.scan[(-(-rows // block),)](
-            *inputs, centres, terms, counters, flags, packed, high, low, bias,
-            crowded, indices, pending, sizes, candidates, overflow,
-            rows, padded // width, dimensions, _gamma(p.depth, mode), 2 * (dimensions + 8) * 2.0**-53, FEW,
-            P=p.depth, METRIC=metric_, MODE=_MODES[mode], UNIT=p.unit, INPUTS=block, CODES=width, LANES=LANES,
-            LEVELS=(width // LANES // p.unit).bit_length() - 1, STEP=p.step, **options,
+            *packed.inputs, *packed.scanned, crowded, indices, pending, sizes, candidates, overflow,
+            rows, packed.sizes[1] // width, dimensions, *_rounding(p, mode, dimensions), FEW,
+            P=p.depth, METRIC=_METRICS[metric], MODE=_MODES[mode], UNIT=p.unit, INPUTS=block, CODES=width, LANES=LANES,
+            LEVELS=(min(width, LOOK) // LANES // p.unit).bit_length() - 1, PACKED=p.packed and mode == p.mode,
+            STEP=p.step if mode == p.mode or p.step <= 128 else 64, **options,
         )  # fmt: skip
 
     again = p.mode == "single" and count > SMALL
@@ -160,11 +188,47 @@ def _run(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, p: Plan) -> 
         width, stages = max(64, 2 * LANES * p.unit), 2 if p.depth <= 128 else 1
         scan("split", 64, width, hard, LISTED=True, num_warps=4, num_stages=stages)
     kernels.decide[(programs,)](
-        *inputs, *codes, counters, pending, sizes, candidates, crowded, hard, indices, values, places, arrivals,
-        count, dimensions, FEW if again else 1 << 30, MOST, chunk, chunks,
-        METRIC=metric_, PAIRS=pairs, DEPTH=min(128, max(16, _power(dimensions))), UNIT=p.unit, LANES=LANES,
+        *packed.inputs, *packed.codes, packed.scanned[2], pending, sizes, candidates, crowded, hard, indices,
+        values, places, packed.arrivals, count, dimensions, FEW if again else 1 << 30, MOST, chunk, chunks,
+        METRIC=_METRICS[metric], PAIRS=pairs, DEPTH=min(128, max(16, _power(dimensions))), UNIT=p.unit, LANES=LANES,
         CHUNKS=CHUNKS,
     )  # fmt: skip
+
+
+def capacity(k: int) -> int:
+    """Return how many codes the list of an input holds for the `k` nearest."""
+    return max(64, 4 * _power(k))
+
+
+def _run_many(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, p: Plan) -> None:
+    """Write the k nearest codes of every input, the best first."""
+    from lexel.nearest import _triton_kernels as kernels
+
+    (rows, dimensions), k = x.shape, indices.shape[1]
+    p = replace(p, inputs=64, codes=128, warps=4, packed=p.mode == "single")
+    packed = _pack(x, codebook, metric, p, units=0)
+    best = _power(k)
+    # Four groups for each of the k, so that few codes hide behind others of their group.
+    groups = min(p.codes, max(32, 4 * best))
+    sizes = torch.zeros(rows, dtype=torch.int32, device=x.device)
+    candidates = torch.empty((rows, capacity(k)), dtype=torch.int32, device=x.device)
+    kernels.list_best[(-(-rows // p.inputs),)](
+        *packed.inputs, *packed.scanned, sizes, candidates,
+        rows, packed.sizes[1] // p.codes, dimensions, *_rounding(p, p.mode, dimensions), k,
+        P=p.depth, METRIC=_METRICS[metric], MODE=_MODES[p.mode], INPUTS=p.inputs, CODES=p.codes, STEP=p.step,
+        PACKED=p.packed, GROUPS=groups, CAPACITY=capacity(k), num_warps=p.warps, num_stages=p.stages,
+    )  # fmt: skip
+    pairs = max(16, best)
+    kernels.sort_best[(rows,)](
+        *packed.inputs, *packed.codes, sizes, candidates, indices, len(codebook), dimensions, k,
+        METRIC=_METRICS[metric], PAIRS=pairs, DEPTH=min(2048 // pairs, max(16, _power(dimensions))),
+        CAPACITY=capacity(k), BEST=best,
+    )  # fmt: skip
+
+
+def _rounding(p: Plan, mode: str, dimensions: int) -> tuple[float, float]:
+    """Return the bounds on the rounding of a score and of a true distance, relative to the sizes of their terms."""
+    return _gamma(p.depth, mode), 2 * (dimensions + 8) * 2.0**-53
 
 
 def _gamma(depth: int, mode: str) -> float:
@@ -276,7 +340,7 @@ BACKEND = Backend(
     search=_search,
     variants=("triton_float32", "triton") if torch.version.cuda and importlib.util.find_spec("triton") else (),
     missing=_missing,
-    dtypes=(torch.float32,),
+    dtypes=(torch.float32, torch.float16, torch.bfloat16),
     most_rows=2**31 - 1,
-    most_neighbours=1,
+    most_neighbours=64,
 )

@@ -2,9 +2,15 @@
 
     centre   a centre and a scale for all codes, from a sample of them
     pack     codes as float16 numbers, and the largest terms of the bound on the rounding of their products
+             (`pack_inputs` does so with inputs that are too long for a program of `scan`)
     scan     all scores, tile by tile, of which each input keeps the few best; most inputs are settled here
     decide   inputs with several codes in their list: the one at the smallest true distance, and, for those that no
              list can hold, of all codes
+
+For the k nearest codes two others follow upon `pack`:
+
+    list_best   for each input the codes that may be among the k nearest
+    sort_best   these by true distance, and, where a list does not hold them, all codes
 
 Sizes are not specialised, so that a batch of another size compiles nothing anew; strides are.
 
@@ -71,7 +77,7 @@ def centre(
     rows = ((sample.to(tl.int64) * K) // SAMPLE)[:, None] * code_row
     depth = tl.program_id(0) * 64 + tl.arange(0, 64)
     inside = (depth < D)[None, :]
-    part = tl.load(codes + rows + depth.to(tl.int64)[None, :] * code_column, mask=inside, other=0.0)
+    part = tl.load(codes + rows + depth.to(tl.int64)[None, :] * code_column, mask=inside, other=0.0).to(tl.float32)
     if METRIC == COSINE:
         middle = tl.zeros((64,), tl.float32)
     else:
@@ -113,7 +119,7 @@ def pack(
     for start in range(0, P, 64):
         depth = start + tl.arange(0, 64)
         inside = real[:, None] & (depth < D)[None, :]
-        e = tl.load(rows + depth.to(tl.int64)[None, :] * code_column, mask=inside, other=0.0)
+        e = tl.load(rows + depth.to(tl.int64)[None, :] * code_column, mask=inside, other=0.0).to(tl.float32)
         bad = tl.maximum(bad, tl.max(tl.max(tl.where(tl.abs(e) < float("inf"), 0, 1), 1), 0))
         if METRIC == COSINE:
             w = (e.to(tl.float64) * inverse[:, None]).to(tl.float32)
@@ -196,7 +202,7 @@ def _append(counters, which: tl.constexpr, chosen):
 def _inputs(x, rows, x_column, centres, scale, depth, real, D, METRIC: tl.constexpr):
     """Numbers of the inputs `(ROWS, depth)`, centred and scaled, and 1 for the rows with NaN or infinity."""
     inside = real[:, None] & (depth < D)[None, :]
-    v = tl.load(x + rows[:, None] + depth.to(tl.int64)[None, :] * x_column, mask=inside, other=0.0)
+    v = tl.load(x + rows[:, None] + depth.to(tl.int64)[None, :] * x_column, mask=inside, other=0.0).to(tl.float32)
     finite = tl.abs(v) < float("inf")
     if METRIC == EUCLIDEAN:
         c = tl.load(centres + depth, mask=depth < D, other=0.0)
@@ -231,29 +237,66 @@ def _packed_inputs(x, rows, x_column, centres, scales, column, real, D, METRIC: 
     return v.to(tl.float16)
 
 
+@triton.jit
+def _error(length, residue, terms, counters, gamma, wide_epsilon, MODE: tl.constexpr):
+    """The bound for inputs of these squared lengths, of whose numbers `residue` is left out."""
+    length = tl.sqrt(length) + 1e-18
+    residue = tl.sqrt(residue) + 1e-18
+    norm = tl.load(terms + NORM)
+    if MODE == FLOAT:
+        left_out = 0.0
+    elif MODE == SINGLE:
+        left_out = tl.load(terms + RESIDUE)
+    else:
+        left_out = tl.load(terms + FINE_RESIDUE) + 2.4e-7 * norm
+    unit: tl.constexpr = 5.97e-8
+    error = (residue + (gamma + 6 * unit) * length) * norm + length * left_out
+    error += (gamma + 8 * unit) * norm * norm + wide_epsilon * (length * length + length * tl.load(terms + LENGTH))
+    # The last bits of a score are cleared, and a unit's place stands there.
+    error += -tl.load(counters + MASK) * 1.3e-7 * norm * (length + norm)
+    error = 1.05 * error + 1e-30
+    if MODE == JOINT:
+        error += 1.5e-7
+    return error
+
+
 @triton.jit(do_not_specialize=["N", "D"])
 def pack_inputs(
-    x, x_row, x_column, centres, terms, packed, N, D, P, METRIC: tl.constexpr, INPUTS: tl.constexpr
+    x, x_row, x_column, centres, terms, counters, packed, errors, N, D, P, gamma, wide_epsilon,
+    METRIC: tl.constexpr, INPUTS: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
-    """Write the inputs as float16 numbers, where a program of `scan` cannot hold a whole row."""
+    """Write the inputs as float16 numbers and the bound of each, where a program of `scan` cannot hold a whole row.
+
+    The bound is -1 where an input has NaN or infinity.
+    """
     place = tl.program_id(0).to(tl.int64) * INPUTS + tl.arange(0, INPUTS)
     real = place < N
-    scales = _scales(x, place * x_row, x_column, terms, real, D, METRIC, INPUTS)
-    for start in range(0, P, 64):
-        depth = start + tl.arange(0, 64)
-        v, _ = _inputs(x, place * x_row, x_column, centres, scales, depth, real, D, METRIC)
-        tl.store(packed + place[:, None] * P + depth[None, :], v.to(tl.float16), mask=real[:, None])
+    scales = _scales(x, place * x_row, x_column, terms, real, D, METRIC, INPUTS, STEP)
+    length = tl.zeros((INPUTS,), tl.float32)
+    residue = tl.zeros((INPUTS,), tl.float32)
+    wrong = tl.zeros((INPUTS,), tl.int32)
+    for start in range(0, P, STEP):
+        depth = start + tl.arange(0, STEP)
+        v, bad = _inputs(x, place * x_row, x_column, centres, scales, depth, real, D, METRIC)
+        wrong = tl.maximum(wrong, bad)
+        length += tl.sum(v * v, 1)
+        residue += _square_left_out(v, SINGLE)
+        tl.store(
+            packed + place[:, None] * P + depth[None, :], v.to(tl.float16), mask=real[:, None] & (depth < P)[None, :]
+        )
+    error = _error(length, residue, terms, counters, gamma, wide_epsilon, SINGLE)
+    tl.store(errors + place, tl.where(wrong > 0, -1.0, error), mask=real)
 
 
 @triton.jit
-def _scales(x, rows, x_column, terms, real, D, METRIC: tl.constexpr, INPUTS: tl.constexpr):
+def _scales(x, rows, x_column, terms, real, D, METRIC: tl.constexpr, INPUTS: tl.constexpr, STEP: tl.constexpr):
     """Return the scale of every input, `(INPUTS, 1)`."""
     if METRIC == EUCLIDEAN:
         return tl.zeros((INPUTS, 1), tl.float32) + tl.load(terms + SCALE)
     # A scale of its own for each row does not change the order of its scores.
     top = tl.zeros((INPUTS,), tl.float32)
-    for start in range(0, D, 32):
-        v, _ = _inputs(x, rows, x_column, terms, 1.0, start + tl.arange(0, 32), real, D, METRIC)
+    for start in range(0, D, STEP):
+        v, _ = _inputs(x, rows, x_column, terms, 1.0, start + tl.arange(0, STEP), real, D, METRIC)
         top = tl.maximum(top, tl.max(tl.abs(v), 1))
     return _power_of_two(top)[:, None]
 
@@ -282,19 +325,100 @@ def _keep(
     return best, second, others, best_tile, second_tile
 
 
+@triton.jit
+def _bound(
+    x, rows, x_column, centres, scales, terms, counters, real, D, gamma, wide_epsilon,
+    METRIC: tl.constexpr, MODE: tl.constexpr, INPUTS: tl.constexpr, P: tl.constexpr, STEP: tl.constexpr,
+):  # fmt: skip
+    """The bound on the rounding of every input's scores, 1 for inputs with NaN or infinity, and their first numbers.
+
+    Those are all numbers where a program holds whole inputs.
+    """
+    v, wrong = _inputs(x, rows, x_column, centres, scales, tl.arange(0, STEP), real, D, METRIC)
+    length = tl.sum(v * v, 1)
+    residue = _square_left_out(v, MODE)
+    if STEP < P:
+        for start in range(STEP, D, STEP):
+            part, bad = _inputs(x, rows, x_column, centres, scales, start + tl.arange(0, STEP), real, D, METRIC)
+            wrong = tl.maximum(wrong, bad)
+            length += tl.sum(part * part, 1)
+            residue += _square_left_out(part, MODE)
+    return _error(length, residue, terms, counters, gamma, wide_epsilon, MODE), wrong, v
+
+
+@triton.jit
+def _halves_of_inputs(
+    x, rows, x_column, centres, scales, v, real, D, METRIC: tl.constexpr, MODE: tl.constexpr, P: tl.constexpr
+):
+    """What is multiplied with packed codes of whole inputs `v`, and for `SPLIT` their low halves."""
+    if MODE == JOINT:
+        packed = _packed_inputs(x, rows, x_column, centres, scales, tl.arange(0, P), real, D, METRIC, MODE)
+        lower = packed
+    elif MODE == FLOAT:
+        packed = v
+        lower = v
+    else:
+        packed = v.to(tl.float16)
+        lower = (v - packed.to(tl.float32)).to(tl.float16)
+    return packed, lower
+
+
+@triton.jit
+def _tile_scores(
+    x, rows, x_column, centres, scales, packed_inputs, place, packed, lower, high, low, bias, tile, real, D,
+    METRIC: tl.constexpr, MODE: tl.constexpr, INPUTS: tl.constexpr, CODES: tl.constexpr, P: tl.constexpr,
+    STEP: tl.constexpr,
+):  # fmt: skip
+    """The scores of the codes of a tile, `(INPUTS, CODES)`."""
+    code = tile * CODES + tl.arange(0, CODES)  # packed codes hold fewer than 2^31 numbers
+    if STEP == P:
+        w_place = code[None, :] * P + tl.arange(0, P)[:, None]
+        w = tl.load(high + w_place)
+        if MODE == FLOAT:
+            scores = tl.dot(packed, w, input_precision="ieee")
+        else:
+            scores = tl.dot(packed, w)
+            if MODE == SPLIT:
+                scores = tl.dot(lower, w, scores)
+                scores = tl.dot(packed, tl.load(low + w_place), scores)
+    else:
+        scores = tl.zeros((INPUTS, CODES), tl.float32)
+        for start in range(0, P, STEP):
+            depth = start + tl.arange(0, STEP)
+            w_place = code[None, :] * P + depth[:, None]
+            w = tl.load(high + w_place)
+            if MODE == SINGLE:
+                part = tl.load(packed_inputs + place[:, None] * P + depth[None, :], mask=real[:, None], other=0.0)
+                scores = tl.dot(part, w, scores)
+            else:
+                v, _ = _inputs(x, rows, x_column, centres, scales, depth, real, D, METRIC)
+                if MODE == FLOAT:
+                    scores = tl.dot(v, w, scores, input_precision="ieee")
+                else:
+                    part = v.to(tl.float16)
+                    scores = tl.dot(part, w, scores)
+                    scores = tl.dot((v - part.to(tl.float32)).to(tl.float16), w, scores)
+                    scores = tl.dot(part, tl.load(low + w_place), scores)
+    if MODE != JOINT:
+        scores += tl.load(bias + code)[None, :]
+    return scores
+
+
 @triton.jit(do_not_specialize=["N", "tiles", "D", "few"])
 def scan(
-    x, x_row, x_column, centres, terms, counters, flags, packed_inputs, high, low, bias,
+    x, x_row, x_column, centres, terms, counters, flags, packed_inputs, errors, high, low, bias,
     rows_in, indices, pending, sizes, candidates, overflow,
     N, tiles, D, gamma, wide_epsilon, few,
     P: tl.constexpr, METRIC: tl.constexpr, MODE: tl.constexpr, UNIT: tl.constexpr, LISTED: tl.constexpr,
     INPUTS: tl.constexpr, CODES: tl.constexpr, LANES: tl.constexpr, LEVELS: tl.constexpr, STEP: tl.constexpr,
+    PACKED: tl.constexpr,
 ):  # fmt: skip
     """Scan all codes for a block of inputs.
 
     Codes of a tile are dealt out to `LANES` lanes, `UNIT` of each lane at a time. A unit's score is that of its best
     code, with the unit's place in the tile in its last bits. Every input keeps, for every lane, the best units of two
-    tiles and the score of the best of all others. `LISTED`: the inputs are those of the list `rows_in`.
+    tiles and the score of the best of all others. `LISTED`: the inputs are those of the list `rows_in`; `PACKED`: they
+    were written by `pack_inputs`.
     """
     if LISTED:
         N = tl.load(counters + CROWDED)
@@ -312,50 +436,25 @@ def scan(
     rows = row.to(tl.int64) * x_row
     WHOLE: tl.constexpr = STEP == P
     BLOCK: tl.constexpr = UNIT * LANES
-    UNITS: tl.constexpr = CODES // BLOCK
+    WIDTH: tl.constexpr = CODES if CODES < 128 else 128  # codes that are looked at together
+    UNITS: tl.constexpr = WIDTH // BLOCK
 
-    # The inputs: their lengths, and the lengths of what the packed numbers leave out.
-    scales = _scales(x, rows, x_column, terms, real, D, METRIC, INPUTS)
-    if WHOLE:
-        v, wrong = _inputs(x, rows, x_column, centres, scales, tl.arange(0, P), real, D, METRIC)
-        length = tl.sum(v * v, 1)
-        residue = _square_left_out(v, MODE)
+    if PACKED:
+        error = tl.load(errors + place, mask=real, other=0.0)
+        wrong = (error < 0).to(tl.int32)
+        scales = error[:, None]
+        packed = error[:, None]
+        if STEP == P:
+            whole = place[:, None] * P + tl.arange(0, P)[None, :]
+            packed = tl.load(packed_inputs + whole, mask=real[:, None], other=0.0)
+        lower = packed
     else:
-        length = tl.zeros((INPUTS,), tl.float32)
-        residue = tl.zeros((INPUTS,), tl.float32)
-        wrong = tl.zeros((INPUTS,), tl.int32)
-        for start in range(0, D, STEP):
-            v, bad = _inputs(x, rows, x_column, centres, scales, start + tl.arange(0, STEP), real, D, METRIC)
-            wrong = tl.maximum(wrong, bad)
-            length += tl.sum(v * v, 1)
-            residue += _square_left_out(v, MODE)
-    length = tl.sqrt(length) + 1e-18
-    residue = tl.sqrt(residue) + 1e-18
-    norm = tl.load(terms + NORM)
-    if MODE == FLOAT:
-        left_out = 0.0
-    elif MODE == SINGLE:
-        left_out = tl.load(terms + RESIDUE)
-    else:
-        left_out = tl.load(terms + FINE_RESIDUE) + 2.4e-7 * norm
-    unit: tl.constexpr = 5.97e-8
-    error = (residue + (gamma + 6 * unit) * length) * norm + length * left_out
-    error += (gamma + 8 * unit) * norm * norm + wide_epsilon * (length * length + length * tl.load(terms + LENGTH))
-    # The last bits of a score are cleared, and a unit's place stands there.
-    error += -tl.load(counters + MASK) * 1.3e-7 * norm * (length + norm)
-    error = 1.05 * error + 1e-30
-    if MODE == JOINT:
-        error += 1.5e-7
-
-    if WHOLE:
-        if MODE == JOINT:
-            packed = _packed_inputs(x, rows, x_column, centres, scales, tl.arange(0, P), real, D, METRIC, MODE)
-        elif MODE == FLOAT:
-            packed = v
-        else:
-            packed = v.to(tl.float16)
-            if MODE == SPLIT:
-                lower = (v - packed.to(tl.float32)).to(tl.float16)
+        scales = _scales(x, rows, x_column, terms, real, D, METRIC, INPUTS, 32)
+        error, wrong, v = _bound(
+            x, rows, x_column, centres, scales, terms, counters, real, D, gamma, wide_epsilon,
+            METRIC, MODE, INPUTS, P, STEP,
+        )  # fmt: skip
+        packed, lower = _halves_of_inputs(x, rows, x_column, centres, scales, v, real, D, METRIC, MODE, P)
 
     best = tl.full((INPUTS, LANES), -3e38, tl.float32)
     second = tl.full((INPUTS, LANES), -3e38, tl.float32)
@@ -376,40 +475,28 @@ def scan(
             scores = tl.dot(part, w, scores)
             if turn % STEPS == STEPS - 1:
                 scores += tl.load(bias + tile * CODES + code)[None, :]
-                best, second, others, best_tile, second_tile = _keep(
-                    scores, tile, mask, best, second, others, best_tile, second_tile,
-                    INPUTS, CODES, LANES, UNIT, LEVELS,
-                )  # fmt: skip
+                if CODES > WIDTH:
+                    one, two = tl.split(tl.permute(tl.reshape(scores, (INPUTS, 2, WIDTH)), (0, 2, 1)))
+                    best, second, others, best_tile, second_tile = _keep(
+                        one, 2 * tile, mask, best, second, others, best_tile, second_tile,
+                        INPUTS, WIDTH, LANES, UNIT, LEVELS,
+                    )  # fmt: skip
+                    best, second, others, best_tile, second_tile = _keep(
+                        two, 2 * tile + 1, mask, best, second, others, best_tile, second_tile,
+                        INPUTS, WIDTH, LANES, UNIT, LEVELS,
+                    )  # fmt: skip
+                else:
+                    best, second, others, best_tile, second_tile = _keep(
+                        scores, tile, mask, best, second, others, best_tile, second_tile,
+                        INPUTS, WIDTH, LANES, UNIT, LEVELS,
+                    )  # fmt: skip
                 scores = tl.zeros((INPUTS, CODES), tl.float32)
     else:
         for tile in range(0, tiles):
-            base = tile * CODES  # packed codes hold fewer than 2^31 numbers
-            if WHOLE:
-                w_place = (base + code)[None, :] * P + tl.arange(0, P)[:, None]
-                w = tl.load(high + w_place)
-                if MODE == FLOAT:
-                    scores = tl.dot(packed, w, input_precision="ieee")
-                else:
-                    scores = tl.dot(packed, w)
-                    if MODE == SPLIT:
-                        scores = tl.dot(lower, w, scores)
-                        scores = tl.dot(packed, tl.load(low + w_place), scores)
-            else:
-                scores = tl.zeros((INPUTS, CODES), tl.float32)
-                for start in range(0, P, STEP):
-                    depth = start + tl.arange(0, STEP)
-                    w_place = (base + code)[None, :] * P + depth[:, None]
-                    w = tl.load(high + w_place)
-                    v, _ = _inputs(x, rows, x_column, centres, scales, depth, real, D, METRIC)
-                    if MODE == FLOAT:
-                        scores = tl.dot(v, w, scores, input_precision="ieee")
-                    else:
-                        part = v.to(tl.float16)
-                        scores = tl.dot(part, w, scores)
-                        scores = tl.dot((v - part.to(tl.float32)).to(tl.float16), w, scores)
-                        scores = tl.dot(part, tl.load(low + w_place), scores)
-            if MODE != JOINT:
-                scores += tl.load(bias + base + code)[None, :]
+            scores = _tile_scores(
+                x, rows, x_column, centres, scales, packed_inputs, place, packed, lower, high, low, bias, tile, real, D,
+                METRIC, MODE, INPUTS, CODES, P, STEP,
+            )  # fmt: skip
             best, second, others, best_tile, second_tile = _keep(
                 scores, tile, mask, best, second, others, best_tile, second_tile, INPUTS, CODES, LANES, UNIT, LEVELS
             )
@@ -427,8 +514,8 @@ def scan(
     lane = tl.arange(0, LANES)[None, :]
     place_of_best = best.to(tl.int32, bitcast=True) & (UNITS - 1)
     place_of_second = second.to(tl.int32, bitcast=True) & (UNITS - 1)
-    first_code = best_tile * CODES + place_of_best * BLOCK + lane
-    second_code = second_tile * CODES + place_of_second * BLOCK + lane
+    first_code = best_tile * WIDTH + place_of_best * BLOCK + lane
+    second_code = second_tile * WIDTH + place_of_second * BLOCK + lane
     listable = sound & (unknown == 0)
     settled = listable & (found == 1)
     answer = tl.max(tl.where(best == highest[:, None], first_code, 0), 1)
@@ -440,7 +527,11 @@ def scan(
             values = tl.zeros((INPUTS, UNIT), tl.float32)
             for start in range(0, P, 16):
                 column = start + tl.arange(0, 16)
-                few_inputs = _packed_inputs(x, rows, x_column, centres, scales, column, real, D, METRIC, MODE)
+                if PACKED:
+                    beside = place[:, None] * P + column[None, :]
+                    few_inputs = tl.load(packed_inputs + beside, mask=real[:, None], other=0.0)
+                else:
+                    few_inputs = _packed_inputs(x, rows, x_column, centres, scales, column, real, D, METRIC, MODE)
                 few_codes = tl.load(high + members[:, :, None] * P + column[None, None, :])
                 values += tl.sum(few_inputs.to(tl.float32)[:, None, :] * few_codes.to(tl.float32), 2)
             if MODE != JOINT:
@@ -602,6 +693,121 @@ def decide(
                 answer = tl.min(tl.where(value == tl.max(value, 0), found_code, NONE), 0)
         if arrived == chunks:
             tl.store(indices + row, tl.minimum(answer, K - 1).to(tl.int64))
+
+
+@triton.jit(do_not_specialize=["N", "tiles", "D", "k"])
+def list_best(
+    x, x_row, x_column, centres, terms, counters, flags, packed_inputs, errors, high, low, bias, sizes, candidates,
+    N, tiles, D, gamma, wide_epsilon, k,
+    P: tl.constexpr, METRIC: tl.constexpr, MODE: tl.constexpr, INPUTS: tl.constexpr, CODES: tl.constexpr,
+    STEP: tl.constexpr, PACKED: tl.constexpr, GROUPS: tl.constexpr, CAPACITY: tl.constexpr,
+):  # fmt: skip
+    """List all codes that may be among the k nearest of each input.
+
+    Codes are dealt out to `GROUPS` groups. The k-th largest of the groups' best scores is reached by k codes, one of
+    each group. A second look at all codes lists those that reach it within the bound, and counts them in `sizes`: more
+    than `CAPACITY` where the list does not hold them, -1 where an input is NaN or infinite.
+    """
+    place = tl.program_id(0).to(tl.int64) * INPUTS + tl.arange(0, INPUTS)
+    real = place < N
+    rows = place * x_row
+    if PACKED:
+        error = tl.load(errors + place, mask=real, other=0.0)
+        wrong = (error < 0).to(tl.int32)
+        scales = error[:, None]
+        packed = error[:, None]
+        if STEP == P:
+            whole = place[:, None] * P + tl.arange(0, P)[None, :]
+            packed = tl.load(packed_inputs + whole, mask=real[:, None], other=0.0)
+        lower = packed
+    else:
+        scales = _scales(x, rows, x_column, terms, real, D, METRIC, INPUTS, 32)
+        error, wrong, v = _bound(
+            x, rows, x_column, centres, scales, terms, counters, real, D, gamma, wide_epsilon,
+            METRIC, MODE, INPUTS, P, STEP,
+        )  # fmt: skip
+        packed, lower = _halves_of_inputs(x, rows, x_column, centres, scales, v, real, D, METRIC, MODE, P)
+    tops = tl.full((INPUTS, GROUPS), -3e38, tl.float32)
+    for tile in range(0, tiles):
+        scores = _tile_scores(
+            x, rows, x_column, centres, scales, packed_inputs, place, packed, lower, high, low, bias, tile, real, D,
+            METRIC, MODE, INPUTS, CODES, P, STEP,
+        )  # fmt: skip
+        tops = tl.maximum(tops, tl.max(tl.reshape(scores, (INPUTS, CODES // GROUPS, GROUPS)), 1))
+
+    # Bit by bit, the largest integer that k of the scores reach, as integers of the same order.
+    bits = tops.to(tl.int32, bitcast=True)
+    bits = tl.where(bits < 0, bits ^ 2147483647, bits)
+    reached = tl.sum((bits >= 0).to(tl.int32), 1) >= k
+    kth = tl.where(reached, 0, -2147483648)
+    for turn in range(0, 31):
+        trial = kth + (1 << (30 - turn))
+        reached = tl.sum((bits >= trial[:, None]).to(tl.int32), 1) >= k
+        kth = tl.where(reached, trial, kth)
+    kth = tl.where(kth < 0, kth ^ 2147483647, kth)
+    least = kth.to(tl.float32, bitcast=True) - 2 * error
+    sound = (least > LOWEST) & (error < 1e4)  # not NaN either
+    if MODE != JOINT:
+        sound = (least > -1e37) & (error < 1e37)
+    listable = real & sound & (wrong == 0)
+    tl.store(sizes + place, tl.where(wrong > 0, -1, CAPACITY + 1), mask=real & (listable == 0))
+    if tl.max(tl.where(real, wrong, 0), 0) > 0:
+        tl.atomic_or(flags, BAD_INPUTS)
+
+    ones = tl.full((INPUTS, CODES), 1, tl.int32)
+    counts = sizes + place[:, None] + tl.zeros((INPUTS, CODES), tl.int32)
+    for tile in range(0, tiles):
+        scores = _tile_scores(
+            x, rows, x_column, centres, scales, packed_inputs, place, packed, lower, high, low, bias, tile, real, D,
+            METRIC, MODE, INPUTS, CODES, P, STEP,
+        )  # fmt: skip
+        chosen = listable[:, None] & (scores >= least[:, None])
+        slot = tl.atomic_add(counts, ones, mask=chosen, sem="relaxed")  # in any order: `sort_best` sorts
+        code = tile * CODES + tl.arange(0, CODES)[None, :] + tl.zeros((INPUTS, CODES), tl.int32)
+        tl.store(candidates + place[:, None] * CAPACITY + slot, code, mask=chosen & (slot < CAPACITY))
+
+
+@triton.jit(do_not_specialize=["K", "D", "k"])
+def sort_best(
+    x, x_row, x_column, codes, code_row, code_column, sizes, candidates, indices, K, D, k,
+    METRIC: tl.constexpr, PAIRS: tl.constexpr, DEPTH: tl.constexpr, CAPACITY: tl.constexpr, BEST: tl.constexpr,
+):  # fmt: skip
+    """Write the k nearest of the codes that are listed for an input, or of all codes where the list overflowed."""
+    row = tl.program_id(0).to(tl.int64)
+    size = tl.load(sizes + row)
+    every = size > CAPACITY
+    count = tl.where(every, K, size)
+    rows = tl.zeros((PAIRS,), tl.int64) + row * x_row
+    pair = tl.arange(0, PAIRS)
+    rank = tl.arange(0, BEST)
+    best = tl.full((BEST,), float("-inf"), tl.float64)
+    best_code = tl.full((BEST,), NONE, tl.int32)
+    for start in range(0, count, PAIRS):
+        place = start + pair
+        valid = place < count
+        code = tl.load(candidates + row * CAPACITY + place, mask=valid & (place < CAPACITY), other=0)
+        code = tl.where(every, place, code)
+        score = _true_scores(
+            x, rows, x_column, codes, code.to(tl.int64) * code_row, code_column, valid, D, METRIC, PAIRS, DEPTH
+        )
+        score = tl.where(valid, score, float("-inf"))
+        if tl.max(score, 0) >= tl.min(best, 0):  # each finds its place among the others
+            passed = (score[None, :] > best[:, None]) | (
+                (score[None, :] == best[:, None]) & (code[None, :] < best_code[:, None])
+            )
+            passed = (passed & valid[None, :]).to(tl.int32)
+            ahead = (score[None, :] > score[:, None]) | (
+                (score[None, :] == score[:, None]) & (code[None, :] < code[:, None])
+            )
+            old_rank = rank + tl.sum(passed, 1)
+            new_rank = tl.sum((ahead & valid[None, :]).to(tl.int32), 1) + tl.sum(1 - passed, 0)
+            new_rank = tl.where(valid, new_rank, BEST)
+            old = old_rank[:, None] == rank[None, :]
+            new = new_rank[:, None] == rank[None, :]
+            best = tl.sum(tl.where(old, best[:, None], 0.0), 0) + tl.sum(tl.where(new, score[:, None], 0.0), 0)
+            best_code = tl.sum(tl.where(old, best_code[:, None], 0), 0) + tl.sum(tl.where(new, code[:, None], 0), 0)
+    answer = tl.where(size < 0, rank, tl.maximum(tl.minimum(best_code, K - 1), 0))
+    tl.store(indices + row * k + rank, answer.to(tl.int64), mask=rank < k)
 
 
 @triton.jit
