@@ -1,0 +1,40 @@
+// The page: its head, the scenes in order, and the two switches.
+
+import { button, element, words } from "./controls.js";
+import { inEveryLanguage, current, remember, remembered, speak, text } from "./language.js";
+import { averagesScene } from "./scenes/averages.js";
+import { collapseScene } from "./scenes/collapse.js";
+import { costScene } from "./scenes/cost.js";
+import { nearestScene } from "./scenes/nearest.js";
+import { playgroundScene } from "./scenes/playground.js";
+import { springsScene } from "./scenes/springs.js";
+import { straightThroughScene } from "./scenes/straight-through.js";
+import { swappedScene } from "./scenes/swapped.js";
+
+const SCENES = [nearestScene, straightThroughScene, springsScene, swappedScene, averagesScene, collapseScene, costScene, playgroundScene];
+
+function switches() {
+  const root = document.documentElement;
+  const dark = () => (root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches);
+  if (remembered("theme")) root.dataset.theme = remembered("theme");
+  const language = button("other-language", () => speak(current() === "en" ? "zh" : "en"), "switch");
+  const theme = button("theme", () => remember("theme", (root.dataset.theme = dark() ? "light" : "dark")), "switch");
+  inEveryLanguage(() => {
+    root.lang = current() === "zh" ? "zh-CN" : "en";
+    document.title = text("title");
+    language.lang = current() === "zh" ? "en" : "zh-CN";
+    theme.setAttribute("aria-label", text("theme.label"));
+  });
+  return element("div", { className: "switches" }, language, theme);
+}
+
+const scenes = SCENES.map((make) => make());
+document.body.replaceChildren(
+  element("header", {}, switches(), words("p", "overline", "overline"), words("h1", "title"), words("p", "lede", "lede"), words("p", "hands", "hands")),
+  element("main", {}, ...scenes.map((scene) => scene.element)),
+  words("footer", "footer"),
+);
+for (const scene of scenes) {
+  scene.element.state = scene.state; // what the tests compare with the library
+  inEveryLanguage(scene.draw);
+}
