@@ -1,4 +1,4 @@
-// Makes play.js, the one file that index.html loads: modules cannot be loaded from a page that was opened from disk.
+// Makes play.js, the one file that the pages load: modules cannot be loaded from a page that was opened from disk.
 
 import { createHash } from "node:crypto";
 import { readFileSync, readdirSync } from "node:fs";

@@ -39,14 +39,14 @@ def open_page(browser: Browser) -> Iterator[Open]:
     """Open the page, and check in the end that it had nothing to complain of and asked for nothing but its files."""
     pages, noise = [], []
 
-    def open_page(**context: Any) -> Page:
+    def open_page(name: str = "index", **context: Any) -> Page:
         page = browser.new_page(reduced_motion="reduce", **{"locale": "en", **context})
         pages.append(page)
         page.on("console", lambda message: noise.append(message.text))
         page.on("pageerror", lambda error: noise.append(str(error)))
         page.on("request", lambda request: noise.append(request.url) if not own(request.url) else None)
-        page.goto((PLAY / "index.html").as_uri())
-        page.wait_for_selector("#playground .code")
+        page.goto((PLAY / f"{name}.html").as_uri())
+        page.wait_for_selector("main section:last-child .code")
         return page
 
     def own(url: str) -> bool:
@@ -58,11 +58,21 @@ def open_page(browser: Browser) -> Iterator[Open]:
     assert noise == []
 
 
+def with_hand(name: str, open_page: Open, page: str) -> Hand:
+    make = HANDS[name]
+    width = WIDTHS["phone" if make.touches else "desktop"]
+    return make(open_page(page, viewport={"width": width, "height": 800}, has_touch=make.touches))
+
+
 @pytest.fixture(params=HANDS)
 def hand(request: pytest.FixtureRequest, open_page: Open) -> Hand:
-    make = HANDS[request.param]
-    width = WIDTHS["phone" if make.touches else "desktop"]
-    return make(open_page(viewport={"width": width, "height": 800}, has_touch=make.touches))
+    return with_hand(request.param, open_page, "index")
+
+
+@pytest.fixture(params=HANDS)
+def reader(request: pytest.FixtureRequest, open_page: Open) -> Hand:
+    """A hand on the other page, which goes through the statements."""
+    return with_hand(request.param, open_page, "statements")
 
 
 class Scene:
@@ -415,10 +425,76 @@ def test_colours_of_an_image_and_files_that_are_none(open_page: Open, tmp_path: 
     complaint.wait_for(state="hidden")
 
 
+def test_the_statements_make_what_the_page_shows(reader: Hand) -> None:
+    """Each statement is run in torch as it stands on the page, on the page's vectors and codes."""
+    scene = Scene(reader, "forward")
+    scene.move("inputs", 1, 0.5, 0.2)
+    scene.move("codes", 2, -0.2, 0.6)
+    z, codes = scene.rows("inputs"), scene.rows("codes")
+    inputs = z.view(1, 2, 2, 2).permute(0, 3, 1, 2)
+    names: dict[str, Any] = {"torch": torch, "nn": torch.nn, "F": F, "inputs": inputs}
+    statements = scene.root.locator(".statement")
+    for number in range(statements.count()):
+        if number:
+            scene.press("statements.after")
+        current = scene.root.locator(".statement[aria-current]")
+        assert current.count() == 1
+        code = current.text_content() or ""
+        assert code == statements.nth(number).text_content()
+        exec(code, names)
+        name, _, shape = (scene.root.locator(".tensor .name").text_content() or "").partition("  ")
+        if number == 0:
+            assert names["codebook"].weight.abs().max() <= 1 / 3
+            names["codebook"].weight.data.copy_(codes)
+        made = eval(name.split(", ")[0], names)
+        assert str(tuple(made.shape)) == shape
+        shown = [text.replace("−", "-") for text in scene.root.locator(".tensor td").all_text_contents()]
+        shows([float(text) for text in shown], made.detach(), 3)
+    assert scene.root.locator('[data-action="statements.after"]').is_disabled()
+    scene.press("statements.before")
+    reader.press(statements.first)
+    assert statements.first.get_attribute("aria-current") is not None
+
+
+def test_the_puzzle_of_the_two_orders(reader: Hand) -> None:
+    scene = Scene(reader, "orders")
+    verdict = scene.root.locator(".verdict")
+    start = {order: scene.state()[order] for order in ("first", "last")}
+    for order in start:
+        assert not verdict.is_visible(), "no verdict before both have been run"
+        reader.press(scene.root.locator(f'button[data-order="{order}"]'))
+        reader.page.wait_for_function(f"document.querySelector('#orders').state().{order}.steps === 16")
+    verdict.wait_for()
+    end = scene.state()
+    said = [float(part) for part in verdict.locator("b").all_text_contents()]
+    for order, (moved, gap) in {"first": (said[0], said[1]), "last": (said[2], said[3])}.items():
+        z, codes = (torch.nn.Parameter(rows(start[order][name])) for name in ("inputs", "table"))
+        first = codes.detach().clone()
+        optimizer = torch.optim.SGD([z, codes], end["rate"])
+        for _ in range(16):
+            optimizer.zero_grad()
+            e = codes[lexel.nearest_code(z, codes)]
+            if order == "last":
+                e = z + (e - z).detach()
+            (F.mse_loss(e, z.detach()) + end["beta"] * F.mse_loss(e.detach(), z)).backward()
+            optimizer.step()
+        same(rows(end[order]["inputs"]), z, 1e-4)
+        same(rows(end[order]["table"]), codes, 1e-4)
+        shows([moved], (codes - first).norm(dim=1).mean().detach(), 2)
+        shows([gap], (z - codes[lexel.nearest_code(z, codes)]).norm(dim=1).mean().detach(), 2)
+    assert said[0] > 0
+    assert said[2] == 0, "the codebook never learns"
+    assert said[1] < said[3]
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
 def test_languages_themes_and_widths(locale: str, scheme: Any, width: str, open_page: Open) -> None:
+    other = open_page(
+        "statements", locale=locale, color_scheme=scheme, viewport={"width": WIDTHS[width], "height": 800}
+    )
+    assert other.evaluate("document.documentElement.scrollWidth") == WIDTHS[width]
     page = open_page(locale=locale, color_scheme=scheme, viewport={"width": WIDTHS[width], "height": 800})
     root = page.locator("html")
     assert root.get_attribute("lang") == ("en" if locale == "en-GB" else "zh-CN")

@@ -2,12 +2,12 @@
 
 import { svg } from "./plane.js";
 
-const HEIGHT = 96;
-const TOP = 8;
+const HEIGHT = 104;
+const TOP = 22; // of the limit; its name stands above
 
 export function chart() {
   const parts = {
-    limit: svg("path", { class: "limit" }), floor: svg("path", { class: "floor" }), name: svg("text", { x: 0, y: TOP + 17, class: "limit-name" }),
+    limit: svg("path", { class: "limit" }), floor: svg("path", { class: "floor" }), name: svg("text", { x: 0, y: TOP - 7, class: "limit-name" }),
     line: svg("path", { class: "line" }), end: svg("circle", { r: 3.5, class: "end" }),
   };
   const made = svg("svg", { class: "chart", height: HEIGHT, role: "img" }, ...Object.values(parts));

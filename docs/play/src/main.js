@@ -1,4 +1,4 @@
-// The page: its head, the scenes in order, and the two switches.
+// The pages: their heads, their scenes in order, and the two switches.
 
 import { button, element, words } from "./controls.js";
 import { inEveryLanguage, current, remember, remembered, speak, text } from "./language.js";
@@ -7,11 +7,18 @@ import { collapseScene } from "./scenes/collapse.js";
 import { costScene } from "./scenes/cost.js";
 import { nearestScene } from "./scenes/nearest.js";
 import { playgroundScene } from "./scenes/playground.js";
+import { ordersScene } from "./scenes/orders.js";
 import { springsScene } from "./scenes/springs.js";
+import { statementsScene } from "./scenes/statements.js";
 import { straightThroughScene } from "./scenes/straight-through.js";
 import { swappedScene } from "./scenes/swapped.js";
 
-const SCENES = [nearestScene, straightThroughScene, springsScene, swappedScene, averagesScene, collapseScene, costScene, playgroundScene];
+// Names of strings, and what stands below them. A page says which one it is with `data-page`.
+const PAGES = {
+  play: { words: "", scenes: [nearestScene, straightThroughScene, springsScene, swappedScene, averagesScene, collapseScene, costScene, playgroundScene] },
+  statements: { words: "statements.", scenes: [statementsScene, ordersScene] },
+};
+const page = PAGES[document.documentElement.dataset.page];
 
 function switches() {
   const root = document.documentElement;
@@ -21,18 +28,18 @@ function switches() {
   const theme = button("theme", () => remember("theme", (root.dataset.theme = dark() ? "light" : "dark")), "switch");
   inEveryLanguage(() => {
     root.lang = current() === "zh" ? "zh-CN" : "en";
-    document.title = text("title");
+    document.title = text(`${page.words}title`);
     language.lang = current() === "zh" ? "en" : "zh-CN";
     theme.setAttribute("aria-label", text("theme.label"));
   });
   return element("div", { className: "switches" }, language, theme);
 }
 
-const scenes = SCENES.map((make) => make());
+const scenes = page.scenes.map((make) => make());
 document.body.replaceChildren(
-  element("header", {}, switches(), words("p", "overline", "overline"), words("h1", "title"), words("p", "lede", "lede"), words("p", "hands", "hands")),
+  element("header", {}, switches(), words("p", "overline", "overline"), words("h1", `${page.words}title`), words("p", `${page.words}lede`, "lede"), words("p", "hands", "hands")),
   element("main", {}, ...scenes.map((scene) => scene.element)),
-  words("footer", "footer"),
+  words("footer", `${page.words}footer`),
 );
 for (const scene of scenes) {
   scene.element.state = scene.state; // what the tests compare with the library

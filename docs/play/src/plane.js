@@ -6,7 +6,7 @@ import { text } from "./language.js";
 export const HALF = { x: 1.6, y: 1.2 };
 const SVG = "http://www.w3.org/2000/svg";
 const GLIDE = 220; // milliseconds
-const ASIDE = 26; // how far a spring lies from the line between its ends, in pixels
+const ASIDE = 26; // how far a spring lies from the line between its ends at most, in pixels
 const REACH = { mouse: 16, pen: 20, touch: 30 }; // how near a pointer must come to take hold, in pixels
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -128,7 +128,7 @@ export class Plane {
       const faint = batch && !batch.has(i);
       circle.setAttribute("cx", cx);
       circle.setAttribute("cy", cy);
-      circle.setAttribute("r", large ? 7.5 : circles.length > 60 ? 3.2 : 4.5);
+      circle.setAttribute("r", large ? 7.5 : wrong?.has(i) ? 5 : circles.length > 60 ? 3.2 : 4.5);
       circle.setAttribute("style", colours ? `--own: ${colours[i]}` : indices ? hue(indices[i]) : "");
       circle.setAttribute("class", ["input", faint && "faint", wrong?.has(i) && "wrong", large && "large"].filter(Boolean).join(" "));
       this.describe(circle, "inputs", i);
@@ -280,7 +280,8 @@ export class Plane {
       ];
     }
     // A spring: nailed to a wall beside `at`, pulling at `to`; on the left of the way there.
-    const [ox, oy] = [uy * ASIDE, -ux * ASIDE];
+    const aside = Math.min(ASIDE, 10 + length / 6);
+    const [ox, oy] = [uy * aside, -ux * aside];
     const on = (along, out) => `${x + ox + ux * along + uy * out} ${y + oy + uy * along - ux * out}`;
     const coil = Array.from({ length: turns * 2 }, (_, j) => `L${on(length * (0.12 + (0.76 * (j + 0.5)) / (turns * 2)), j % 2 ? 7 : -7)}`);
     const upright = (Math.atan2(uy, ux) * 180) / Math.PI + (ux < 0 ? 180 : 0);
@@ -288,7 +289,7 @@ export class Plane {
     return [
       svg("path", { d: `M${on(0, 0)}L${on(length * 0.1, 0)}${coil.join("")}L${on(length * 0.9, 0)}L${on(length, 0)}L${tx} ${ty}`, class: `spring ${className}` }),
       svg("path", { d: `M${on(0, -9)}L${on(0, 9)}`, class: "wall" }),
-      ...(length > 130 ? [name] : []),
+      ...(label && length > 130 ? [name] : []),
     ];
   }
 }

@@ -8,12 +8,22 @@ export const strings = {
     "向量量化要做的事不复杂：手边有一张不长的表，来一个向量，就换成表里离它最近的那一项。真正有意思的是，这张表是学出来的。这里的向量只有两个数，正好是平面上的一个点，谁在动、为什么动，都看得见，也都可以亲手试。",
   ],
   hands: [
-    "<b>Small dots</b> are inputs: what an encoder hands over. <b>Discs</b> are codes: the list. Drag both, or reach them with the Tab key and move them with the arrow keys.",
-    "<b>小点</b>是输入，由编码器送来；<b>圆片</b>是码字，合起来就是码本。两者都能拖；用键盘的话，Tab 键选中，方向键移动。",
+    "<b>Small dots</b> are inputs: what an encoder hands over. <b>Discs</b> are codes: the list. Drag both, or reach them with the Tab key and move them with the arrow keys; where there are many, Page Up and Page Down go from one to the next.",
+    "<b>小点</b>是输入，由编码器送来；<b>圆片</b>是码字，合起来就是码本。两者都能拖；用键盘的话，Tab 键选中，方向键移动，点多的时候用 Page Up、Page Down 换一个。",
   ],
   footer: [
-    'Every number here is computed in float32 by code whose results are tested against <a href="../../README.md">Lexel</a>’s own. For the whole story, line by line: <a href="../vector-quantizer.md">The vector quantizer, step by step</a>.',
-    '页面上的每个数都由 float32 算出，算法逐项与 <a href="../../README.zh-CN.md">Lexel</a> 对照测试过。想看完整的来龙去脉，请读<a href="../vector-quantizer.zh-CN.md">《一步步看懂向量量化器》</a>。',
+    'Every number here is computed in float32 by code whose results are tested against <a href="../../README.md">Lexel</a>’s own. The module on four vectors: <a href="statements.html">statement by statement</a>. The whole story in words: <a href="../vector-quantizer.md">The vector quantizer, step by step</a>.',
+    '页面上的每个数都由 float32 算出，算法逐项与 <a href="../../README.zh-CN.md">Lexel</a> 对照测试过。想看模块怎样处理四个向量：<a href="statements.html">《逐行看懂这个模块》</a>；完整的来龙去脉，请读<a href="../vector-quantizer.zh-CN.md">《一步步看懂向量量化器》</a>。',
+  ],
+  "statements.title": ["The module, statement by statement", "逐行看懂这个模块"],
+  "forward.title": ["Four vectors go through it", "四个向量走一遍"],
+  "statements.lede": [
+    "The classic vector quantizer takes fourteen steps. Here each of them works on the same four vectors and three codes: what it makes stands below it, and the picture shows what that means.",
+    "经典的向量量化模块，从头到尾不过十四步。这里用同样的四个向量、三个码字，一步一步地走：算出什么，写在语句下面；是什么意思，看图就明白。",
+  ],
+  "statements.footer": [
+    'Every number here is computed in float32 by code whose results are tested against <a href="../../README.md">Lexel</a>’s own, and the statements are run by the tests as they stand. The play itself: <a href="index.html">A codebook in the plane</a>.',
+    '页面上的每个数都由 float32 算出，并与 <a href="../../README.zh-CN.md">Lexel</a> 对照测试过；列出的语句，测试里也原样执行。想继续动手，请看<a href="index.html">《平面上的码本》</a>。',
   ],
   "other-language": ["中文", "English"],
   theme: ["◐", "◐"],
@@ -178,4 +188,83 @@ export const strings = {
   "playground.free": ["inputs move too, as an encoder's do", "输入也会动，像编码器的输出那样"],
   "playground.kmeans": ["Put codes by k-means", "用 k-means 摆放码字"],
   "playground.loss": ["loss", "损失"],
+
+  "forward.say": [
+    "The inputs are one tiny picture with two channels and 2 × 2 positions: four vectors, which stay the same from the first statement to the last.",
+    "输入是一张小小的图：两个通道，2 × 2 个位置，也就是四个向量。从第一条语句到最后一条，用的都是它们。",
+  ],
+  "forward.do": ["Go through the statements; drag any dot or disc and see every number follow.", "一条一条往下走；随手拖动小点或圆片，数字会立刻跟着变。"],
+  "statements.picture": ["Four vectors and three codes", "四个向量，三个码字"],
+  "statements.before": ["Previous", "上一条"],
+  "statements.after": ["Next", "下一条"],
+  "statement.codebook": [
+    "A table of K = 3 codes with two numbers each. They start uniform in [−1/K, 1/K], the small square: usually a cramped place compared with where inputs lie.",
+    "一张表，K = 3 个码字，每个两个数。开始时在 [−1/K, 1/K] 里均匀取值，就是图中的小方框；同输入散布的范围比起来，往往挤得很。",
+  ],
+  "statement.permute": [
+    "Channels first becomes channels last. No number changes; what belongs together now lies together. Below are the two channels as they came: each vector takes one number from either.",
+    "把通道从前面挪到最后。数一个没变，只是让同一个向量的分量挨在一起。下面是原来的两个通道：每个向量从两边各取一个数。",
+  ],
+  "statement.view": [
+    "All positions in one list: one row is one vector. From here on, nobody asks where in the picture it stood.",
+    "所有位置排成一列，一行就是一个向量。从这里起，它在图上哪个位置，已经无关紧要。",
+  ],
+  "statement.distances": [
+    "‖z‖² + ‖e‖² − 2⟨z, e⟩, for all four vectors and all three codes at once: one number for each thread.",
+    "‖z‖² + ‖e‖² − 2⟨z, e⟩，四个向量对三个码字，一次算完；图上每条细线对应一个数。",
+  ],
+  "statement.argmin": [
+    "The smallest entry of each row: the index of the nearest code. No gradient passes here; a choice has none.",
+    "每一行取最小值的位置，就是最近码字的索引。梯度到这里就断了：选择是不可导的。",
+  ],
+  "statement.onehot": [
+    "The same choice as a row of zeros with a single one. Its columns will tell how often each code was taken.",
+    "同样的选择，换个写法：一行零里放一个一。竖着看，就是每个码字被选了几次。",
+  ],
+  "statement.quantized": [
+    "The product with the codebook picks one row of it for each vector. <code>quantized</code> is now made of codes, and autograd knows that they came from the codebook.",
+    "和码本一乘，每个向量就取到了自己那一行。这时的 <code>quantized</code> 由码字组成，autograd 也记得它来自码本。",
+  ],
+  "statement.commitment": [
+    "The mean squared gap with the codes held fast: it pulls the inputs, and so the encoder, towards their codes.",
+    "均方距离，码字这一头钉死：被拉动的是输入，也就是编码器，让它朝自己的码字靠。",
+  ],
+  "statement.codebookLoss": [
+    "The same number with the inputs held fast: it pulls each code towards the inputs that chose it. This is the loss that trains the codebook.",
+    "数值一模一样，换成输入这一头钉死：被拉动的是码字，朝选中它的输入靠。训练码本的，正是这个损失。",
+  ],
+  "statement.loss": [
+    "Both, with β = 0.25 for the commitment. The arrows are a step against its gradient: long for the codes, a quarter as strong for each input.",
+    "两者相加，承诺损失乘 β = 0.25。箭头是沿负梯度走的一步：码字走得多，每个输入只有四分之一的力气。",
+  ],
+  "statement.through": [
+    "A new tensor under the old name: the value is still the code, but the gradient goes to <code>z</code>. The dashed arrows are what some decoder asks for at the codes; each arrives unchanged at its input. The losses above keep what they were made of.",
+    "旧名字，新张量：值还是码字，梯度却直接交给 <code>z</code>。虚线箭头是某个解码器在码字处的要求，原封不动地到了各自的输入。上面的两个损失早已算好，不受影响。",
+  ],
+  "statement.usage": [
+    "The mean of each column: the share of vectors that took each code.",
+    "每一列求平均：各有多大比例的向量选了这个码字。",
+  ],
+  "statement.perplexity": [
+    "The exponential of the entropy of these shares: 1 if one code takes all, 3 if all three are used alike.",
+    "这些比例的熵，取指数：一个码字包揽时是 1，三个码字用得一样多时是 3。",
+  ],
+  "statement.output": [
+    "Channels first again, as the decoder expects. It sees codes and nothing but codes.",
+    "通道再挪回前面，交给解码器。解码器看到的全是码字，没有别的。",
+  ],
+
+  "orders.title": ["The puzzle: does q_latent_loss move the codebook?", "悬案：q_latent_loss 到底动不动码本？"],
+  "orders.say": [
+    "An explanation that circulates says no: the straight-through statement is supposed to divert its gradient to the inputs. Whether that is so depends on which statement comes first.",
+    "流传的一种讲法说不动：直通那一行会把它的梯度引到输入上去。究竟是不是，要看哪一条语句在前。",
+  ],
+  "orders.do": ["Say what you expect. Then run both.", "先猜一猜，再把两种顺序都跑一遍。"],
+  "orders.first": ["The losses first, as in the module", "先算损失（模块的写法）"],
+  "orders.last": ["Straight-through first", "先直通，后算损失"],
+  "orders.run": ["Run sixteen steps", "跑十六步"],
+  "orders.verdict": [
+    "Losses first: the codes moved by <b>{codes}</b> on average, and the mean gap went from {before} to <b>{gap}</b>. So q_latent_loss does move the codebook, and nothing else does. Straight-through first: the codes moved by <b>{still}</b>, and the gap grew to <b>{flight}</b>: the name <code>quantized</code> meant another tensor by then, so the loss pushed the inputs away from their codes.",
+    "先算损失：码字平均移动了 <b>{codes}</b>，平均差距从 {before} 缩到 <b>{gap}</b>。可见 q_latent_loss 确实在动码本，而且只有它在动。先直通：码字移动了 <b>{still}</b>，差距反而拉大到 <b>{flight}</b>。因为这时 <code>quantized</code> 这个名字指的已经是另一个张量，损失推着输入离开各自的码字。",
+  ],
 };

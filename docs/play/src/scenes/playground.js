@@ -16,7 +16,7 @@ const BETWEEN = 0.06; // painted inputs are at least so far apart
 
 export function playgroundScene() {
   const settings = { source: "blobs", K: 16, learning: "gradient", rate: 1, decay: 0.9, beta: 0.25, batch: 64, free: false, revival: false };
-  let now; // inputs, colours, quantizer, turn, perplexities, batch
+  let now; // inputs, colours, quantizer, turn, perplexities
   let image = null;
   let painted = new Float32Array(0);
   let fault = null;
@@ -65,7 +65,7 @@ export function playgroundScene() {
     else if (settings.source === "painted") now = { inputs: painted.slice() };
     else now = { inputs: samples[settings.source](INPUTS, uniform) };
     const codes = Float32Array.from({ length: settings.K * D }, () => 0.6 * (uniform() - 0.5));
-    now = { ...now, quantizer: untrained(codes), turn: 0, perplexities: [], batch: null };
+    now = { ...now, quantizer: untrained(codes), turn: 0, perplexities: [] };
   }
 
   function step() {
@@ -78,7 +78,6 @@ export function playgroundScene() {
       descend(batch, seen.gradients.inputs, 0.1 * chosen.length); // an encoder's own, larger steps
       chosen.forEach((i, place) => now.inputs.set(batch.subarray(place * D, place * D + D), i * D));
     }
-    now.batch = chosen.length < total ? new Set(chosen) : null;
     now.perplexities.push(seen.perplexity);
     now.turn++;
   }
@@ -90,7 +89,7 @@ export function playgroundScene() {
     const inputs = new Float32Array(last + D);
     inputs.set(now.inputs);
     inputs.set([x, y], last);
-    Object.assign(now, { inputs, batch: null });
+    now.inputs = inputs;
     painted = Float32Array.from([...painted, x, y]);
     draw();
   }
@@ -128,7 +127,7 @@ export function playgroundScene() {
   function draw() {
     const found = state();
     const dead = new Set([...found.counts.keys()].filter((k) => found.counts[k] === 0));
-    plane.draw({ inputs: now.inputs, codes: now.quantizer.codes, indices: found.indices, dead, batch: now.batch, colours: now.colours,
+    plane.draw({ inputs: now.inputs, codes: now.quantizer.codes, indices: found.indices, dead, colours: now.colours,
       marks: now.inputs.length ? [] : [{ kind: "text", at: [0, -1.0], label: text(`empty.${settings.source}`) }] });
     const weighted = (settings.learning === "gradient" ? 1 : 0) + settings.beta;
     numbers.set({ steps: now.turn, perplexity: number(found.perplexity, 2), used: `${settings.K - dead.size} / ${settings.K}`,

@@ -6,9 +6,10 @@ import { Plane } from "../plane.js";
 import { D, descend, lossGradients, meanSquaredError } from "../quantizer.js";
 
 const RATE = 0.1;
+const TRAIL = 150; // steps that leave a trace
 
 /** A task that wants the input elsewhere all the time: its gradient turns, with the same length. */
-const tug = (turn) => [0.4 * Math.sin(turn / 16), -0.4 * Math.cos(turn / 16)];
+const tug = (turn) => [-0.4 * Math.sin(turn / 16), -0.4 * Math.cos(turn / 16)];
 
 export function springsScene() {
   const only = [0]; // the input has one code to choose
@@ -48,8 +49,7 @@ export function springsScene() {
     const arrow = (at, gradient) => ({ kind: "arrow", at, to: at.map((x, d) => x - 0.35 * gradient[d]), className: "strong" });
     plane.draw({ inputs: now.inputs, codes: now.codes, indices: only, cells: false, large: true, glide: false,
       below: [
-        { kind: "line", at: [...start.inputs], to: z, className: "trace" },
-        { kind: "line", at: [...start.codes], to: e, className: "trace" },
+        ...["inputs", "codes"].map((kind) => ({ kind: "trail", at: z, to: player.past.slice(-TRAIL).map((past) => past[kind]).concat([now[kind]]) })),
         ...(settings.codebook ? [{ kind: "spring", at: z, to: e, className: "moves-code", label: text("springs.codebook") }] : []),
         ...(settings.commitment ? [{ kind: "spring", at: e, to: z, className: "moves-input", label: text("springs.commitment") }] : []),
         arrow(e, codes), arrow(z, inputs),

@@ -33,7 +33,7 @@ export function swappedScene() {
       inputs: Float32Array.from([-1.1, 0.75, -0.75, 0.25, -0.45, 0.75, 0.35, -0.1, 0.8, 0.25, 1.2, -0.2, 0.75, -0.6, -0.5, -0.6]),
       codes: Float32Array.from([-0.35, 0.2, 0.5, 0.75, 0.15, -0.8]) };
   };
-  const player = new Player({ begin, state: () => now, restore: (past) => (now = past), draw: () => draw(), interval: 90, limit: 360,
+  const player = new Player({ begin, state: () => now, restore: (past) => (now = past), draw: () => draw(), interval: 130, limit: 12 * 6,
     step: () => {
       const statement = ORDERS[order][now.line % 6];
       if (statement === SEARCH) Object.assign(now, { indices: nearest(now.inputs, now.codes), gradients: null });
