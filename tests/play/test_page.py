@@ -423,6 +423,24 @@ def test_colours_of_an_image_and_files_that_are_none(open_page: Open, tmp_path: 
     scene.press("step")
     choose.set_input_files(tmp_path / "red.png")
     complaint.wait_for(state="hidden")
+    assert scene.number("steps") == "0"
+
+
+def test_a_file_may_be_dropped_anywhere(open_page: Open, tmp_path: Path) -> None:
+    page = open_page()
+    Image.new("RGB", (5000, 5000), "navy").save(tmp_path / "large.png")
+    drop = """([bytes, target]) => {
+        const data = new DataTransfer();
+        data.items.add(new File([Uint8Array.from(bytes)], "dropped"));
+        document.querySelector(target).dispatchEvent(
+            new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+    }"""
+    page.evaluate(drop, [list(b"plain text"), "#nearest"])
+    page.wait_for_function("document.querySelector('.complaint').checkVisibility()")
+    assert page.locator("#playground .input").count() > 0
+    page.evaluate(drop, [list((tmp_path / "large.png").read_bytes()), "header"])
+    page.wait_for_function("document.querySelector('#playground [value=image]').checked")
+    assert not page.locator(".complaint").is_visible()
 
 
 def test_the_statements_make_what_the_page_shows(reader: Hand) -> None:

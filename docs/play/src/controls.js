@@ -101,9 +101,10 @@ export class Player {
     return this.past.length;
   }
 
-  advance() {
+  /** Make a step, or another change that can be taken back. */
+  advance(change = this.step) {
     this.past.push(structuredClone(this.state()));
-    this.step();
+    change();
     this.show();
   }
 

@@ -45,3 +45,4 @@ for (const scene of scenes) {
   scene.element.state = scene.state; // what the tests compare with the library
   inEveryLanguage(scene.draw);
 }
+document.getElementById(location.hash.slice(1))?.scrollIntoView(); // it was not there when the browser looked

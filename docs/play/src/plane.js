@@ -9,7 +9,7 @@ const GLIDE = 220; // milliseconds
 const ASIDE = 26; // how far a spring lies from the line between its ends at most, in pixels
 const REACH = { mouse: 16, pen: 20, touch: 30 }; // how near a pointer must come to take hold, in pixels
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
-const calm = matchMedia("(prefers-reduced-motion: reduce)");
+export const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 export function svg(tag, attributes = {}, ...children) {
   const made = document.createElementNS(SVG, tag);

@@ -46,7 +46,7 @@ export async function coloursOf(file, count, uniform) {
     throw new Error("image.none");
   }
   const context = new OffscreenCanvas(SIDE, SIDE).getContext("2d");
-  context.drawImage(bitmap, 0, 0);
+  context.drawImage(bitmap, 0, 0, SIDE, SIDE);
   bitmap.close();
   const { data } = context.getImageData(0, 0, SIDE, SIDE);
   const chosen = draw(count, SIDE * SIDE, uniform).map((pixel) => [...data.slice(pixel * 4, pixel * 4 + 3)]);

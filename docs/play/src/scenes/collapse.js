@@ -20,17 +20,12 @@ export function collapseScene() {
   const numbers = readings("steps", "perplexity", "used", "error");
   const curve = chart();
   const begin = () => {
-    now = { quantizer: untrained(kmeansStart(inputs, K, generator(SEED))), perplexities: [], turn: 0 };
+    now = { quantizer: untrained(kmeansStart(inputs, K, generator(SEED))), turn: 0 };
   };
-  const put = (codes) => {
-    now.perplexities.push(state().perplexity);
-    now.quantizer = untrained(codes(generator(SEED + now.turn)));
-    player.show();
-  };
+  const put = (codes) => player.advance(() => (now.quantizer = untrained(codes(generator(SEED + now.turn)))));
   const corner = (uniform) => Float32Array.from({ length: K * D }, (_, j) => (j % D ? -1.1 : -1.5) + 0.16 * uniform());
   const step = () => {
-    const seen = trainingStep(now.quantizer, inputs, { rate: RATE, revival: settings.revival ? REVIVAL : null });
-    now.perplexities.push(seen.perplexity);
+    trainingStep(now.quantizer, inputs, { rate: RATE, revival: settings.revival ? REVIVAL : null });
     now.turn++;
   };
   const player = new Player({ begin, step, state: () => now, restore: (past) => (now = past), draw: () => draw(), limit: 300 });
@@ -52,7 +47,8 @@ export function collapseScene() {
     const dead = new Set([...found.counts.keys()].filter((k) => found.counts[k] === 0));
     plane.draw({ inputs, codes: now.quantizer.codes, indices: found.indices, dead, numbered: false });
     numbers.set({ steps: now.turn, perplexity: number(found.perplexity, 2), used: `${K - dead.size} / ${K}`, error: number(found.error, 4) });
-    curve.set([...now.perplexities, found.perplexity], K, text("collapse.limit", { K }), text("collapse.curve"));
+    now.perplexity = found.perplexity; // for the curve, when this is past
+    curve.set([...player.past, now].map((then) => then.perplexity), K, text("collapse.limit", { K }), text("collapse.curve"));
   }
 
   return { element: scene("collapse", { picture: [plane.element, numbers, curve], tools: [player.element, ...tools] }),

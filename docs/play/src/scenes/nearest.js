@@ -1,7 +1,7 @@
 // 1. The nearest code, and the border where the choice jumps.
 
 import { number, readings, scene } from "../controls.js";
-import { Plane } from "../plane.js";
+import { Plane, calm } from "../plane.js";
 import { D, nearest, squaredDistance } from "../quantizer.js";
 
 export function nearestScene() {
@@ -35,5 +35,5 @@ export function nearestScene() {
 
 /** The cell that takes over lights up for a moment. */
 function flash(cell) {
-  cell?.animate([{ fillOpacity: 0.55 }, { fillOpacity: 0.16 }], { duration: 450, easing: "ease-out" });
+  if (!calm.matches) cell?.animate([{ fillOpacity: 0.55 }, { fillOpacity: 0.16 }], { duration: 450, easing: "ease-out" });
 }

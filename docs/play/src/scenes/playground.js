@@ -16,7 +16,7 @@ const BETWEEN = 0.06; // painted inputs are at least so far apart
 
 export function playgroundScene() {
   const settings = { source: "blobs", K: 16, learning: "gradient", rate: 1, decay: 0.9, beta: 0.25, batch: 64, free: false, revival: false };
-  let now; // inputs, colours, quantizer, turn, perplexities
+  let now; // inputs, colours, quantizer, turn, perplexity
   let image = null;
   let painted = new Float32Array(0);
   let fault = null;
@@ -34,6 +34,7 @@ export function playgroundScene() {
   const curve = chart();
   const change = (name, restart = false) => (value) => {
     settings[name] = value;
+    if (name === "source") fault = null;
     reveal();
     if (restart) player.restart();
     else player.show();
@@ -53,10 +54,8 @@ export function playgroundScene() {
     batch: slider("playground.batch", { min: 4, max: INPUTS, step: 4, value: 64, onChange: change("batch") }),
     free: toggle("playground.free", { onChange: change("free") }),
     revival: toggle("collapse.revival", { onChange: change("revival") }),
-    kmeans: button("playground.kmeans", () => {
-      now.quantizer = untrained(kmeansStart(now.inputs, settings.K, generator(SEED + now.turn)));
-      draw();
-    }),
+    kmeans: button("playground.kmeans", () =>
+      player.advance(() => (now.quantizer = untrained(kmeansStart(now.inputs, settings.K, generator(SEED + now.turn)))))),
   };
 
   function begin() {
@@ -65,7 +64,7 @@ export function playgroundScene() {
     else if (settings.source === "painted") now = { inputs: painted.slice() };
     else now = { inputs: samples[settings.source](INPUTS, uniform) };
     const codes = Float32Array.from({ length: settings.K * D }, () => 0.6 * (uniform() - 0.5));
-    now = { ...now, quantizer: untrained(codes), turn: 0, perplexities: [] };
+    now = { ...now, quantizer: untrained(codes), turn: 0 };
   }
 
   function step() {
@@ -78,7 +77,6 @@ export function playgroundScene() {
       descend(batch, seen.gradients.inputs, 0.1 * chosen.length); // an encoder's own, larger steps
       chosen.forEach((i, place) => now.inputs.set(batch.subarray(place * D, place * D + D), i * D));
     }
-    now.perplexities.push(seen.perplexity);
     now.turn++;
   }
 
@@ -132,17 +130,21 @@ export function playgroundScene() {
     const weighted = (settings.learning === "gradient" ? 1 : 0) + settings.beta;
     numbers.set({ steps: now.turn, perplexity: number(found.perplexity, 2), used: `${settings.K - dead.size} / ${settings.K}`,
       error: number(found.error, 4), "playground.loss": number(weighted * found.error, 4) });
-    curve.set([...now.perplexities, found.perplexity], settings.K, text("collapse.limit", { K: settings.K }), text("collapse.curve"));
+    now.perplexity = found.perplexity; // for the curve, when this is past
+    curve.set([...player.past, now].map((then) => then.perplexity), settings.K, text("collapse.limit", { K: settings.K }), text("collapse.curve"));
     controls.kmeans.disabled = now.inputs.length / D < settings.K;
   }
 
   const player = new Player({ begin, step, state: () => now, restore: (past) => (now = past), draw, limit: 400 });
   const { source, kmeans, ...rest } = controls;
   const made = scene("playground", { picture: [plane.element, numbers, curve], tools: [source, opened, clear, complaint, player.element, kmeans, ...Object.values(rest)] });
-  made.addEventListener("dragover", (event) => event.preventDefault());
-  made.addEventListener("drop", (event) => {
+  // Anywhere on the page: elsewhere a browser would leave it, to show the file.
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
     event.preventDefault();
-    if (event.dataTransfer.files[0]) open(event.dataTransfer.files[0]);
+    if (!event.dataTransfer.files[0]) return;
+    made.scrollIntoView();
+    open(event.dataTransfer.files[0]);
   });
   inEveryLanguage(reveal);
   return { element: made, draw: () => player.show(), state };

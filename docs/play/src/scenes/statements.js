@@ -24,7 +24,7 @@ const STATEMENTS = [
     value: (s) => channels(rows(s.inputs)), picture: () => ({ codes: [], indices: null }) },
   { key: "view", code: "flat = z.view(-1, 2)", name: "flat", shape: "(4, 2)",
     value: (s) => rows(s.inputs), picture: () => ({ codes: [], indices: null }) },
-  { key: "distances", code: "distances = (flat**2).sum(1, keepdim=True) \\\n    + (codebook.weight**2).sum(1) - 2 * flat @ codebook.weight.t()", name: "distances", shape: "(4, 3)",
+  { key: "distances", code: "distances = (\n    (flat**2).sum(1, keepdim=True)\n    + (codebook.weight**2).sum(1)\n    - 2 * flat @ codebook.weight.t()\n)", name: "distances", shape: "(4, 3)",
     value: (s) => rows(s.inputs).map((_, i) => rows(s.codes).map((_, k) => squaredDistance(s.inputs, i, s.codes, k))),
     picture: (s) => ({ cells: false, indices: null, below: rows(s.inputs).flatMap((at) => rows(s.codes).map((to) => ({ kind: "line", at, to, className: "thread" }))) }) },
   { key: "argmin", code: "indices = distances.argmin(1)", name: "indices", shape: "(4,)",
