@@ -452,6 +452,7 @@ def test_the_statements_make_what_the_page_shows(reader: Hand) -> None:
     inputs = z.view(1, 2, 2, 2).permute(0, 3, 1, 2)
     names: dict[str, Any] = {"torch": torch, "nn": torch.nn, "F": F, "inputs": inputs}
     statements = scene.root.locator(".statement")
+    assert statements.count() == 14, "as the words above say"
     for number in range(statements.count()):
         if number:
             scene.press("statements.after")

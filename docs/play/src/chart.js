@@ -1,14 +1,17 @@
 // One line over the steps, between 0 and a limit that has a name.
 
-import { svg } from "./plane.js";
+import { svg } from "./marks.js";
 
 const HEIGHT = 104;
 const TOP = 22; // of the limit; its name stands above
 
 export function chart() {
   const parts = {
-    limit: svg("path", { class: "limit" }), floor: svg("path", { class: "floor" }), name: svg("text", { x: 0, y: TOP - 7, class: "limit-name" }),
-    line: svg("path", { class: "line" }), end: svg("circle", { r: 3.5, class: "end" }),
+    limit: svg("path", { class: "limit" }),
+    floor: svg("path", { class: "floor" }),
+    name: svg("text", { x: 0, y: TOP - 7, class: "limit-name" }),
+    line: svg("path", { class: "line" }),
+    end: svg("circle", { r: 3.5, class: "end" }),
   };
   const made = svg("svg", { class: "chart", height: HEIGHT, role: "img" }, ...Object.values(parts));
   let shown = [[], 1];

@@ -51,7 +51,7 @@ export function toggle(key, { value = false, onChange }) {
 export function choice(key, { options, value, onChange }) {
   const legend = words("legend", key);
   const made = element("fieldset", { className: "choice" }, legend);
-  const group = `choice-${choice.count = (choice.count ?? 0) + 1}`;
+  const group = `choice-${(choice.count = (choice.count ?? 0) + 1)}`;
   for (const [own, label] of options) {
     const input = element("input", { type: "radio", name: group, value: own, checked: own === value });
     input.onchange = () => onChange(own);

@@ -15,14 +15,27 @@ import { swappedScene } from "./scenes/swapped.js";
 
 // Names of strings, and what stands below them. A page says which one it is with `data-page`.
 const PAGES = {
-  play: { words: "", scenes: [nearestScene, straightThroughScene, springsScene, swappedScene, averagesScene, collapseScene, costScene, playgroundScene] },
+  play: {
+    words: "",
+    scenes: [
+      nearestScene,
+      straightThroughScene,
+      springsScene,
+      swappedScene,
+      averagesScene,
+      collapseScene,
+      costScene,
+      playgroundScene,
+    ],
+  },
   statements: { words: "statements.", scenes: [statementsScene, ordersScene] },
 };
 const page = PAGES[document.documentElement.dataset.page];
 
 function switches() {
   const root = document.documentElement;
-  const dark = () => (root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches);
+  const dark = () =>
+    root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   if (remembered("theme")) root.dataset.theme = remembered("theme");
   const language = button("other-language", () => speak(current() === "en" ? "zh" : "en"), "switch");
   const theme = button("theme", () => remember("theme", (root.dataset.theme = dark() ? "light" : "dark")), "switch");
@@ -37,7 +50,15 @@ function switches() {
 
 const scenes = page.scenes.map((make) => make());
 document.body.replaceChildren(
-  element("header", {}, switches(), words("p", "overline", "overline"), words("h1", `${page.words}title`), words("p", `${page.words}lede`, "lede"), words("p", "hands", "hands")),
+  element(
+    "header",
+    {},
+    switches(),
+    words("p", "overline", "overline"),
+    words("h1", `${page.words}title`),
+    words("p", `${page.words}lede`, "lede"),
+    words("p", "hands", "hands"),
+  ),
   element("main", {}, ...scenes.map((scene) => scene.element)),
   words("footer", `${page.words}footer`),
 );

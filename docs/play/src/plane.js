@@ -2,21 +2,13 @@
 
 import { Delaunay } from "d3-delaunay";
 import { text } from "./language.js";
+import { drawn, svg } from "./marks.js";
 
 export const HALF = { x: 1.6, y: 1.2 };
-const SVG = "http://www.w3.org/2000/svg";
 const GLIDE = 220; // milliseconds
-const ASIDE = 26; // how far a spring lies from the line between its ends at most, in pixels
 const REACH = { mouse: 16, pen: 20, touch: 30 }; // how near a pointer must come to take hold, in pixels
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 export const calm = matchMedia("(prefers-reduced-motion: reduce)");
-
-export function svg(tag, attributes = {}, ...children) {
-  const made = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
-}
 
 /** Neighbouring numbers get hues far apart. */
 export function hue(k) {
@@ -31,7 +23,10 @@ export class Plane {
   constructor({ label, onMove = null, movable = ["codes", "inputs"], paints = () => false, onPaint = null }) {
     Object.assign(this, { onMove, movable: onMove ? movable : [], paints, onPaint, view: null, shown: null });
     this.layers = Object.fromEntries(
-      ["cells", "links", "below", "inputs", "codes", "above", "cursor"].map((name) => [name, svg("g", { class: name })]),
+      ["cells", "links", "below", "inputs", "codes", "above", "cursor"].map((name) => [
+        name,
+        svg("g", { class: name }),
+      ]),
     );
     this.element = svg("svg", { class: "plane", role: "group" }, ...Object.values(this.layers));
     this.label = label;
@@ -64,7 +59,7 @@ export class Plane {
 
   /**
    * Show inputs and codes: `indices` colours the inputs by their codes, `cells` and `links` are drawn if asked for,
-   * `dead` codes are hollow, `batch` makes other inputs faint, `wrong` inputs get a ring; `marks` lie above, `below` below.
+   * `dead` codes are hollow, `colours` and `codeColours` take the place of the hues, `batch` makes other inputs faint, `wrong` inputs get a ring; `marks` lie above, `below` below.
    */
   draw(view) {
     this.view = { inputs: [], codes: [], marks: [], below: [], cells: true, ...view };
@@ -93,15 +88,17 @@ export class Plane {
 
   paint() {
     const { inputs, codes, indices, cells, links, marks, below } = this.view;
-    const places = Array.from({ length: codes.length / 2 }, (_, k) => this.at([this.shown[2 * k], this.shown[2 * k + 1]]));
+    const places = Array.from({ length: codes.length / 2 }, (_, k) =>
+      this.at([this.shown[2 * k], this.shown[2 * k + 1]]),
+    );
     this.layers.cells.replaceChildren(...(cells && places.length ? this.cells(places) : []));
     this.layers.links.replaceChildren(
       ...(links ? Array.from(indices, (k, i) => this.line(this.at(this.point("inputs", i)), places[k], hue(k))) : []),
     );
     this.paintInputs(inputs, indices);
     this.paintCodes(places);
-    this.layers.below.replaceChildren(...below.flatMap((mark) => this.mark(mark)));
-    this.layers.above.replaceChildren(...marks.flatMap((mark) => this.mark(mark)));
+    this.layers.below.replaceChildren(...below.flatMap((mark) => drawn(mark, (point) => this.at(point))));
+    this.layers.above.replaceChildren(...marks.flatMap((mark) => drawn(mark, (point) => this.at(point))));
     const painting = this.paints();
     this.element.classList.toggle("painting", painting);
     this.element.tabIndex = painting ? 0 : -1;
@@ -113,7 +110,12 @@ export class Plane {
 
   cells(places) {
     const voronoi = Delaunay.from(places).voronoi([-1, -1, this.size[0] + 1, this.size[1] + 1]);
-    return places.map((_, k) => svg("path", { d: voronoi.renderCell(k) ?? "", style: hue(k) }));
+    return places.map((_, k) => svg("path", { d: voronoi.renderCell(k) ?? "", style: this.tone(k) }));
+  }
+
+  tone(k) {
+    const own = this.view.codeColours?.[k];
+    return own ? `--own: ${own}` : hue(k);
   }
 
   line([x1, y1], [x2, y2], style) {
@@ -130,18 +132,23 @@ export class Plane {
       circle.setAttribute("cy", cy);
       circle.setAttribute("r", large ? 7.5 : wrong?.has(i) ? 5 : circles.length > 60 ? 3.2 : 4.5);
       circle.setAttribute("style", colours ? `--own: ${colours[i]}` : indices ? hue(indices[i]) : "");
-      circle.setAttribute("class", ["input", faint && "faint", wrong?.has(i) && "wrong", large && "large"].filter(Boolean).join(" "));
+      circle.setAttribute(
+        "class",
+        ["input", faint && "faint", wrong?.has(i) && "wrong", large && "large"].filter(Boolean).join(" "),
+      );
       this.describe(circle, "inputs", i);
     });
   }
 
   paintCodes(places) {
     const { dead, numbered = places.length <= 12 } = this.view;
-    const groups = this.handles("codes", places.length, () => svg("g", {}, svg("circle", { class: "hit" }), svg("circle"), svg("text")));
+    const groups = this.handles("codes", places.length, () =>
+      svg("g", {}, svg("circle", { class: "hit" }), svg("circle"), svg("text")),
+    );
     groups.forEach((group, k) => {
       const [hit, disc, label] = group.children;
       group.setAttribute("transform", `translate(${places[k].join(" ")})`);
-      group.setAttribute("style", hue(k));
+      group.setAttribute("style", this.tone(k));
       group.setAttribute("class", `code${dead?.has(k) ? " dead" : ""}`);
       hit.setAttribute("r", 20);
       disc.setAttribute("r", numbered ? 11 : 7);
@@ -204,7 +211,10 @@ export class Plane {
   listen() {
     const place = (event) => {
       const box = this.element.getBoundingClientRect();
-      return [((event.clientX - box.left) * this.size[0]) / box.width, ((event.clientY - box.top) * this.size[1]) / box.height];
+      return [
+        ((event.clientX - box.left) * this.size[0]) / box.width,
+        ((event.clientY - box.top) * this.size[1]) / box.height,
+      ];
     };
     this.element.addEventListener("pointerdown", (event) => {
       if (event.button !== 0 || !this.view) return;
@@ -235,7 +245,9 @@ export class Plane {
     if (!this.paints() || event.target !== this.element) return;
     const arrow = KEYS[event.key];
     if (arrow) {
-      this.cursor = this.cursor.map((value, d) => Math.max(-[HALF.x, HALF.y][d], Math.min([HALF.x, HALF.y][d], value + 0.08 * arrow[d])));
+      this.cursor = this.cursor.map((value, d) =>
+        Math.max(-[HALF.x, HALF.y][d], Math.min([HALF.x, HALF.y][d], value + 0.08 * arrow[d])),
+      );
     } else if (event.key === " " || event.key === "Enter") this.onPaint(...this.cursor);
     else return;
     event.preventDefault();
@@ -256,40 +268,5 @@ export class Plane {
       return { kind, i: best, offset: [x - px, y - py] };
     }
     return null;
-  }
-
-  /** Arrows, springs and the like, in coordinates of the plane. */
-  mark({ kind, at, to, className = "", label, turns = 9 }) {
-    const [x, y] = this.at(at);
-    if (kind === "cross") return [svg("path", { d: `M${x - 6} ${y}h12M${x} ${y - 6}v12`, class: `cross ${className}` })];
-    if (kind === "ring") return [svg("circle", { cx: x, cy: y, r: 13, class: `ring ${className}` })];
-    if (kind === "target") return [svg("circle", { cx: x, cy: y, r: 5, class: `target ${className}` })];
-    if (kind === "text") return [svg("text", { x, y, class: `note ${className}` }, label)];
-    if (kind === "trail") return [svg("path", { d: `M${to.map((one) => this.at(one).join(" ")).join("L")}`, class: "trail" })];
-    const [tx, ty] = this.at(to);
-    const length = Math.hypot(tx - x, ty - y);
-    if (length < 1) return [];
-    const [ux, uy] = [(tx - x) / length, (ty - y) / length];
-    if (kind === "line") return [svg("line", { x1: x, y1: y, x2: tx, y2: ty, class: `stroke ${className}` })];
-    if (kind === "arrow") {
-      const head = Math.min(9, length);
-      const [bx, by] = [tx - head * ux, ty - head * uy];
-      return [
-        svg("line", { x1: x, y1: y, x2: bx, y2: by, class: `arrow ${className}` }),
-        svg("path", { d: `M${tx} ${ty}L${bx - uy * head * 0.45} ${by + ux * head * 0.45}L${bx + uy * head * 0.45} ${by - ux * head * 0.45}Z`, class: `head ${className}` }),
-      ];
-    }
-    // A spring: nailed to a wall beside `at`, pulling at `to`; on the left of the way there.
-    const aside = Math.min(ASIDE, 10 + length / 6);
-    const [ox, oy] = [uy * aside, -ux * aside];
-    const on = (along, out) => `${x + ox + ux * along + uy * out} ${y + oy + uy * along - ux * out}`;
-    const coil = Array.from({ length: turns * 2 }, (_, j) => `L${on(length * (0.12 + (0.76 * (j + 0.5)) / (turns * 2)), j % 2 ? 7 : -7)}`);
-    const upright = (Math.atan2(uy, ux) * 180) / Math.PI + (ux < 0 ? 180 : 0);
-    const name = svg("text", { class: "note", transform: `translate(${on(length / 2, 20)}) rotate(${upright})`, dy: "0.35em" }, label);
-    return [
-      svg("path", { d: `M${on(0, 0)}L${on(length * 0.1, 0)}${coil.join("")}L${on(length * 0.9, 0)}L${on(length, 0)}L${tx} ${ty}`, class: `spring ${className}` }),
-      svg("path", { d: `M${on(0, -9)}L${on(0, 9)}`, class: "wall" }),
-      ...(label && length > 130 ? [name] : []),
-    ];
   }
 }

@@ -69,7 +69,10 @@ export function usageCounts(indices, K) {
 
 /** exp(−Σ p log(p + 1e-10)): as evenly used as so many equally popular codes. */
 export function perplexity(counts) {
-  const total = Math.max(1, counts.reduce((a, b) => a + b, 0));
+  const total = Math.max(
+    1,
+    counts.reduce((a, b) => a + b, 0),
+  );
   return f32(Math.exp(-counts.reduce((sum, n) => sum + (n / total) * Math.log(n / total + 1e-10), 0)));
 }
 

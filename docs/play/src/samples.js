@@ -12,7 +12,13 @@ function points(count, one) {
   return rows;
 }
 
-const CENTRES = [[-0.95, 0.6], [0.15, 0.7], [1.0, 0.3], [-0.5, -0.55], [0.65, -0.65]];
+const CENTRES = [
+  [-0.95, 0.6],
+  [0.15, 0.7],
+  [1.0, 0.3],
+  [-0.5, -0.55],
+  [0.65, -0.65],
+];
 
 export const samples = {
   blobs: (count, uniform) =>

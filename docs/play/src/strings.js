@@ -4,8 +4,8 @@ export const strings = {
   title: ["A codebook in the plane", "平面上的码本"],
   overline: ["Lexel · vector quantization by hand", "Lexel · 动手看懂向量量化"],
   lede: [
-    "Vector quantization replaces every vector by the nearest entry of a short list, and the list is learned. Here a vector is two numbers, a point in the plane, so you can watch each part at work and move it yourself.",
-    "向量量化要做的事不复杂：手边有一张不长的表，来一个向量，就换成表里离它最近的那一项。真正有意思的是，这张表是学出来的。这里的向量只有两个数，正好是平面上的一个点，谁在动、为什么动，都看得见，也都可以亲手试。",
+    "Vector quantization replaces every vector by the nearest entry of a short list, and the list is learned: this is how pictures, speech and music become tokens that a language model can read. Here a vector is two numbers, a point in the plane, so you can watch each part at work and move it yourself.",
+    "向量量化要做的事不复杂：手边有一张不长的表，来一个向量，就换成表里离它最近的那一项。真正有意思的是，这张表是学出来的。图像、语音、音乐，都是这样变成语言模型读得懂的 token 的。这里的向量只有两个数，正好是平面上的一个点，谁在动、为什么动，都看得见，也都可以亲手试。",
   ],
   hands: [
     "<b>Small dots</b> are inputs: what an encoder hands over. <b>Discs</b> are codes: the list. Drag both, or reach them with the Tab key and move them with the arrow keys; where there are many, Page Up and Page Down go from one to the next.",
@@ -65,7 +65,10 @@ export const strings = {
     "Drag the dot away from its code. The dashed arrow is what the decoder would have said at the dot itself.",
     "把小点从它的码字旁边拖开。虚线箭头，是解码器若真看到这个点会给出的方向。",
   ],
-  "straight.picture": ["An input, its code, and the arrows of gradient descent at both", "输入、它的码字，以及两处的下降方向"],
+  "straight.picture": [
+    "An input, its code, and the arrows of gradient descent at both",
+    "输入、它的码字，以及两处的下降方向",
+  ],
   "straight.wish": ["where the decoder wants the output", "解码器希望输出在这里"],
   "straight.origin": ["origin", "原点"],
   "straight.estimator": ["The arrow at the input", "输入处的箭头"],
@@ -86,7 +89,10 @@ export const strings = {
     "先运行一遍。再让解码器来拽输入，然后轮流去掉一个损失试试。",
   ],
   "springs.tug": ["the decoder tugs at the input, now here, now there", "解码器不停地拽输入，一会儿这边，一会儿那边"],
-  "springs.picture": ["An input and its code, with a spring for each loss", "输入与码字，之间有两根弹簧，各代表一个损失"],
+  "springs.picture": [
+    "An input and its code, with a spring for each loss",
+    "输入与码字，之间有两根弹簧，各代表一个损失",
+  ],
   "springs.withCodebook": ["codebook loss (moves the code)", "码本损失（拉码字）"],
   "springs.withCommitment": ["commitment loss (moves the input)", "承诺损失（拉输入）"],
   "springs.codebook": ["codebook loss", "码本损失"],
@@ -96,7 +102,7 @@ export const strings = {
 
   "swapped.title": ["Two statements swapped", "两行写反了"],
   "swapped.say": [
-    "If the straight-through line comes before the losses, <code>e</code> no longer is the codebook's: the codes never move, and the inputs flee from them.",
+    "If the straight-through line comes before the losses, <code>e</code> is no longer the codebook’s: the codes never move, and the inputs flee from them.",
     "如果直通那一行写在了损失前面，<code>e</code> 就不再是码本里的那一行了：码字从此一动不动，输入反而往外逃。",
   ],
   "swapped.do": [
@@ -119,21 +125,30 @@ export const strings = {
     "Step with γ = 0: each code jumps into its ring. Then start again with γ = 0.9 and small batches.",
     "γ = 0 时走一步，码字正好跳进圆圈。再把 γ 调到 0.9、换成小批量，从头来。",
   ],
-  "averages.picture": ["Inputs in five groups, three codes and the paths they took", "五群输入，三个码字和它们走过的路"],
+  "averages.picture": [
+    "Inputs in five groups, three codes and the paths they took",
+    "五群输入，三个码字和它们走过的路",
+  ],
   "averages.whole": ["every step sees all inputs", "每一步都看全部输入"],
   "averages.kmeans": ["farthest from its mean", "离均值最远的码字差多少"],
-  "averages.memory": ["What each of the last thirty batches weighs; the newest is on the right.", "最近三十批各占多少分量，最右边是最新的一批。"],
+  "averages.memory": [
+    "What each of the last thirty batches weighs; the newest is on the right.",
+    "最近三十批各占多少分量，最右边是最新的一批。",
+  ],
 
   "collapse.title": ["Collapse", "码本坍缩"],
   "collapse.say": [
-    "Only a code that is chosen learns, so after a bad start a few codes take everything and the rest are dead; the perplexity tells how many evenly used codes there might as well be.",
+    "Only a code that is chosen learns, so after a bad start a few codes take everything and the rest are dead; the perplexity says how many codes, all used alike, would do as much.",
     "只有被选中的码字才会学习。开局不好，少数几个码字就把输入全占了，其余的再没有机会，成了死码。困惑度说的是：这样的用法，相当于多少个码字在平均分担。",
   ],
   "collapse.do": [
     "Send all codes into the corner, run, and watch who moves. Then switch revival on, or start by k-means.",
     "把码字全赶到角落，运行，看看还有谁在动。然后打开“复活”，或改用 k-means 起步。",
   ],
-  "collapse.picture": ["Two moons of inputs and sixteen codes; dead codes are hollow", "两弯月牙形的输入和十六个码字；空心的是死码"],
+  "collapse.picture": [
+    "Two moons of inputs and sixteen codes; dead codes are hollow",
+    "两弯月牙形的输入和十六个码字；空心的是死码",
+  ],
   "collapse.revival": ["revival: a dead code is put on an input", "复活：把死码放到某个输入上"],
   "collapse.corner": ["All codes into the corner", "全部赶到角落"],
   "collapse.kmeans": ["k-means start", "用 k-means 起步"],
@@ -193,7 +208,10 @@ export const strings = {
     "The inputs are one tiny picture with two channels and 2 × 2 positions: four vectors, which stay the same from the first statement to the last.",
     "输入是一张小小的图：两个通道，2 × 2 个位置，也就是四个向量。从第一条语句到最后一条，用的都是它们。",
   ],
-  "forward.do": ["Go through the statements; drag any dot or disc and see every number follow.", "一条一条往下走；随手拖动小点或圆片，数字会立刻跟着变。"],
+  "forward.do": [
+    "Go through the statements; drag any dot or disc and see every number follow.",
+    "一条一条往下走；随手拖动小点或圆片，数字会立刻跟着变。",
+  ],
   "statements.picture": ["Four vectors and three codes", "四个向量，三个码字"],
   "statements.before": ["Previous", "上一条"],
   "statements.after": ["Next", "下一条"],

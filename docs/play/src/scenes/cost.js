@@ -16,11 +16,27 @@ export function costScene() {
   const plane = new Plane({ label: "cost.picture" });
   const numbers = readings("cost.wrong", "cost.exactWrong");
   const tools = [
-    slider("cost.shift", { min: 0, max: 4, step: 0.05, value: 0, shown: (x) => distance(x).toLocaleString("en"), onChange: (x) => ((settings.shift = distance(x)), draw()) }),
+    slider("cost.shift", {
+      min: 0,
+      max: 4,
+      step: 0.05,
+      value: 0,
+      shown: (x) => distance(x).toLocaleString("en"),
+      onChange: (x) => ((settings.shift = distance(x)), draw()),
+    }),
     toggle("cost.exact", { onChange: (x) => ((settings.exact = x), draw()) }),
   ];
   const matrix = element("p", { className: "matrix" });
-  const sizes = ["N", "K"].map((name) => slider(`cost.${name}`, { min: 4, max: 20, step: 1, value: 14, shown: (x) => (2 ** x).toLocaleString("en"), onChange: (x) => ((settings[name] = x), weigh()) }));
+  const sizes = ["N", "K"].map((name) =>
+    slider(`cost.${name}`, {
+      min: 4,
+      max: 20,
+      step: 1,
+      value: 14,
+      shown: (x) => (2 ** x).toLocaleString("en"),
+      onChange: (x) => ((settings[name] = x), weigh()),
+    }),
+  );
   inEveryLanguage(() => weigh());
 
   function state() {
@@ -35,7 +51,10 @@ export function costScene() {
     const indices = settings.exact ? exact : expanded;
     const wrong = new Set([...indices.keys()].filter((i) => indices[i] !== exact[i]));
     plane.draw({ inputs: back(z), codes: back(e), indices, wrong, glide: false });
-    numbers.set({ "cost.wrong": `${[...expanded].filter((k, i) => k !== exact[i]).length} / ${INPUTS}`, "cost.exactWrong": `0 / ${INPUTS}` });
+    numbers.set({
+      "cost.wrong": `${[...expanded].filter((k, i) => k !== exact[i]).length} / ${INPUTS}`,
+      "cost.exactWrong": `0 / ${INPUTS}`,
+    });
   }
 
   function weigh() {

@@ -15,12 +15,15 @@ export function springsScene() {
   const only = [0]; // the input has one code to choose
   const settings = { beta: 0.25, codebook: true, commitment: true, tug: false };
   let start, now;
-  const plane = new Plane({ label: "springs.picture", onMove: (kind, i, x, y) => {
-    player.pause();
-    now[kind].set([x, y]);
-    start = { inputs: now.inputs.slice(), codes: now.codes.slice() };
-    draw();
-  } });
+  const plane = new Plane({
+    label: "springs.picture",
+    onMove: (kind, i, x, y) => {
+      player.pause();
+      now[kind].set([x, y]);
+      start = { inputs: now.inputs.slice(), codes: now.codes.slice() };
+      draw();
+    },
+  });
   const numbers = readings("springs.codebook", "springs.commitment", "springs.codePath", "springs.inputPath");
   const change = (name) => (value) => ((settings[name] = value), draw());
   const tools = [
@@ -34,34 +37,68 @@ export function springsScene() {
     start = { inputs: Float32Array.from([-0.95, -0.35]), codes: Float32Array.from([0.95, 0.4]) };
     now = { ...structuredClone(start), turn: 0 };
   };
-  const player = new Player({ begin, state: () => now, restore: (past) => (now = past), draw: () => draw(), limit: 300,
+  const player = new Player({
+    begin,
+    state: () => now,
+    restore: (past) => (now = past),
+    draw: () => draw(),
+    limit: 300,
     step: () => {
       const gradients = lossGradients(now.inputs, now.codes, only, weights());
       descend(now.codes, gradients.codes, RATE);
       descend(now.inputs, gradients.inputs, RATE);
       if (settings.tug) descend(now.inputs, tug(now.turn), RATE);
       now.turn++;
-    } });
+    },
+  });
 
   function draw() {
     const [z, e] = [[...now.inputs], [...now.codes]];
     const { codes, inputs } = lossGradients(now.inputs, now.codes, only, weights());
-    const arrow = (at, gradient) => ({ kind: "arrow", at, to: at.map((x, d) => x - 0.35 * gradient[d]), className: "strong" });
-    plane.draw({ inputs: now.inputs, codes: now.codes, indices: only, cells: false, large: true, glide: false,
+    const arrow = (at, gradient) => ({
+      kind: "arrow",
+      at,
+      to: at.map((x, d) => x - 0.35 * gradient[d]),
+      className: "strong",
+    });
+    plane.draw({
+      inputs: now.inputs,
+      codes: now.codes,
+      indices: only,
+      cells: false,
+      large: true,
+      glide: false,
       below: [
-        ...["inputs", "codes"].map((kind) => ({ kind: "trail", at: z, to: player.past.slice(-TRAIL).map((past) => past[kind]).concat([now[kind]]) })),
-        ...(settings.codebook ? [{ kind: "spring", at: z, to: e, className: "moves-code", label: text("springs.codebook") }] : []),
-        ...(settings.commitment ? [{ kind: "spring", at: e, to: z, className: "moves-input", label: text("springs.commitment") }] : []),
-        arrow(e, codes), arrow(z, inputs),
-      ] });
+        ...["inputs", "codes"].map((kind) => ({
+          kind: "trail",
+          through: player.past
+            .slice(-TRAIL)
+            .map((past) => past[kind])
+            .concat([now[kind]]),
+        })),
+        ...(settings.codebook
+          ? [{ kind: "spring", at: z, to: e, className: "moves-code", label: text("springs.codebook") }]
+          : []),
+        ...(settings.commitment
+          ? [{ kind: "spring", at: e, to: z, className: "moves-input", label: text("springs.commitment") }]
+          : []),
+        arrow(e, codes),
+        arrow(z, inputs),
+      ],
+    });
     const error = number(meanSquaredError(now.inputs, now.codes, only));
     const path = (kind) => number(Math.hypot(...now[kind].map((x, d) => x - start[kind][d])), 2);
     numbers.set({
-      "springs.codebook": settings.codebook ? error : "—", "springs.commitment": settings.commitment ? error : "—",
-      "springs.codePath": path("codes"), "springs.inputPath": path("inputs"),
+      "springs.codebook": settings.codebook ? error : "—",
+      "springs.commitment": settings.commitment ? error : "—",
+      "springs.codePath": path("codes"),
+      "springs.inputPath": path("inputs"),
     });
   }
 
-  return { element: scene("springs", { picture: [plane.element, numbers], tools: [player.element, ...tools] }),
-    draw: () => player.show(), state: () => ({ ...now, start, settings, rate: RATE, steps: player.steps }) };
+  return {
+    element: scene("springs", { picture: [plane.element, numbers], tools: [player.element, ...tools] }),
+    draw: () => player.show(),
+    state: () => ({ ...now, start, settings, rate: RATE, steps: player.steps }),
+  };
 }

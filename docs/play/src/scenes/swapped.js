@@ -16,24 +16,43 @@ export function swappedScene() {
   let order = "right";
   let now; // line: how many of the six lines have run
   const listing = element("ol", { className: "listing" });
-  const plane = new Plane({ label: "swapped.picture", onMove: (kind, i, x, y) => {
-    player.pause();
-    now[kind].set([x, y], i * D);
-    Object.assign(now, { line: 0, gradients: null });
-    draw();
-  } });
+  const plane = new Plane({
+    label: "swapped.picture",
+    onMove: (kind, i, x, y) => {
+      player.pause();
+      now[kind].set([x, y], i * D);
+      Object.assign(now, { line: 0, gradients: null });
+      draw();
+    },
+  });
   const numbers = readings("swapped.codebook", "swapped.inputs");
   const orders = choice("swapped.order", {
-    options: [["right", "swapped.right"], ["swapped", "swapped.wrong"]],
+    options: [
+      ["right", "swapped.right"],
+      ["swapped", "swapped.wrong"],
+    ],
     value: order,
     onChange: (chosen) => ((order = chosen), list(), player.restart()),
   });
   const begin = () => {
-    now = { line: 0, gradients: null, indices: null, turns: 0,
-      inputs: Float32Array.from([-1.1, 0.75, -0.75, 0.25, -0.45, 0.75, 0.35, -0.1, 0.8, 0.25, 1.2, -0.2, 0.75, -0.6, -0.5, -0.6]),
-      codes: Float32Array.from([-0.35, 0.2, 0.5, 0.75, 0.15, -0.8]) };
+    now = {
+      line: 0,
+      gradients: null,
+      indices: null,
+      turns: 0,
+      inputs: Float32Array.from([
+        -1.1, 0.75, -0.75, 0.25, -0.45, 0.75, 0.35, -0.1, 0.8, 0.25, 1.2, -0.2, 0.75, -0.6, -0.5, -0.6,
+      ]),
+      codes: Float32Array.from([-0.35, 0.2, 0.5, 0.75, 0.15, -0.8]),
+    };
   };
-  const player = new Player({ begin, state: () => now, restore: (past) => (now = past), draw: () => draw(), interval: 130, limit: 12 * 6,
+  const player = new Player({
+    begin,
+    state: () => now,
+    restore: (past) => (now = past),
+    draw: () => draw(),
+    interval: 130,
+    limit: 12 * 6,
     step: () => {
       const statement = ORDERS[order][now.line % 6];
       if (statement === SEARCH) Object.assign(now, { indices: nearest(now.inputs, now.codes), gradients: null });
@@ -44,7 +63,8 @@ export function swappedScene() {
         now.turns++;
       }
       now.line = (now.line % 6) + 1;
-    } });
+    },
+  });
 
   function gradientsOf({ inputs, codes, indices }) {
     return (order === "right" ? lossGradients : swappedGradients)(inputs, codes, indices, { commitment: BETA });
@@ -61,12 +81,20 @@ export function swappedScene() {
       if (i === now.line - 1) line.setAttribute("aria-current", "step");
       else line.removeAttribute("aria-current");
     });
-    const arrows = (rows, gradient) => !gradient || now.line !== 5 ? [] : Array.from({ length: rows.length / D }, (_, i) => {
-      const at = [...rows.slice(i * D, i * D + D)];
-      return { kind: "arrow", at, to: at.map((x, d) => x - 2.5 * gradient[i * D + d]), className: "strong" };
+    const arrows = (rows, gradient) =>
+      !gradient || now.line !== 5
+        ? []
+        : Array.from({ length: rows.length / D }, (_, i) => {
+            const at = [...rows.slice(i * D, i * D + D)];
+            return { kind: "arrow", at, to: at.map((x, d) => x - 2.5 * gradient[i * D + d]), className: "strong" };
+          });
+    plane.draw({
+      inputs: now.inputs,
+      codes: now.codes,
+      indices: nearest(now.inputs, now.codes),
+      links: now.line > 0,
+      below: [...arrows(now.inputs, now.gradients?.inputs), ...arrows(now.codes, now.gradients?.codes)],
     });
-    plane.draw({ inputs: now.inputs, codes: now.codes, indices: nearest(now.inputs, now.codes), links: now.line > 0,
-      below: [...arrows(now.inputs, now.gradients?.inputs), ...arrows(now.codes, now.gradients?.codes)] });
     const length = (gradient) => (gradient ? number(Math.hypot(...gradient)) : "None");
     numbers.set({
       "swapped.codebook": now.gradients ? length(now.gradients.codes) : "—",
@@ -75,6 +103,9 @@ export function swappedScene() {
   }
 
   list();
-  return { element: scene("swapped", { picture: [plane.element, numbers], tools: [listing, orders, player.element] }),
-    draw: () => player.show(), state: () => ({ ...now, order, rate: RATE, beta: BETA }) };
+  return {
+    element: scene("swapped", { picture: [plane.element, numbers], tools: [listing, orders, player.element] }),
+    draw: () => player.show(),
+    state: () => ({ ...now, order, rate: RATE, beta: BETA }),
+  };
 }
