@@ -40,7 +40,7 @@ def open_page(browser: Browser) -> Iterator[Open]:
     pages, noise = [], []
 
     def open_page(name: str = "index", **context: Any) -> Page:
-        page = browser.new_page(reduced_motion="reduce", **{"locale": "en", **context})
+        page = browser.new_page(**{"locale": "en", "reduced_motion": "reduce", **context})
         pages.append(page)
         page.on("console", lambda message: noise.append(message.text))
         page.on("pageerror", lambda error: noise.append(str(error)))
@@ -543,6 +543,23 @@ def test_both_languages_have_every_text(open_page: Open) -> None:
         assert all(texts), key
         english, chinese = ([sorted(re.findall(p, text)) for p in (r"\{\w+\}", r"<(\w+)")] for text in texts)
         assert english == chinese, key
+
+
+def test_codes_glide_to_where_they_are(open_page: Open) -> None:
+    page = open_page(reduced_motion="no-preference", viewport={"width": 1280, "height": 800})
+    place = "document.querySelector('#averages .code').getAttribute('transform')"
+    before = page.evaluate(place)
+    page.click('#averages [data-action="step"]')
+    page.wait_for_function(
+        """() => {
+            const [x, y] = Object.values(document.querySelector("#averages").state().quantizer.codes);
+            const width = document.querySelector("#averages .plane").clientWidth;
+            const [left, top] = document.querySelector("#averages .code").getAttribute("transform").match(/[\\d.]+/g);
+            const at = [((x + 1.6) / 3.2) * width, ((1.2 - y) / 3.2) * width];
+            return Math.hypot(left - at[0], top - at[1]) < 1e-3;
+        }"""
+    )
+    assert page.evaluate(place) != before
 
 
 def test_many_points_are_one_stop_of_the_tab_key(open_page: Open) -> None:

@@ -18,12 +18,12 @@ export function button(key, onPress, className = "") {
   return made;
 }
 
-/** A slider with its name and value. `shown` writes the value; `onChange` gets it. */
-export function slider(key, { min, max, step, value, shown = String, onChange }) {
+/** A slider with its name and value. `format` writes the value; `onChange` gets it. */
+export function slider(key, { min, max, step, value, format = String, onChange }) {
   const input = element("input", { type: "range", min, max, step, value });
   const output = element("output");
   const write = () => {
-    output.textContent = shown(Number(input.value));
+    output.textContent = format(Number(input.value));
     input.setAttribute("aria-valuetext", output.textContent);
   };
   input.oninput = () => {

@@ -3,17 +3,17 @@
 import { strings } from "./strings.js";
 
 export const LANGUAGES = ["en", "zh"];
-const shown = new Map(); // element: key
+const keys = new Map(); // of the elements that show a string
 const listeners = [];
 let language = first();
 
 function first() {
-  const asked = new URLSearchParams(location.search).get("lang") ?? remembered("language") ?? navigator.language;
+  const asked = new URLSearchParams(location.search).get("lang") ?? recall("language") ?? navigator.language;
   return asked.startsWith("zh") ? "zh" : "en";
 }
 
 /** What the browser keeps between visits; nothing, where it may not. */
-export function remembered(name) {
+export function recall(name) {
   try {
     return localStorage.getItem(`lexel.play.${name}`);
   } catch {
@@ -40,7 +40,7 @@ export function text(key, values = {}) {
 
 /** Let an element show a string; those of the table may hold markup. */
 export function show(element, key) {
-  shown.set(element, key);
+  keys.set(element, key);
   element.innerHTML = text(key);
   return element;
 }
@@ -54,6 +54,6 @@ export function inEveryLanguage(listener) {
 export function speak(chosen) {
   language = chosen;
   remember("language", chosen);
-  for (const [element, key] of shown) element.innerHTML = text(key);
+  for (const [element, key] of keys) element.innerHTML = text(key);
   for (const listener of listeners) listener();
 }

@@ -1,7 +1,7 @@
 // The pages: their heads, their scenes in order, and the two switches.
 
 import { button, element, words } from "./controls.js";
-import { inEveryLanguage, current, remember, remembered, speak, text } from "./language.js";
+import { inEveryLanguage, current, remember, recall, speak, text } from "./language.js";
 import { averagesScene } from "./scenes/averages.js";
 import { collapseScene } from "./scenes/collapse.js";
 import { costScene } from "./scenes/cost.js";
@@ -36,7 +36,7 @@ function switches() {
   const root = document.documentElement;
   const dark = () =>
     root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  if (remembered("theme")) root.dataset.theme = remembered("theme");
+  if (recall("theme")) root.dataset.theme = recall("theme");
   const language = button("other-language", () => speak(current() === "en" ? "zh" : "en"), "switch");
   const theme = button("theme", () => remember("theme", (root.dataset.theme = dark() ? "light" : "dark")), "switch");
   inEveryLanguage(() => {

@@ -69,7 +69,7 @@ const MARKS = {
 };
 
 /** The elements of a mark, whose points `at`, `to` and `through` are in the coordinates that `pixel` takes. */
-export function drawn({ kind, at, to, through, className = "", label }, pixel) {
+export function elementsOf({ kind, at, to, through, className = "", label }, pixel) {
   const place = (point) => point && pixel(point);
   return MARKS[kind]({ at: place(at), to: place(to), through: through?.map(place), className, label });
 }

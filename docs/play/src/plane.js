@@ -2,7 +2,7 @@
 
 import { Delaunay } from "d3-delaunay";
 import { text } from "./language.js";
-import { drawn, svg } from "./marks.js";
+import { elementsOf, svg } from "./marks.js";
 
 export const HALF = { x: 1.6, y: 1.2 };
 const GLIDE = 220; // milliseconds
@@ -21,7 +21,7 @@ export class Plane {
    * is called where a pointer draws, if `paints()`.
    */
   constructor({ label, onMove = null, movable = ["codes", "inputs"], paints = () => false, onPaint = null }) {
-    Object.assign(this, { onMove, movable: onMove ? movable : [], paints, onPaint, view: null, shown: null });
+    Object.assign(this, { onMove, movable: onMove ? movable : [], paints, onPaint, view: null, places: null });
     this.layers = Object.fromEntries(
       ["cells", "links", "below", "inputs", "codes", "above", "cursor"].map((name) => [
         name,
@@ -64,15 +64,16 @@ export class Plane {
   draw(view) {
     this.view = { inputs: [], codes: [], marks: [], below: [], cells: true, ...view };
     this.element.setAttribute("aria-label", text(this.label));
-    const glides = this.shown?.length === this.view.codes.length && !this.held && !calm.matches && view.glide !== false;
+    const glides =
+      this.places?.length === this.view.codes.length && !this.grip && !calm.matches && view.glide !== false;
     if (!glides) {
       cancelAnimationFrame(this.frame);
       this.frame = null;
-      this.shown = Float64Array.from(this.view.codes);
+      this.places = Float64Array.from(this.view.codes);
       this.paint();
       return;
     }
-    this.origin = Float64Array.from(this.shown);
+    this.origin = Float64Array.from(this.places);
     this.since = performance.now();
     this.frame ??= requestAnimationFrame(() => this.glide());
     this.paint();
@@ -81,7 +82,7 @@ export class Plane {
   glide() {
     const part = Math.min(1, (performance.now() - this.since) / GLIDE);
     const eased = 1 - (1 - part) ** 3;
-    this.shown = this.shown.map((_, j) => this.origin[j] + eased * (this.view.codes[j] - this.origin[j]));
+    this.places = this.places.map((_, j) => this.origin[j] + eased * (this.view.codes[j] - this.origin[j]));
     this.paint();
     this.frame = part < 1 ? requestAnimationFrame(() => this.glide()) : null;
   }
@@ -89,7 +90,7 @@ export class Plane {
   paint() {
     const { inputs, codes, indices, cells, links, marks, below } = this.view;
     const places = Array.from({ length: codes.length / 2 }, (_, k) =>
-      this.at([this.shown[2 * k], this.shown[2 * k + 1]]),
+      this.at([this.places[2 * k], this.places[2 * k + 1]]),
     );
     this.layers.cells.replaceChildren(...(cells && places.length ? this.cells(places) : []));
     this.layers.links.replaceChildren(
@@ -97,8 +98,8 @@ export class Plane {
     );
     this.paintInputs(inputs, indices);
     this.paintCodes(places);
-    this.layers.below.replaceChildren(...below.flatMap((mark) => drawn(mark, (point) => this.at(point))));
-    this.layers.above.replaceChildren(...marks.flatMap((mark) => drawn(mark, (point) => this.at(point))));
+    this.layers.below.replaceChildren(...below.flatMap((mark) => elementsOf(mark, (point) => this.at(point))));
+    this.layers.above.replaceChildren(...marks.flatMap((mark) => elementsOf(mark, (point) => this.at(point))));
     const painting = this.paints();
     this.element.classList.toggle("painting", painting);
     this.element.tabIndex = painting ? 0 : -1;
@@ -199,9 +200,9 @@ export class Plane {
     }
     const stride = event.shiftKey ? 0.2 : 0.04;
     const [x, y] = this.point(kind, i);
-    this.held = true;
+    this.grip = true;
     this.move(kind, i, x + stride * arrow[0], y + stride * arrow[1]);
-    this.held = false;
+    this.grip = false;
   }
 
   move(kind, i, x, y) {
@@ -218,22 +219,22 @@ export class Plane {
     };
     this.element.addEventListener("pointerdown", (event) => {
       if (event.button !== 0 || !this.view) return;
-      this.held = this.paints() ? { paint: true } : this.grasp(place(event), REACH[event.pointerType] ?? 16);
-      if (!this.held) return;
+      this.grip = this.paints() ? { paint: true } : this.grasp(place(event), REACH[event.pointerType] ?? 16);
+      if (!this.grip) return;
       event.preventDefault();
       this.element.setPointerCapture(event.pointerId);
       this.element.classList.add("held");
-      if (this.held.paint) this.onPaint(...this.from(place(event)));
-      else this.layers[this.held.kind].children[this.held.i].focus({ preventScroll: true });
+      if (this.grip.paint) this.onPaint(...this.from(place(event)));
+      else this.layers[this.grip.kind].children[this.grip.i].focus({ preventScroll: true });
     });
     this.element.addEventListener("pointermove", (event) => {
-      if (!this.held) return;
+      if (!this.grip) return;
       const [x, y] = this.from(place(event));
-      if (this.held.paint) this.onPaint(x, y);
-      else this.move(this.held.kind, this.held.i, x + this.held.offset[0], y + this.held.offset[1]);
+      if (this.grip.paint) this.onPaint(x, y);
+      else this.move(this.grip.kind, this.grip.i, x + this.grip.offset[0], y + this.grip.offset[1]);
     });
     const release = () => {
-      this.held = null;
+      this.grip = null;
       this.element.classList.remove("held");
     };
     this.element.addEventListener("pointerup", release);

@@ -19,7 +19,7 @@ export function generator(seed) {
 }
 
 /** `count` different numbers below `total`, in random order. */
-export function draw(count, total, uniform) {
+export function pick(count, total, uniform) {
   const numbers = Array.from({ length: total }, (_, i) => i);
   for (let i = 0; i < count; i++) {
     const j = i + Math.floor(uniform() * (total - i));
@@ -171,7 +171,7 @@ export function kmeans(z, codes, iterations) {
 
 /** Codes to start from: different inputs, then ten of Lloyd's iterations. */
 export function kmeansStart(z, K, uniform) {
-  return kmeans(z, take(z, draw(K, z.length / D, uniform)), 10);
+  return kmeans(z, take(z, pick(K, z.length / D, uniform)), 10);
 }
 
 // Revival of dead codes (SoundStream), with Lexel's own choice of inputs

@@ -1,6 +1,6 @@
 // Where inputs lie. The plane that is seen reaches from −1.6 to 1.6, and from −1.2 to 1.2.
 
-import { D, draw } from "./quantizer.js";
+import { D, pick } from "./quantizer.js";
 
 function normal(uniform) {
   return Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
@@ -55,7 +55,7 @@ export async function coloursOf(file, count, uniform) {
   context.drawImage(bitmap, 0, 0, SIDE, SIDE);
   bitmap.close();
   const { data } = context.getImageData(0, 0, SIDE, SIDE);
-  const chosen = draw(count, SIDE * SIDE, uniform).map((pixel) => [...data.slice(pixel * 4, pixel * 4 + 3)]);
+  const chosen = pick(count, SIDE * SIDE, uniform).map((pixel) => [...data.slice(pixel * 4, pixel * 4 + 3)]);
   return { inputs: points(count, (i) => place(chosen[i])), colours: chosen.map((rgb) => `rgb(${rgb.join(" ")})`) };
 }
 

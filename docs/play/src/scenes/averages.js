@@ -7,7 +7,7 @@ import {
   D,
   averageStep,
   begin as untrained,
-  draw as drawn,
+  pick,
   generator,
   kmeans,
   meanSquaredError,
@@ -44,7 +44,7 @@ export function averagesScene() {
       max: 0.99,
       step: 0.01,
       value: 0,
-      shown: (x) => x.toFixed(2),
+      format: (x) => x.toFixed(2),
       onChange: (x) => ((settings.decay = x), draw()),
     }),
     toggle("averages.whole", { value: true, onChange: (x) => ((settings.whole = x), draw()) }),
@@ -64,7 +64,7 @@ export function averagesScene() {
     step: () => {
       const chosen = settings.whole
         ? [...Array(INPUTS).keys()]
-        : drawn(BATCH, INPUTS, generator(1000 * SEED + now.turn));
+        : pick(BATCH, INPUTS, generator(1000 * SEED + now.turn));
       const batch = take(inputs, chosen);
       now.batch = settings.whole ? null : new Set(chosen);
       averageStep(now.quantizer, batch, nearest(batch, now.quantizer.codes), { decay: settings.decay });

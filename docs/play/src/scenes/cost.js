@@ -21,7 +21,7 @@ export function costScene() {
       max: 4,
       step: 0.05,
       value: 0,
-      shown: (x) => distance(x).toLocaleString("en"),
+      format: (x) => distance(x).toLocaleString("en"),
       onChange: (x) => ((settings.shift = distance(x)), draw()),
     }),
     toggle("cost.exact", { onChange: (x) => ((settings.exact = x), draw()) }),
@@ -33,7 +33,7 @@ export function costScene() {
       max: 20,
       step: 1,
       value: 14,
-      shown: (x) => (2 ** x).toLocaleString("en"),
+      format: (x) => (2 ** x).toLocaleString("en"),
       onChange: (x) => ((settings[name] = x), weigh()),
     }),
   );

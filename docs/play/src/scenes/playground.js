@@ -9,7 +9,7 @@ import {
   REVIVAL,
   begin as untrained,
   descend,
-  draw as drawn,
+  pick,
   generator,
   kmeansStart,
   meanSquaredError,
@@ -92,7 +92,7 @@ export function playgroundScene() {
       max: 3,
       step: 0.1,
       value: 1,
-      shown: (x) => x.toFixed(1),
+      format: (x) => x.toFixed(1),
       onChange: change("rate"),
     }),
     decay: slider("decay", {
@@ -100,7 +100,7 @@ export function playgroundScene() {
       max: 0.99,
       step: 0.01,
       value: 0.9,
-      shown: (x) => x.toFixed(2),
+      format: (x) => x.toFixed(2),
       onChange: change("decay"),
     }),
     beta: slider("beta", {
@@ -108,7 +108,7 @@ export function playgroundScene() {
       max: 2,
       step: 0.05,
       value: 0.25,
-      shown: (x) => x.toFixed(2),
+      format: (x) => x.toFixed(2),
       onChange: change("beta"),
     }),
     batch: slider("playground.batch", { min: 4, max: INPUTS, step: 4, value: 64, onChange: change("batch") }),
@@ -134,7 +134,7 @@ export function playgroundScene() {
   function step() {
     const total = now.inputs.length / D;
     if (!total) return;
-    const chosen = drawn(Math.min(settings.batch, total), total, generator(1000 * SEED + now.turn));
+    const chosen = pick(Math.min(settings.batch, total), total, generator(1000 * SEED + now.turn));
     const batch = take(now.inputs, chosen);
     const seen = trainingStep(now.quantizer, batch, { ...settings, revival: settings.revival ? REVIVAL : null });
     if (settings.free) {

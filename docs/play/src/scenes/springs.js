@@ -30,7 +30,7 @@ export function springsScene() {
     toggle("springs.withCodebook", { value: true, onChange: change("codebook") }),
     toggle("springs.withCommitment", { value: true, onChange: change("commitment") }),
     toggle("springs.tug", { onChange: change("tug") }),
-    slider("beta", { min: 0, max: 2, step: 0.05, value: 0.25, shown: (x) => x.toFixed(2), onChange: change("beta") }),
+    slider("beta", { min: 0, max: 2, step: 0.05, value: 0.25, format: (x) => x.toFixed(2), onChange: change("beta") }),
   ];
   const weights = () => ({ codebook: Number(settings.codebook), commitment: settings.commitment ? settings.beta : 0 });
   const begin = () => {
