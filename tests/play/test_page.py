@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Locator, Page
 from torch import Tensor
 
 import lexel
-from tests.play.hands import HANDS, Hand
+from tests.play.hands import HANDS, Finger, Hand, pixel, place
 from tests.report.test_page import browser
 
 __all__ = ["browser"]  # the fixture
@@ -119,6 +119,7 @@ class Scene:
 
     def move(self, kind: str, number: int, x: float, y: float) -> None:
         self.hand.move(self.root, kind, number, (x, y))
+        assert place(self.root, kind, number) == pytest.approx((x, y), abs=0.05)
 
 
 def rows(values: Any) -> Tensor:
@@ -432,10 +433,10 @@ def test_a_file_may_be_dropped_anywhere(open_page: Open, tmp_path: Path) -> None
     drop = """([bytes, target]) => {
         const data = new DataTransfer();
         data.items.add(new File([Uint8Array.from(bytes)], "dropped"));
-        document.querySelector(target).dispatchEvent(
+        return document.querySelector(target).dispatchEvent(
             new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
     }"""
-    page.evaluate(drop, [list(b"plain text"), "#nearest"])
+    assert not page.evaluate(drop, [list(b"plain text"), "#nearest"]), "the browser does not leave the page"
     page.wait_for_function("document.querySelector('.complaint').checkVisibility()")
     assert page.locator("#playground .input").count() > 0
     page.evaluate(drop, [list((tmp_path / "large.png").read_bytes()), "header"])
@@ -543,6 +544,18 @@ def test_both_languages_have_every_text(open_page: Open) -> None:
         assert all(texts), key
         english, chinese = ([sorted(re.findall(p, text)) for p in (r"\{\w+\}", r"<(\w+)")] for text in texts)
         assert english == chinese, key
+
+
+def test_a_finger_scrolls_unless_it_holds_a_point(open_page: Open) -> None:
+    page = open_page(viewport={"width": WIDTHS["phone"], "height": 800}, has_touch=True)
+    finger, scene = HANDS["touch"](page), page.locator("#swapped")
+    assert isinstance(finger, Finger)
+    scene.locator(".plane").scroll_into_view_if_needed()
+    heights = [page.evaluate("scrollY")]
+    for start in (place(scene, "inputs", 3), (1.45, 0.9)):
+        finger.stroke([pixel(scene, (start[0], start[1] - step / 10)) for step in range(9)])
+        heights.append(page.evaluate("scrollY"))
+    assert heights[0] == heights[1] != heights[2]
 
 
 def test_codes_glide_to_where_they_are(open_page: Open) -> None:

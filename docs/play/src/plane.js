@@ -227,6 +227,8 @@ export class Plane {
       if (this.grip.paint) this.onPaint(...this.from(place(event)));
       else this.layers[this.grip.kind].children[this.grip.i].focus({ preventScroll: true });
     });
+    // A finger that holds a point does not scroll the page; any other does. `touch-action` of shapes is not heeded by all.
+    this.element.addEventListener("touchstart", (event) => this.grip && event.preventDefault(), { passive: false });
     this.element.addEventListener("pointermove", (event) => {
       if (!this.grip) return;
       const [x, y] = this.from(place(event));
