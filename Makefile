@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo tour test kills fuzz soak sanitize lint format bench bench-quality bench-static clean
+.PHONY: demo tour play test kills fuzz soak sanitize lint format bench bench-quality bench-static clean
 
 demo: $(VENV)/demo
 	$(BIN)/lexel demo --out runs/demo --overwrite
@@ -12,6 +12,12 @@ demo: $(VENV)/demo
 tour: $(VENV)/tour
 	test -d /usr/share/datasets/fashion-mnist || (apt-get update && apt-get install --yes dataset-fashion-mnist)
 	$(BIN)/lexel tour --out runs/tour
+
+# docs/play/play.js from its sources, which a page that is opened from disk cannot load. Needs node and npm.
+play:
+	mkdir -p build/play
+	cp docs/play/build.js docs/play/package.json build/play
+	cd build/play && npm install --silent --no-package-lock --no-audit --no-fund && node build.js ../../docs/play
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
