@@ -108,6 +108,10 @@ ZOO: dict[str, Example] = {
     "vector, online clustering": Example(lambda: spread(upkeep=lexel.OnlineClustering()), {**TASK, **vector()}),
     "categorical": Example(lambda: lexel.CategoricalQuantizer(32, 6), {"task": {"inputs", *CLASSIFIER}}, noisy=True),
     "finite scalar, symmetric": Example(lambda: lexel.FiniteScalarQuantizer([8, 5, 4, 2], bound="symmetric"), TASK),
+    "finite scalar, sigmoid": Example(lambda: lexel.FiniteScalarQuantizer([8, 5, 4, 2], bound="sigmoid"), TASK),
+    "finite scalar, normal, with noise": Example(
+        lambda: lexel.FiniteScalarQuantizer([8, 5, 4, 2], bound="normal", noise=0.5), TASK
+    ),
     "residual finite scalar": Example(lambda: lexel.ResidualFiniteScalarQuantizer([8, 5, 4, 2], 3), TASK),
     "finite scalar": Example(lambda: lexel.FiniteScalarQuantizer([8, 5, 4, 2]), TASK),
     "finite scalar, 2^62": Example(lambda: lexel.FiniteScalarQuantizer([4] * 31), TASK),
