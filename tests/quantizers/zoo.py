@@ -80,7 +80,10 @@ ZOO: dict[str, Example] = {
     "vector, space-filling": Example(lambda: spread(estimator=lexel.SpaceFillingDiVeQ()), {**MOVED, **OWN}, noisy=True),
     "vector, NSVQ": Example(lambda: spread(estimator=lexel.NSVQ()), {**MOVED, **OWN}),
     "vector, Gumbel": Example(lambda: spread(estimator=lexel.GumbelSoftmax()), {**MOVED, **OWN}, noisy=True),
-    "vector, IBQ": Example(lambda: spread(estimator=lexel.IndexBackpropagation()), {**MOVED, **vector()}),
+    "vector, IBQ": Example(
+        lambda: spread(estimator=lexel.IndexBackpropagation()),
+        {**MOVED, **vector(), "double": {"inputs", "codebook.weight"}},
+    ),
     "vector, synchronised": Example(lambda: spread(estimator=lexel.Synchronised()), {**MOVED, **vector()}),
     "vector, cosine": Example(lambda: spread(codebook=lexel.CosineCodebook()), {**TASK, **vector()}),
     "vector, factorised": Example(
