@@ -56,7 +56,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "space-filling DiVeQ, with upkeep": vector(estimator=part("SpaceFillingDiVeQ"), **UPKEEP),
     "NSVQ, with upkeep": vector(estimator=part("NSVQ"), **UPKEEP),
     "Gumbel-softmax": vector(estimator=part("GumbelSoftmax")),
-    "index backpropagation": vector(estimator=part("IndexBackpropagation")),
+    "index backpropagation": part("presets.ibq", num_embeddings=512, embedding_dim=64),
     "synchronised update, with upkeep": vector(estimator=part("Synchronised"), **UPKEEP),
     "cosine, in 8 dimensions": vector(codebook=part("FactorisedCodebook", dim=8, codes=part("CosineCodebook"))),
     "SimVQ": vector(codebook=part("SimVQ")),

@@ -16,7 +16,7 @@ import math
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Any
 
 import faiss
 import torch
+import torch.nn.functional as F
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from vector_quantize_pytorch import VectorQuantize
@@ -42,6 +43,9 @@ SIZES = (64, 512, 4096)
 STARTS = {64: 5, 512: 3, 4096: 1}
 ITERATIONS = {64: 100, 512: 60, 4096: 40}
 COMPOSITES = ((2, 64), (4, 64))
+LEVELS = (4, 8, 16, 32)
+MAX = {4: 0.1175, 8: 0.03454, 16: 0.009497, 32: 0.002499}
+"""Distortion of a unit normal, rounded to the best levels, as Max (1960, table I) computed it."""
 BEAM = 5
 
 EMA = lexel.EMA()
@@ -110,6 +114,8 @@ class Source:
         draw: new vectors; None for the patches, which are finite.
         limit: a distortion for a rate in bits per component, and how it is called.
         bound: what the limit is.
+        quantile: of a scalar source, the number below which a share of it lies. Its held-out numbers are evenly spaced
+            shares, since the rare and large numbers among as many random ones would shift the distortion by 1 %.
     """
 
     name: str
@@ -117,11 +123,15 @@ class Source:
     draw: Callable[[int, torch.Generator], Tensor] | None
     limit: Callable[[float], float]
     bound: str
+    quantile: Callable[[Tensor], Tensor] | None = None
 
     def training(self) -> Tensor:
         return self.draw(TRAINING, torch.Generator().manual_seed(10**6)) if self.draw else patches()[0]
 
     def held_out(self) -> Tensor:
+        if self.quantile:
+            shares = (torch.arange(HELD_OUT, dtype=torch.float64) + 0.5) / HELD_OUT
+            return self.quantile(shares).float().unsqueeze(1)
         return self.draw(HELD_OUT, torch.Generator().manual_seed(10**6 + 1)) if self.draw else patches()[1]
 
     def batches(self, seed: int, steps: int) -> Iterator[Tensor]:
@@ -154,6 +164,35 @@ SOURCES = (
     Source("Laplacian", 8, laplacian, lambda rate: math.e / math.pi * 2 ** (-2 * rate), "Shannon's lower bound"),
     Source("patches", 16, None, gaussian_of_the_same_covariance, "D(R) of a Gaussian"),
 )
+
+
+def scalars(draw: Callable[[int, torch.Generator], Tensor]) -> Callable[[int, torch.Generator], Tensor]:
+    """Draw the components of vectors one by one."""
+    return lambda count, generator: draw(count // 8, generator).reshape(-1, 1)
+
+
+def laplacian_quantile(share: Tensor) -> Tensor:
+    return -(share - 0.5).sign() * (1 - 2 * (share - 0.5).abs()).log() / math.sqrt(2)
+
+
+SCALARS = (
+    replace(SOURCES[0], name="normal", dim=1, draw=scalars(gaussian), quantile=torch.special.ndtri),
+    replace(SOURCES[1], name="Laplacian", dim=1, draw=scalars(laplacian), quantile=laplacian_quantile),
+)
+
+
+def best_levels(source: Source, count: int) -> Tensor:
+    """Return the levels of least distortion, by Lloyd's iterations on the held-out numbers until nothing moves."""
+    numbers = source.held_out().double().flatten()
+    sums = F.pad(numbers.cumsum(0), (1, 0))
+    levels = numbers[torch.arange(count) * len(numbers) // count + len(numbers) // (2 * count)] * math.sqrt(3)
+    for _ in range(20_000):
+        ends = torch.searchsorted(numbers, (levels[1:] + levels[:-1]) / 2)
+        ends = F.pad(F.pad(ends, (1, 0)), (0, 1), value=len(numbers))
+        before, levels = levels, sums[ends].diff() / ends.diff()
+        if torch.equal(before, levels):
+            break
+    return levels.float().unsqueeze(1)
 
 
 def distortion(rows: Tensor, codes: Tensor) -> float:
@@ -365,6 +404,23 @@ def parts_table(found: dict[str, dict[int, dict[str, Line]]]) -> list[str]:
     return text
 
 
+def scalars_table() -> list[str]:
+    """Scalar sources beside the best levels that there are."""
+    text = [
+        f"| source | levels | best levels | Max 1960 | {' | '.join(ONLINE)} |",
+        f"|---|---|---|---|{'---|' * len(ONLINE)}",
+    ]
+    for source, count in product(SCALARS, LEVELS):
+        least = distortion(source.held_out(), best_levels(source, count))
+        cells = []
+        for parts in ONLINE.values():
+            found = [online(source, vector(source, count, parts), seed)["held-out"] / least - 1 for seed in SEEDS]
+            cells.append(f"{statistics.mean(found):+.1%} ± {statistics.stdev(found):.1%}")
+        published = f"{MAX[count]}" if source.name == "normal" else "–"
+        text.append(f"| {source.name} | {count} | {least:.6f} | {published} | {' | '.join(cells)} |")
+    return text
+
+
 def composites_table() -> list[str]:
     text = ["| | | Lexel, defaults | Lexel, best | faiss | best beside faiss |", "|---|---|---|---|---|---|"]
     for source, kind, (count, size) in product((SOURCES[0], SOURCES[2]), ("residual", "product"), COMPOSITES):
@@ -435,12 +491,18 @@ the patches no bound is known: D(R) of a Gaussian with their covariance is at le
 """
 
 
+SCALARS_HEAD = f"""Of scalar sources the best levels are known (Lloyd–Max): distortion beyond theirs after {STEPS:,}
+batches of {BATCH:,} numbers, mean ± standard deviation over {len(SEEDS)} seeds.
+"""
+
+
 def main() -> None:
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
     found = {source.name: {size: lines(source, size) for size in SIZES} for source in SOURCES}
     overview = [HEAD, *summary(found)]
     text = ["# Static sources", "", *overview]
+    numbers = scalars_table()
     for source in SOURCES:
         text += ["", f"## {source.name}, D = {source.dim}", "", "Mean ± standard deviation over seeds.", ""]
         text += table(source, found[source.name])
@@ -449,11 +511,12 @@ def main() -> None:
         "",
         *parts_table(found),
     ]
+    text += ["", "## Scalar sources", "", SCALARS_HEAD, *numbers]
     text += ["", "## What each part does", "", *parts, "", "## Several codebooks", "", *composites_table()]
     (RESULTS / "static.md").write_text("\n".join(text) + "\n", encoding="utf-8")
     plot(found)
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    shown = "\n".join([*overview, "", *parts]) + "\n"
+    shown = "\n".join([*overview, "", SCALARS_HEAD, *numbers, "", *parts]) + "\n"
     PAGE.write_text(before + BEGIN + shown + END + rest.partition(END)[2], encoding="utf-8")
 
 

@@ -193,6 +193,27 @@ class TestSoft:
         # In `expected` the softmax reaches the table as a factor too, where its value is the one-hot.
         torch.testing.assert_close(gradients(quantized, upstream, z, codes), gradients(expected, upstream, z, codes))
 
+    def test_index_backpropagation_quantizes_doubly(self) -> None:
+        """The loss of the paper, against a transcription of it; masked rows count in no term."""
+        vq = lexel.VectorQuantizer(16, 6, 1.0, estimator=lexel.IndexBackpropagation(), learning=lexel.Gradient(0.25))
+        codes, z, mask = (
+            torch.randn(16, 6, requires_grad=True),
+            torch.randn(30, 6, requires_grad=True),
+            torch.rand(30) < 0.7,
+        )
+        vq.load_codes(codes.detach())
+        output = vq(z, mask)
+        kept = z[mask]
+        p = (kept @ codes.T).softmax(1)
+        one_hot = torch.nn.functional.one_hot((kept @ codes.T).argmax(1), len(codes)).float()
+        quantized, e = (one_hot + p - p.detach()) @ codes, one_hot @ codes
+        mse = torch.nn.functional.mse_loss
+        expected = mse(quantized, kept) + mse(e.detach(), kept) + 0.25 * mse(e, kept.detach())
+        torch.testing.assert_close(output.loss, expected)
+        ours = torch.autograd.grad(output.loss, [z, vq.codebook.weight])
+        torch.testing.assert_close(ours, torch.autograd.grad(expected, [z, codes]))
+        assert "double" not in vq.eval()(z).terms
+
     def test_gumbel_draws_with_the_stated_probabilities(self) -> None:
         z, codes = torch.tensor([[0.3, -0.2]]).expand(40000, 2), torch.randn(5, 2)
         drawn, quantized = quantize(lexel.GumbelSoftmax(), z, codes)

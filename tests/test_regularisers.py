@@ -17,8 +17,9 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def entropy(z: Tensor, codes: Tensor, gamma: float, temperature: float) -> Tensor:
-    p = (-torch.cdist(z, codes, compute_mode="donot_use_mm_for_euclid_dist").square() / temperature).softmax(1)
+def entropy(z: Tensor, codes: Tensor, gamma: float, temperature: float, metric: str) -> Tensor:
+    distances = torch.cdist(z, codes, compute_mode="donot_use_mm_for_euclid_dist").square()
+    p = ((-distances if metric == "euclidean" else z @ codes.T) / temperature).softmax(1)
     mean = p.mean(0)
     return -(p * p.log()).sum(1).mean() + gamma * (mean * mean.log()).sum()
 
@@ -34,18 +35,19 @@ def term(regulariser: lexel.Regulariser, z: Tensor, codes: Tensor, valid: Tensor
     codes=st.integers(1, 30),
     gamma=st.floats(0, 3),
     temperature=st.floats(0.3, 10),
+    metric=st.sampled_from(["euclidean", "dot"]),
     chunk=st.integers(1, 100),
 )
 def test_entropy_is_its_formula_for_any_chunk(
-    seed: int, rows: int, codes: int, gamma: float, temperature: float, chunk: int
+    seed: int, rows: int, codes: int, gamma: float, temperature: float, metric: str, chunk: int
 ) -> None:
     torch.manual_seed(seed)
     z, table = (torch.randn(n, 3, dtype=torch.float64, requires_grad=True) for n in (rows, codes))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lexel._core.soft_assignment.CHUNK", chunk)
-        ours = term(lexel.Entropy(diversity=gamma, temperature=temperature), z, table)
+        ours = term(lexel.Entropy(diversity=gamma, temperature=temperature, metric=metric), z, table)
         found = torch.autograd.grad(ours, (z, table))
-    expected = entropy(z, table, gamma, temperature)
+    expected = entropy(z, table, gamma, temperature, metric)
     torch.testing.assert_close(ours, expected)
     torch.testing.assert_close(found, torch.autograd.grad(expected, (z, table)))
 
@@ -116,3 +118,5 @@ class TestInAQuantizer:
             lexel.VectorQuantizer(16, 4, regularisers=[lexel.EMA()])
         with pytest.raises(ValueError, match="Entropy: temperature"):
             lexel.Entropy(temperature=0.0)
+        with pytest.raises(ValueError, match="Entropy: metric must be 'euclidean' or 'dot', got 'cosine'"):
+            lexel.Entropy(metric="cosine")

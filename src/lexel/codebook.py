@@ -184,14 +184,37 @@ class CodebookModule(Part[CodebookT]):
 class FreeCodebook(Codebook):
     """The codes are the table itself (van den Oord et al. 2017, arXiv 1711.00937).
 
+    Attributes:
+        std: the standard deviation of the normal numbers that the codes start as, positive; None for uniform ones in
+            [−1/K, 1/K].
+
+    Raises:
+        ValueError: `std` is not positive.
+
     Example:
         >>> FreeCodebook().build(512, 64)()[:2].shape
         torch.Size([2, 64])
     """
 
+    std: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.std is not None and not 0 < self.std < float("inf"):
+            raise ValueError(f"FreeCodebook: std must be finite and positive, or None, got {self.std}")
+
     @override
     def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> CodebookModule[Codebook]:
-        return CodebookModule(self, num_embeddings, embedding_dim, trainable=trainable)
+        return _FreeModule(self, num_embeddings, embedding_dim, trainable=trainable)
+
+
+class _FreeModule(CodebookModule[FreeCodebook]):
+    @override
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        if self.settings.std is None:
+            super().reset_parameters()
+        else:
+            self.weight.normal_(std=self.settings.std)
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,11 @@ class Estimator(Configurable):
         """Whether the gradient of the task loss alone moves the codes, so that there is no codebook loss."""
         return False
 
+    @property
+    def has_double_loss(self) -> bool:
+        """Whether the loss contains ‖z − quantized‖² as well, with the estimator's own gradient on both sides."""
+        return False
+
     @abstractmethod
     def build(self, num_embeddings: int, embedding_dim: int) -> EstimatorModule[Estimator]:
         """Make the module for K codes of D numbers."""
@@ -430,9 +435,16 @@ class IndexBackpropagation(Estimator):
     """The one-hot choice with the gradient of the softmax, so that every code moves (IBQ, arXiv 2412.02692, eq. 5–6).
 
         p = softmax(⟨z, e_k⟩ over k),    quantized = (one-hot + p − sg[p]) · codes
+        loss = ‖z − quantized‖² + ‖z − sg[e]‖² + β ‖sg[z] − e‖²
 
-    The code is chosen by the largest dot product, in eval mode too. The codebook and commitment losses stay, as in the
-    paper. Probabilities are computed for a few inputs at a time and again in backward: no (N, K) matrix is stored.
+    The code is chosen by the largest dot product, in eval mode too. The first term of the loss, `terms["double"]`, has
+    this gradient, for inputs and codes alike. The authors' β = 0.25 weighs the codebook's term and not the commitment:
+    `learning=Gradient(0.25), commitment_cost=1.0`. Their codes start as unit normal vectors, `FreeCodebook(std=1.0)`,
+    and the loss has `Entropy(0.05, temperature=0.01, metric="dot")`. `presets.ibq` is all of this together, and each
+    part of it keeps codes in use. `KMeansStart`, `Revival` and `NormalisedQuantizer`, made for distances, do the
+    opposite here: of codes in about the same direction the longest has the largest product with every input.
+
+    Probabilities are computed for a few inputs at a time and again in backward: no (N, K) matrix is stored.
 
     Example:
         >>> z, codes = torch.randn(5, 4), torch.randn(16, 4, requires_grad=True)
@@ -444,6 +456,7 @@ class IndexBackpropagation(Estimator):
 
     metric = "dot"
     moves_codes = True
+    has_double_loss = True
 
     @override
     def build(self, num_embeddings: int, embedding_dim: int) -> EstimatorModule[Estimator]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lexel._core.config import register
-from lexel.codebook import CosineCodebook, FactorisedCodebook, SimVQ
-from lexel.estimators import StraightThrough
-from lexel.learning import EMA
+from lexel.codebook import CosineCodebook, FactorisedCodebook, FreeCodebook, SimVQ
+from lexel.estimators import IndexBackpropagation, StraightThrough
+from lexel.learning import EMA, Gradient
 from lexel.quantizers.dropout import QuantizationDropout
 from lexel.quantizers.finite_scalar import FiniteScalarQuantizer
 from lexel.quantizers.lookup_free import BinarySphericalQuantizer, LookupFreeQuantizer
@@ -22,6 +22,7 @@ from lexel.quantizers.product import ProductQuantizer
 from lexel.quantizers.random_projection import RandomProjectionQuantizer
 from lexel.quantizers.residual import ResidualQuantizer
 from lexel.quantizers.vector import VectorQuantizer
+from lexel.regularisers import Entropy
 from lexel.upkeep import KMeansStart, Revival
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "default",
     "encodec",
     "hificodec",
+    "ibq",
     "llamagen",
     "magvit2",
     "rq_vae",
@@ -135,6 +137,29 @@ def simvq(num_embeddings: int = 65536, *, embedding_dim: int = 128, channel_dim:
         16.0
     """
     return VectorQuantizer(num_embeddings, embedding_dim, 0.25, codebook=SimVQ(), channel_dim=channel_dim)
+
+
+@register
+def ibq(num_embeddings: int = 16384, *, embedding_dim: int = 256, channel_dim: int = 1) -> VectorQuantizer:
+    """IBQ (arXiv 2412.02692), with the settings of the authors' configurations for ImageNet.
+
+    β = 0.25 weighs the codebook's term and 1 the commitment, codes start as unit normal vectors, and the entropy term
+    has a weight of 0.05 and a temperature of 0.01. With less of it codes fall out of use: see `IndexBackpropagation`.
+
+    Example:
+        >>> ibq().bits
+        14.0
+    """
+    return VectorQuantizer(
+        num_embeddings,
+        embedding_dim,
+        commitment_cost=1.0,
+        codebook=FreeCodebook(std=1.0),
+        learning=Gradient(weight=0.25),
+        estimator=IndexBackpropagation(),
+        regularisers=Entropy(weight=0.05, temperature=0.01, metric="dot"),
+        channel_dim=channel_dim,
+    )
 
 
 @register

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -62,16 +62,17 @@ class Entropy(Regulariser):
 
         p = softmax(−‖z − e_k‖² / τ over k),    term = E[H(p)] − γ H(E[p])
 
-    with means over the inputs of all ranks, in nats. The probabilities are computed for a few inputs at a time and
-    again in backward: no (N, K) matrix is stored.
+    with means over the inputs of all ranks, in nats; with `metric="dot"`, p = softmax(⟨z, e_k⟩ / τ). The
+    probabilities are computed for a few inputs at a time and again in backward: no (N, K) matrix is stored.
 
     Attributes:
         weight: the weight of the term in the loss.
         diversity: γ.
         temperature: τ, positive.
+        metric: `"euclidean"`, or `"dot"` where the dot product chooses codes, as in `IndexBackpropagation`.
 
     Raises:
-        ValueError: the temperature is not positive.
+        ValueError: the temperature is not positive, or the metric is neither.
 
     Example:
         >>> z = torch.tensor([[-1.0], [1.0]])
@@ -82,11 +83,14 @@ class Entropy(Regulariser):
     weight: float = 0.1
     diversity: float = 1.0
     temperature: float = 1.0
+    metric: Literal["euclidean", "dot"] = "euclidean"
     name: ClassVar[str] = "entropy"
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise ValueError(f"Entropy: temperature must be positive, got {self.temperature}")
+        if self.metric not in ("euclidean", "dot"):
+            raise ValueError(f"Entropy: metric must be 'euclidean' or 'dot', got {self.metric!r}")
 
     @override
     def build(self, num_embeddings: int, embedding_dim: int) -> RegulariserModule[Regulariser]:
@@ -96,11 +100,11 @@ class Entropy(Regulariser):
 class _EntropyModule(RegulariserModule[Entropy]):
     @override
     def forward(self, z: Tensor, codes: Tensor, valid: Tensor | None = None) -> Tensor:
-        temperature, diversity = self.settings.temperature, self.settings.diversity
+        temperature, diversity, metric = self.settings.temperature, self.settings.diversity, self.settings.metric
         counts = z.new_ones(len(z)) if valid is None else valid.to(z.dtype)
 
         def sums(codes: Tensor, z: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-            log_p = (logits(z, codes) / temperature).log_softmax(1)
+            log_p = (logits(z, codes, metric) / temperature).log_softmax(1)
             p = log_p.exp()
             return -(p * log_p).sum(1) @ counts, counts @ p
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -56,6 +57,7 @@ class TestIndices:
         [
             *((level, "tan") for level in (2, 3, 8, 500, 501, 1000, 4097)),
             *((level, "artanh") for level in (3, 4, 1000)),
+            *itertools.product((2, 3, 8, 500, 501), ("symmetric", "clamp", "sigmoid", "normal")),
         ],
     )
     def test_no_input_leaves_the_levels_and_none_is_out_of_reach(self, level: int, bound: str) -> None:
@@ -99,8 +101,10 @@ class TestIndices:
                 family(wrong)
 
     def test_bounds_that_are_none(self) -> None:
-        with pytest.raises(ValueError, match="bound must be one of 'tan', 'artanh', 'symmetric', 'clamp', got 'tanh'"):
+        with pytest.raises(ValueError, match=r"bound must be one of 'tan', .*, 'normal', got 'tanh'"):
             lexel.FiniteScalarQuantizer([5], bound="tanh")
+        with pytest.raises(ValueError, match=r"noise must be in \[0, 1\], got 1.5"):
+            lexel.FiniteScalarQuantizer([5], noise=1.5)
         for level in (2, 1001):
             with pytest.raises(
                 ValueError, match=rf"levels must be in \[3, 1000\] with bound='artanh', got \[{level}\]"
@@ -113,6 +117,70 @@ class TestIndices:
         output = fsq(torch.atanh(2 * torch.rand(20_000, 3) - 1))
         assert len(output.indices.unique()) == 125
         assert output.perplexity > 0.85 * 125  # the outer levels are half as wide
+
+
+class TestBoundsOfFiniteScalars:
+    @pytest.mark.parametrize(
+        ("bound", "squashed"),
+        [
+            ("symmetric", torch.tanh),
+            ("clamp", lambda z: z.clamp(-1, 1)),
+            ("sigmoid", lambda z: 2 * torch.sigmoid(1.6 * z) - 1),
+        ],
+    )
+    def test_levels_from_minus_one_to_one(self, bound: str, squashed: Callable[[Tensor], Tensor]) -> None:
+        z = torch.randn(5000, 3, dtype=torch.float64, requires_grad=True)
+        output = lexel.FiniteScalarQuantizer([2, 5, 8], bound=bound)(z)
+        g, steps = squashed(z), torch.tensor([1.0, 4.0, 7.0], dtype=torch.float64)
+        torch.testing.assert_close(
+            output.quantized, 2 * (steps * (g + 1) / 2 + 0.5).floor() / steps - 1, rtol=0, atol=1e-6
+        )
+        weights = torch.randn_like(z)
+        torch.testing.assert_close(*(torch.autograd.grad((y * weights).sum(), z)[0] for y in (output.quantized, g)))
+
+    def test_middles_of_bins_of_a_normal_distribution(self) -> None:
+        """Every code as often as any other for normal inputs, and in the middle of what is rounded to it."""
+        levels = torch.tensor([2, 5, 8])
+        fsp = lexel.FiniteScalarQuantizer(levels.tolist(), bound="normal")
+        z = torch.randn(40_000, 3, dtype=torch.float64, requires_grad=True)
+        output, spread = fsp(z), torch.special.ndtr(z)
+        torch.testing.assert_close(
+            output.quantized, 2 * ((levels * spread).floor() + 0.5) / levels - 1, rtol=0, atol=1e-6
+        )
+        assert output.perplexity > 0.99 * fsp.num_embeddings
+        torch.testing.assert_close(
+            (2 * spread - 1 - output.quantized).mean(0), torch.zeros(3, dtype=torch.float64), rtol=0, atol=0.01
+        )
+        slope = torch.autograd.grad(output.quantized.sum(), z)[0]
+        torch.testing.assert_close(slope, (-z.square() / 2).exp() * math.sqrt(2 / math.pi))
+
+    @pytest.mark.parametrize("bound", ["tan", "artanh", "symmetric", "clamp", "sigmoid", "normal"])
+    def test_noise_is_uniform_as_wide_as_a_step_and_for_training_alone(self, bound: str) -> None:
+        levels, z = [4, 7], torch.randn(20_000, 2).requires_grad_()
+        plain, noisy = (lexel.FiniteScalarQuantizer(levels, bound=bound, noise=share) for share in (0.0, 0.4))
+        rounded, output = plain(z), noisy(z)
+        assert torch.equal(output.indices, rounded.indices)
+        gradients = [torch.autograd.grad(one.quantized.sum(), z)[0] for one in (output, rounded)]
+        assert torch.equal(*gradients)
+
+        hit = output.quantized != rounded.quantized
+        torch.testing.assert_close(hit.float().mean(0), torch.full((2,), 0.4), rtol=0, atol=0.02)
+        lowest, highest = plain.lookup(torch.tensor([0, 27]))
+        step = (highest - lowest) / torch.tensor([3, 6])
+        lowest_bounded = torch.tensor([-2, -3]) if bound in ("tan", "artanh") else 0
+        unrounded = lowest + (plain.bounded(z) - lowest_bounded).detach() * step
+        noise = (output.quantized - unrounded).detach() / step
+        assert noise[hit].abs().max() < 0.5001
+        assert ((output.quantized - lowest + step / 2) > -1e-4).all()
+        assert ((output.quantized - highest - step / 2) < 1e-4).all()
+        # Further out some noise would leave the bins, and is left out.
+        free = hit & (unrounded > lowest) & (unrounded < highest)
+        torch.testing.assert_close(noise[free].mean(), torch.tensor(0.0), rtol=0, atol=0.02)
+        torch.testing.assert_close(noise[free].square().mean(), torch.tensor(1 / 12), rtol=0, atol=0.005)
+
+        noisy.eval()
+        assert torch.equal(noisy(z).quantized, rounded.quantized)
+        assert torch.equal(noisy(z).quantized, noisy.lookup(rounded.indices))
 
 
 class TestPerplexityOfAnyNumberOfCodes:

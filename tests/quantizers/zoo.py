@@ -80,7 +80,10 @@ ZOO: dict[str, Example] = {
     "vector, space-filling": Example(lambda: spread(estimator=lexel.SpaceFillingDiVeQ()), {**MOVED, **OWN}, noisy=True),
     "vector, NSVQ": Example(lambda: spread(estimator=lexel.NSVQ()), {**MOVED, **OWN}),
     "vector, Gumbel": Example(lambda: spread(estimator=lexel.GumbelSoftmax()), {**MOVED, **OWN}, noisy=True),
-    "vector, IBQ": Example(lambda: spread(estimator=lexel.IndexBackpropagation()), {**MOVED, **vector()}),
+    "vector, IBQ": Example(
+        lambda: spread(estimator=lexel.IndexBackpropagation()),
+        {**MOVED, **vector(), "double": {"inputs", "codebook.weight"}},
+    ),
     "vector, synchronised": Example(lambda: spread(estimator=lexel.Synchronised()), {**MOVED, **vector()}),
     "vector, cosine": Example(lambda: spread(codebook=lexel.CosineCodebook()), {**TASK, **vector()}),
     "vector, factorised": Example(
@@ -111,6 +114,10 @@ ZOO: dict[str, Example] = {
     "vector, online clustering": Example(lambda: spread(upkeep=lexel.OnlineClustering()), {**TASK, **vector()}),
     "categorical": Example(lambda: lexel.CategoricalQuantizer(32, 6), {"task": {"inputs", *CLASSIFIER}}, noisy=True),
     "finite scalar, symmetric": Example(lambda: lexel.FiniteScalarQuantizer([8, 5, 4, 2], bound="symmetric"), TASK),
+    "finite scalar, sigmoid": Example(lambda: lexel.FiniteScalarQuantizer([8, 5, 4, 2], bound="sigmoid"), TASK),
+    "finite scalar, normal, with noise": Example(
+        lambda: lexel.FiniteScalarQuantizer([8, 5, 4, 2], bound="normal", noise=0.5), TASK
+    ),
     "residual finite scalar": Example(lambda: lexel.ResidualFiniteScalarQuantizer([8, 5, 4, 2], 3), TASK),
     "finite scalar": Example(lambda: lexel.FiniteScalarQuantizer([8, 5, 4, 2]), TASK),
     "finite scalar, 2^62": Example(lambda: lexel.FiniteScalarQuantizer([4] * 31), TASK),

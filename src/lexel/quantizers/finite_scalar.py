@@ -17,7 +17,7 @@ from lexel.quantizers.base import Choice, RowQuantizer, check_weight
 
 __all__ = ["FiniteScalarQuantizer", "LatentQuantizer"]
 
-Bound: TypeAlias = Literal["tan", "artanh", "symmetric", "clamp"]
+Bound: TypeAlias = Literal["tan", "artanh", "symmetric", "clamp", "sigmoid", "normal"]
 
 
 class FiniteScalarQuantizer(RowQuantizer):
@@ -38,20 +38,40 @@ class FiniteScalarQuantizer(RowQuantizer):
     levels by some thousandths, and refuses L = 2; its indices and codes have the same meaning. Lexel follows the paper,
     and `bound="artanh"` the package, for encoders that were trained with it.
 
-    With `bound="symmetric"` the levels lie symmetrically about zero for even L too (stable-codec, arXiv 2411.19842,
-    §3.2): quantized = 2 ⌊(L − 1)(tanh(z) + 1)/2 + 1/2⌋/(L − 1) − 1. `bound="clamp"` is the same with z cut off at ±1 in
-    place of tanh, for inputs that are within bounds already.
+    The other bounds have levels that lie symmetrically about zero for even L too. With g(z) in [−1, 1]:
+
+        quantized = 2 ⌊(L − 1)(g(z) + 1)/2 + 1/2⌋/(L − 1) − 1
+
+    where g is tanh with `"symmetric"` (stable-codec, arXiv 2411.19842, §3.2); z cut off at ±1 with `"clamp"`, for
+    inputs that are within bounds already; and 2σ(1.6z) − 1 with `"sigmoid"` (iFSQ, arXiv 2601.17124, for odd L), which
+    spreads inputs with a variance of 1 more evenly: it is nearly 2Φ(z) − 1, with Φ the distribution function of the
+    unit normal. The outermost levels lie at ±1 and their bins are half as wide as the others. With `bound="normal"`
+    (FSP, arXiv 2602.17133, §3.3) all are equally wide, and each code lies in the middle of its bin, as is best for
+    numbers that are spread evenly (Max 1960):
+
+        quantized = 2 (⌊L Φ(z)⌋ + 1/2)/L − 1    (eq. 15 and 18, on [−1, 1] in place of the paper's [0, 1])
+
+    FSP also pulls the mean and variance of its inputs to 0 and 1; `NormalisedQuantizer(fsp, std=1.0)` starts there.
+
+    `noise` is for training: with this probability a number, instead of being rounded, gets uniform noise as wide as the
+    step from one level to the next, and the true gradient (stable-codec and FSP, with 1/2). Noise that would lead out
+    of the outermost bins is left out, and the number stays as it is (FSP, eq. 17). Indices, and everything in eval
+    mode, are without noise. FSP's authors draw for each number, as here. In stable-codec's code one draw decides for a
+    whole example, and half of those without noise are not rounded either; vector-quantize-pytorch adds its noise, of
+    a width of 1 for any L, to the codes. Noise comes from torch's global generator, as that of dropout does.
 
     Args:
         levels: L_i for each channel, at least 2; the paper recommends `[8, 6, 5]` for about 2^8 codes, `[8, 5, 5, 5]`
             for 2^10, `[7, 5, 5, 5, 5]` for 2^12, `[8, 8, 8, 6, 5]` for 2^14, `[8, 8, 8, 5, 5, 5]` for 2^16.
-        bound: `"tan"` for f as above, `"artanh"` for that of vector-quantize-pytorch, `"symmetric"` or `"clamp"`.
+        bound: `"tan"` for f as above, `"artanh"` for that of vector-quantize-pytorch, `"symmetric"`, `"clamp"`,
+            `"sigmoid"` or `"normal"`.
+        noise: p, in [0, 1].
         channel_dim: which axis of the input holds the channels, `len(levels)` of them.
 
     Raises:
         TypeError: `levels` is not a sequence of integers.
-        ValueError: a level is below 2 (or not in [3, 1000] with `bound="artanh"`), K exceeds 2^62, or `bound` is
-            none of these.
+        ValueError: a level is below 2 (or not in [3, 1000] with `bound="artanh"`), K exceeds 2^62, `bound` is none of
+            these, or `noise` is not in [0, 1].
 
     Example:
         >>> import torch, lexel
@@ -61,9 +81,14 @@ class FiniteScalarQuantizer(RowQuantizer):
         >>> output = fsq(torch.zeros(1, 4))
         >>> output.quantized, output.indices
         (tensor([[0., 0., 0., 0.]]), tensor([500]))
+        >>> fsp = lexel.FiniteScalarQuantizer([4, 4], bound="normal", noise=0.5)
+        >>> fsp.lookup(torch.arange(4))[:, 0]
+        tensor([-0.7500, -0.2500,  0.2500,  0.7500])
     """
 
-    def __init__(self, levels: Sequence[int], *, bound: Bound = "tan", channel_dim: int = 1) -> None:
+    def __init__(
+        self, levels: Sequence[int], *, bound: Bound = "tan", noise: float = 0.0, channel_dim: int = 1
+    ) -> None:
         name = type(self).__name__
         checked = check_levels(name, levels)
         super().__init__(math.prod(checked), len(checked), channel_dim)
@@ -73,27 +98,38 @@ class FiniteScalarQuantizer(RowQuantizer):
             raise ValueError(f"{name}: levels must be in [3, 1000] with bound='artanh', got {list(checked)}")
         self.levels = checked
         self.bound = bound
+        self.noise = check_weight(name, "noise", noise)
+        if self.noise > 1:
+            raise ValueError(f"{name}: noise must be in [0, 1], got {noise}")
 
     @override
     def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
         bounded, half_width = self.bounded(z), self._half_width(z)
         if self._symmetric:
             digits = (bounded.detach() + 0.5).floor().long()
+            if self.bound == "normal":  # Φ is 0 or 1 far out
+                digits = digits.clamp_min(0).minimum(constant((level - 1 for level in self.levels), digits))
         else:
             digits = (bounded.detach().round() + half_width).long()
         indices = from_digits(digits, self.levels)
-        quantized = straight_through(bounded / half_width, self.lookup_rows(indices).to(z.dtype))
-        return Choice(indices, quantized)
+        e = self.lookup_rows(indices).to(z.dtype)
+        if self.training and self.noise:
+            e = torch.where(torch.rand_like(z) < self.noise, self._place(self._with_noise(bounded.detach())), e)
+        return Choice(indices, straight_through(bounded / half_width, e))
 
     @override
     def lookup_rows(self, indices: Tensor) -> Tensor:
-        digits, half_width = to_digits(indices, self.levels), self._half_width(indices)
-        return digits.float() / half_width - 1 if self._symmetric else (digits - half_width).float() / half_width
+        digits = to_digits(indices, self.levels)
+        return self._place(digits.float() if self._symmetric else (digits - self._half_width(digits)).float())
 
     def bounded(self, z: Tensor) -> Tensor:
         """Return f(z), each number of `z` `(N, D)` squashed so that rounding gives exactly L levels."""
+        if self.bound == "normal":
+            share: Tensor = torch.special.ndtr(z)
+            return share * constant(self.levels, z) - 0.5
         if self._symmetric:
-            within = z.clamp(-1, 1) if self.bound == "clamp" else torch.tanh(z)
+            slope = 0.8 if self.bound == "sigmoid" else 1  # 2σ(1.6z) − 1 = tanh(0.8z)
+            within = z.clamp(-1, 1) if self.bound == "clamp" else torch.tanh(slope * z)
             return (within + 1) * self._half_width(z)
         margins = [min(1e-3, 0.5 / level) if self.bound == "tan" else -1e-3 for level in self.levels]
         half = [(level - 1) * (1 - margin) / 2 for level, margin in zip(self.levels, margins, strict=True)]
@@ -104,17 +140,33 @@ class FiniteScalarQuantizer(RowQuantizer):
 
     @property
     def _symmetric(self) -> bool:
-        return self.bound in ("symmetric", "clamp")
+        return self.bound not in ("tan", "artanh")
 
     def _half_width(self, like: Tensor) -> Tensor:
         """How many steps between levels a unit of `quantized` has, for each channel."""
+        if self.bound == "normal":
+            return constant((level / 2 for level in self.levels), like, torch.float32)
         if self._symmetric:
             return constant(((level - 1) / 2 for level in self.levels), like, torch.float32)
         return constant((level // 2 for level in self.levels), like)
 
+    def _place(self, steps: Tensor) -> Tensor:
+        """Where `quantized` has what lies so many steps from the lowest level, or from zero."""
+        if self.bound == "normal":
+            steps = steps + 0.5
+        place = steps / self._half_width(steps)
+        return place - 1 if self._symmetric else place
+
+    def _with_noise(self, bounded: Tensor) -> Tensor:
+        """Add uniform noise one step wide to f(z), except where that leaves the outermost levels."""
+        shifted = bounded + torch.rand_like(bounded) - 0.5
+        lowest = constant((0 if self._symmetric else -(level // 2) for level in self.levels), bounded) - 0.5
+        inside = (shifted > lowest) & (shifted < lowest + constant(self.levels, bounded))
+        return torch.where(inside, shifted, bounded)
+
     def extra_repr(self) -> str:
         """Show the levels."""
-        return f"levels={list(self.levels)}, bound={self.bound!r}"
+        return f"levels={list(self.levels)}, bound={self.bound!r}, noise={self.noise}"
 
 
 class LatentQuantizer(RowQuantizer):

@@ -110,7 +110,7 @@ class VectorQuantizer(RowQuantizer):
             if not isinstance(part, kind):
                 raise TypeError(f"VectorQuantizer: {argument} must be a lexel {kind.__name__}, got {part!r}")
         names = [part.name for part in regularisers]
-        if len({*names, "codebook", "commitment"}) < len(names) + 2:
+        if len({*names, "codebook", "commitment", "double"}) < len(names) + 3:
             raise ValueError(f"VectorQuantizer: the terms of the loss must have names of their own, got {names}")
         _check_combination(codebook, learning, estimator, regularisers, upkeep)
         table = codebook.build(num_embeddings, embedding_dim, trainable=learning.trainable)
@@ -179,6 +179,10 @@ class VectorQuantizer(RowQuantizer):
 
         terms = {"commitment": mean(commitment_error)}
         loss = self.commitment_cost * terms["commitment"]
+        if estimated is not None and self.estimator.settings.has_double_loss:
+            errors = (z - estimated).square().sum(1)
+            terms["double"] = mean(errors.sum() if valid is None else errors @ valid.to(errors.dtype))
+            loss = loss + terms["double"]
         if self._has_codebook_loss:
             terms["codebook"] = mean(codebook_error)
             weight = self.learning.settings.codebook_weight
