@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +10,17 @@ from typing import Any
 
 from filelock import FileLock
 
+import lexel
+
 BUILD = Path(__file__).parent.parent / "build"
 
 
 def cached(settings: dict[str, Any], compute: Callable[[], dict[str, Any]], file: Path) -> dict[str, Any]:
     """Return the result that is stored for these settings; if there is none, compute and store it.
 
-    The settings must contain everything that the result depends on. A change of the code is not noticed, so the
-    settings that it affects need another name. Several processes may share a file.
+    The settings must contain everything that the result depends on; configurations of Lexel may leave out defaults. A
+    change of the code is not noticed, so the settings that it affects need another name. Several processes may share a
+    file.
 
     Args:
         settings: the settings of a run, as plain data.
@@ -29,29 +33,51 @@ def cached(settings: dict[str, Any], compute: Callable[[], dict[str, Any]], file
 
 def stored(settings: dict[str, Any], file: Path) -> dict[str, Any] | None:
     """Return the result that is stored for these settings, if there is one."""
-    return _read(file).get(_line(settings))
+    record = _read(file).get(_key(settings))
+    return record and record["result"]
 
 
 def store(settings: dict[str, Any], result: dict[str, Any], file: Path) -> dict[str, Any]:
     """Store a result, unless another process has stored one for these settings; return the stored one."""
     BUILD.mkdir(exist_ok=True)
     with FileLock(BUILD / f"{file.name}.lock"):
-        results = _read(file)
-        found = results.setdefault(_line(settings), result)
-        lines = [f'{{"settings": {each}, "result": {_line(value)}}}' for each, value in sorted(results.items())]
+        records = _read(file)
+        found = records.setdefault(_key(settings), {"settings": settings, "result": result})
+        pairs = sorted((_line(record["settings"]), _line(record["result"])) for record in records.values())
         partial = file.with_suffix(".partial")
         partial.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        partial.write_text("".join(f'{{"settings": {each}, "result": {own}}}\n' for each, own in pairs), "utf-8")
         partial.replace(file)  # whole or not at all
-    return found
+    return found["result"]  # type: ignore[no-any-return]
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:
-    """Return the results by the text of their settings."""
+    """Return the records by the key of their settings."""
     if not file.exists():
         return {}
     records = map(json.loads, file.read_text(encoding="utf-8").splitlines())
-    return {_line(record["settings"]): record["result"] for record in records}
+    return {_key(record["settings"]): record for record in records}
+
+
+def _key(settings: dict[str, Any]) -> str:
+    return _line(_without_defaults(settings))
+
+
+def _without_defaults(value: Any) -> Any:
+    """Leave out what a class of Lexel has by default, so that a further argument does not make another run of each."""
+    if isinstance(value, list):
+        return [_without_defaults(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    value = {key: _without_defaults(each) for key, each in value.items()}
+    name = str(value.get("class_path", "")).removeprefix("lexel.")
+    if name and hasattr(lexel, name):
+        parameters = inspect.signature(getattr(lexel, name)).parameters.values()
+        optional = {each.name: each.default for each in parameters if each.default is not each.empty}
+        defaults = {key: _without_defaults(lexel.to_config(default)) for key, default in optional.items()}
+        given = value.get("init_args", {}).items()
+        value["init_args"] = {key: each for key, each in given if key not in defaults or defaults[key] != each}
+    return value
 
 
 def _line(value: dict[str, Any]) -> str:
