@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo tour play test kills fuzz soak sanitize lint format bench bench-quality bench-static clean
+.PHONY: demo tour play test kills fuzz soak sanitize lint format bench bench-quality bench-static docs site clean
 
 demo: $(VENV)/demo
 	$(BIN)/lexel demo --out runs/demo --overwrite
@@ -18,6 +18,16 @@ play:
 	mkdir -p build/play
 	cp docs/play/build.js docs/play/package.json build/play
 	cd build/play && npm install --silent --no-package-lock --no-audit --no-fund && node build.js ../../docs/play
+
+# The pages of docs, the figures and the API as a site, in build/site, which opens from disk.
+docs: $(VENV)/docs site
+
+site:
+	rm -rf build/pages
+	mkdir -p build/pages
+	git ls-files 'README*' CHANGELOG.md CONTRIBUTING.md LICENSE CITATION.cff docs benchmarks/results 'src/lexel/*.py' \
+		| xargs cp --parents -t build/pages
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
@@ -65,7 +75,7 @@ clean:
 	rm -rf $(VENV) build dist runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-$(VENV)/demo $(VENV)/tour $(VENV)/dev: pyproject.toml constraints.txt CMakeLists.txt $(VENV)/modules $(wildcard src/lexel/nearest/csrc/*)
+$(VENV)/demo $(VENV)/tour $(VENV)/docs $(VENV)/dev: pyproject.toml constraints.txt CMakeLists.txt $(VENV)/modules $(wildcard src/lexel/nearest/csrc/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(@F)]'
 	touch $@

@@ -1,0 +1,92 @@
+"""The site that `make docs` builds of the pages and the docstrings."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+import lexel
+
+ROOT = Path(__file__).parent.parent
+SITE = ROOT / "build" / "site"
+
+
+@pytest.fixture(scope="module")
+def site() -> Path:
+    """The site as `make docs` builds it; the build itself fails at a page or a name that is missing."""
+    built = subprocess.run(
+        ["make", "site", f"BIN={Path(sys.executable).parent}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    return SITE
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        chromium = shutil.which("chromium")
+        assert chromium, "these tests need chromium: apt-get install chromium"
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser.new_page()
+        browser.close()
+
+
+def test_every_link_leads_somewhere_and_nothing_comes_from_elsewhere(site: Path) -> None:
+    pages = {path: path.read_text(encoding="utf-8") for path in site.rglob("*.html") if path.name != "404.html"}
+    assert len(pages) > 50
+    named = {path: set(re.findall(r'\bid="?([^"\s>]+)', text)) for path, text in pages.items()}
+    missing = []
+    for path, text in pages.items():
+        for link in re.findall(r'\b(?:href|src)="([^"]+)"', text):
+            parts = urlsplit(link)
+            if parts.scheme in ("http", "https") or link.startswith("//"):
+                if f'src="{link}"' in text or f'<link href="{link}" rel="stylesheet"' in text:
+                    missing.append((path.relative_to(site), link))
+                continue
+            if parts.scheme:  # data:, mailto:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            target = target / "index.html" if target.is_dir() else target
+            anchor = unquote(parts.fragment)
+            if not target.exists() or (anchor and target in named and anchor not in named[target] | {"__top"}):
+                missing.append((path.relative_to(site), link))
+    assert not missing
+    assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 15e6
+
+
+def test_the_api_has_every_public_name(site: Path) -> None:
+    pages = (site / "docs" / "api").glob("*.html")
+    found = {name for path in pages for name in re.findall(r'\bid="(lexel[\w.]+)"', path.read_text(encoding="utf-8"))}
+    public = {name: value for name, value in vars(lexel).items() if name[0] != "_" and not inspect.ismodule(value)}
+    names = {name for name, value in public.items() if callable(value)}
+    assert len(names) > 50
+    assert names - {place.rpartition(".")[2] for place in found} == set()
+
+
+@pytest.mark.parametrize(("language", "word"), [("", "revival"), ("zh-CN/", "码本")])
+def test_the_search_finds_words_without_a_server(site: Path, page: Page, language: str, word: str) -> None:
+    foreign: list[str] = []
+    page.on("request", lambda request: foreign.append(request.url) if request.url.startswith("http") else None)
+    page.goto((site / language / "index.html").as_uri())
+    page.locator(".md-search__input").fill(word)
+    page.wait_for_selector(".md-search-result__item mark", state="attached")
+    assert word in page.locator(".md-search-result__item").first.inner_text().lower()
+    assert not foreign
+
+
+def test_one_page_in_both_languages(site: Path, page: Page) -> None:
+    page.goto((site / "docs" / "tokens.html").as_uri())
+    page.locator(".md-select").hover()
+    page.get_by_role("link", name="中文").click()
+    page.wait_for_url("**/zh-CN/docs/tokens.html")
+    assert page.locator("html").get_attribute("lang") == "zh"
+    assert re.search(r"[一-鿿]", page.locator("h1").inner_text() + page.locator("article p").first.inner_text())
