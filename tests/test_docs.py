@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 TRANSLATIONS = [page for page in PAGES if page.name.endswith(".zh-CN.md")]
 RUN, COMPILE_ONLY, OUTPUT = "python", "python no-run", "text"
-LABELS = {RUN, COMPILE_ONLY, OUTPUT, "bash", "math", "mermaid", "yaml", "json", "bibtex", ""}
+LABELS = {RUN, COMPILE_ONLY, OUTPUT, "bash", "math", "yaml", "json", "bibtex", ""}
 
 of_every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 

@@ -63,6 +63,12 @@ def test_every_link_leads_somewhere_and_nothing_comes_from_elsewhere(site: Path)
     assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 15e6
 
 
+def test_formulas_are_drawn_without_a_script(site: Path) -> None:
+    text = (site / "docs" / "vector-quantizer.html").read_text(encoding="utf-8")
+    assert text.count('<math xmlns="http://www.w3.org/1998/Math/MathML" display="block"') >= 6
+    assert not re.search(r"arithmatex|<code>[^<]*(?:\\frac|\\lVert)", text)
+
+
 def test_the_api_has_every_public_name(site: Path) -> None:
     pages = (site / "docs" / "api").glob("*.html")
     found = {name for path in pages for name in re.findall(r'\bid="(lexel[\w.]+)"', path.read_text(encoding="utf-8"))}
