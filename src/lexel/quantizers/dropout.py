@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lexel.quantizers._wrapper import Wrapper
-from lexel.quantizers.base import Choice, Quantizer
+from lexel.quantizers.base import Choice, Quantizer, check_weight
 
 __all__ = ["QuantizationDropout"]
 
@@ -34,7 +34,7 @@ class QuantizationDropout(Wrapper):
         channel_dim: which axis of the input holds the channels. The first of the others is that of the examples.
 
     Raises:
-        TypeError: `quantizer` is not a quantizer.
+        TypeError: `quantizer` is not a quantizer, or `rate` not a number.
         ValueError: `rate` is not in [0, 1).
 
     Example:
@@ -49,10 +49,10 @@ class QuantizationDropout(Wrapper):
         name = type(self).__name__
         if not isinstance(quantizer, Quantizer):
             raise TypeError(f"{name}: quantizer must be a quantizer, got {quantizer!r}")
-        if not 0 <= rate < 1:
-            raise ValueError(f"{name}: rate must be in [0, 1), got {rate}")
         super().__init__(quantizer, quantizer.embedding_dim, channel_dim)
-        self.rate = float(rate)
+        self.rate = check_weight(name, "rate", rate)
+        if self.rate >= 1:
+            raise ValueError(f"{name}: rate must be in [0, 1), got {rate}")
 
     @property
     @override
