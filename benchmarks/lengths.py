@@ -617,7 +617,9 @@ def main() -> None:
         jobs = [settings for settings in plan() if stored(settings, CACHE) is None and arguments.only in str(settings)]
         absent = {data for job in jobs if not (PICTURES / f"{(data := job['data'])}.pt").is_file()}
         if absent:
-            raise SystemExit(f"{PICTURES} lacks {', '.join(sorted(absent))}: first python -m benchmarks.lengths prepare")
+            raise SystemExit(
+                f"{PICTURES} lacks {', '.join(sorted(absent))}: first python -m benchmarks.lengths prepare"
+            )
         run_on_gpu(jobs, arguments.limit) if DEVICE.type == "cuda" else run_on_cpu(jobs, arguments.processes)
     runs = stored_runs()
     missing = [f"{name} on {data}" for data in JUDGES for name in DRAWN if (data, "small", 512, name) not in runs]

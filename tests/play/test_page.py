@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Locator, Page
 from torch import Tensor
 
 import lexel
-from tests.play.hands import HANDS, Finger, Hand, pixel, place
+from tests.play.hands import HALF, HANDS, Finger, Hand, Point, pixel, place
 from tests.report.test_page import browser
 
 __all__ = ["browser"]  # the fixture
@@ -556,6 +556,47 @@ def test_a_finger_scrolls_unless_it_holds_a_point(open_page: Open) -> None:
         finger.stroke([pixel(scene, (start[0], start[1] - step / 10)) for step in range(9)])
         heights.append(page.evaluate("scrollY"))
     assert heights[0] == heights[1] != heights[2]
+
+
+def test_a_point_belongs_to_the_finger_that_took_it(open_page: Open) -> None:
+    """A second finger on another point, or on a control that takes the point away, does nothing to either."""
+    page = open_page(viewport={"width": WIDTHS["phone"], "height": 800}, has_touch=True)
+    wire = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *points: Point) -> None:
+        found = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
+        wire.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": found})
+
+    scene = Scene(HANDS["touch"](page), "nearest")
+    scene.root.locator(".plane").scroll_into_view_if_needed()
+    before = scene.rows("codes")
+    first, second = (pixel(scene.root, (x, y)) for x, y in before[:2].tolist())
+    touch("touchStart", first)
+    touch("touchStart", first, second)
+    touch("touchMove", (first[0], first[1] + 40), (second[0], second[1] + 40))
+    touch("touchEnd")
+    moved = (scene.rows("codes") - before).norm(dim=1)
+    assert moved[0] > 0.1
+    assert moved[1:].max() == 0
+
+    scene = Scene(scene.hand, "playground")
+    scene.root.locator(".plane").scroll_into_view_if_needed()
+    held = pixel(scene.root, place(scene.root, "codes", 15))
+    touch("touchStart", held)
+    slide = "input => { input.value = 2; input.dispatchEvent(new Event('input')); }"
+    scene.control("K").evaluate(slide)
+    touch("touchMove", (held[0], held[1] + 40))
+    touch("touchEnd")
+    assert scene.root.locator(".code").count() == 2
+
+
+def test_nothing_is_painted_outside_of_the_plane(open_page: Open) -> None:
+    scene = Scene(HANDS["mouse"](open_page(viewport={"width": 1280, "height": 800})), "playground")
+    scene.choose("playground.source", "painted")
+    scene.hand.paint(scene.root, [(-1.0, 0.4), (0.0, 0.4), (-4.0, 3.0), (9.0, -9.0), (1.0, 0.4)])
+    painted = scene.rows("inputs")
+    assert len(painted) == 3
+    assert (painted.abs() <= torch.tensor(HALF)).all()
 
 
 def test_codes_glide_to_where_they_are(open_page: Open) -> None:
