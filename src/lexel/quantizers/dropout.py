@@ -42,7 +42,7 @@ class QuantizationDropout(Wrapper):
         >>> vq = QuantizationDropout(lexel.VectorQuantizer(2, 1, upkeep=lexel.KMeansStart()), rate=0.5)
         >>> _ = torch.manual_seed(0), vq(torch.tensor([[1.0], [3.0]]))
         >>> vq(torch.tensor([[1.5], [1.5], [1.5], [1.5]])).quantized.detach().flatten()
-        tensor([1.0000, 1.5000, 1.0000, 1.5000])
+        tensor([1.5000, 1.5000, 1.5000, 1.0000])
     """
 
     def __init__(self, quantizer: Quantizer, rate: float = 0.1, *, channel_dim: int = 1) -> None:
