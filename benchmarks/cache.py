@@ -55,8 +55,14 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
     """Return the records by the key of their settings."""
     if not file.exists():
         return {}
-    records = map(json.loads, file.read_text(encoding="utf-8").splitlines())
-    return {_key(record["settings"]): record for record in records}
+    found = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            record = json.loads(line)
+            found[_key(record["settings"])] = {"settings": record["settings"], "result": dict(record["result"])}
+        except (ValueError, KeyError, TypeError) as error:
+            raise SystemExit(f"{file}, line {number}: no settings with their result ({error!r})") from error
+    return found
 
 
 def _key(settings: dict[str, Any]) -> str:

@@ -572,6 +572,9 @@ start and revival where they have codes; *normalised inputs* lends them the shif
 has 8 levels for each number."""
 
 
+DRAWN = {OURS: ("o-", "#c2410c", 2.5), "FSQ": ("s-", "#64748b", 1.2), "DiVeQ": ("^-", "#94a3b8", 1.2)}
+
+
 def draw(runs: Runs) -> None:
     """Error against steps, for the judges."""
     import matplotlib as mpl
@@ -579,9 +582,8 @@ def draw(runs: Runs) -> None:
 
     mpl.rcParams["svg.hashsalt"] = "lexel"  # the same picture from the same figures
     figure, axes = pyplot.subplots(1, len(JUDGES), figsize=(10, 3.4), layout="constrained")
-    lines = ((OURS, "o-", "#c2410c", 2.5), ("FSQ", "s-", "#64748b", 1.2), ("DiVeQ", "^-", "#94a3b8", 1.2))
     for axis, data in zip(axes, JUDGES, strict=True):
-        for name, style, colour, width in lines:
+        for name, (style, colour, width) in DRAWN.items():
             found = runs[data, "small", 512, name]
             lengths = [length for length in (*LENGTHS, 32000) if figures(found, length)]
             errors = [list(figures(found, length).values()) for length in lengths]
@@ -613,10 +615,19 @@ def main() -> None:
         prepare(arguments.root)
     elif arguments.what == "run":
         jobs = [settings for settings in plan() if stored(settings, CACHE) is None and arguments.only in str(settings)]
+        absent = {data for job in jobs if not (PICTURES / f"{(data := job['data'])}.pt").is_file()}
+        if absent:
+            raise SystemExit(
+                f"{PICTURES} lacks {', '.join(sorted(absent))}: first python -m benchmarks.lengths prepare"
+            )
         run_on_gpu(jobs, arguments.limit) if DEVICE.type == "cuda" else run_on_cpu(jobs, arguments.processes)
     runs = stored_runs()
-    RESULTS.write_text(page(runs), encoding="utf-8")
+    missing = [f"{name} on {data}" for data in JUDGES for name in DRAWN if (data, "small", 512, name) not in runs]
+    if missing:
+        raise SystemExit(f"the page stays as it is: {CACHE} has no results of {', '.join(missing)}")
+    text = page(runs)
     draw(runs)
+    RESULTS.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

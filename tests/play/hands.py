@@ -62,7 +62,7 @@ class _Pointer(Hand):
     def move(self, scene: Locator, kind: str, number: int, to: Point) -> None:
         scene.locator(".plane").scroll_into_view_if_needed()
         start = place(scene, kind, number)
-        way = [tuple(a + (b - a) * t / 8 for a, b in zip(start, to, strict=True)) for t in range(9)]
+        way = [tuple(a + (b - a) * t / 4 for a, b in zip(start, to, strict=True)) for t in range(5)]
         self.stroke([pixel(scene, (x, y)) for x, y in way])
 
     def paint(self, scene: Locator, points: list[Point]) -> None:
@@ -117,8 +117,10 @@ class Keyboard(Hand):
             (to[0] - start[0], "ArrowLeft", "ArrowRight"),
             (to[1] - start[1], "ArrowDown", "ArrowUp"),
         ):
-            for _ in range(round(abs(distance) / 0.04)):
-                self.page.keyboard.press(more if distance > 0 else less)
+            key = more if distance > 0 else less
+            large, small = divmod(round(abs(distance) / 0.04), 5)
+            for press in [f"Shift+{key}"] * large + [key] * small:
+                self.page.keyboard.press(press)
 
     def press(self, target: Locator) -> None:
         kind = target.evaluate("target => target.type")

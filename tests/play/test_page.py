@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Locator, Page
 from torch import Tensor
 
 import lexel
-from tests.play.hands import HANDS, Finger, Hand, pixel, place
+from tests.play.hands import HALF, HANDS, Finger, Hand, Point, pixel, place
 from tests.report.test_page import browser
 
 __all__ = ["browser"]  # the fixture
@@ -34,17 +34,31 @@ def test_the_page_is_made_from_its_sources() -> None:
     assert f"sources: {digest.hexdigest()}" in (PLAY / "play.js").read_text(encoding="utf-8"), "run `make play`"
 
 
+@pytest.fixture(scope="module")
+def windows(browser: Browser) -> Iterator[dict[str, Page]]:
+    """Blank pages by the settings of their context, to open something in: a new one takes as long as many tests."""
+    kept: dict[str, Page] = {}
+    yield kept
+    for page in kept.values():
+        page.close()
+
+
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[Open]:
+def open_page(browser: Browser, windows: dict[str, Page]) -> Iterator[Open]:
     """Open the page, and check in the end that it had nothing to complain of and asked for nothing but its files."""
-    pages, noise = [], []
+    opened, noise = [], []
+    listeners: dict[Any, Callable[[Any], None]] = {
+        "console": lambda message: noise.append(message.text),
+        "pageerror": lambda error: noise.append(str(error)),
+        "request": lambda request: noise.append(request.url) if not own(request.url) else None,
+    }
 
     def open_page(name: str = "index", **context: Any) -> Page:
-        page = browser.new_page(**{"locale": "en", "reduced_motion": "reduce", **context})
-        pages.append(page)
-        page.on("console", lambda message: noise.append(message.text))
-        page.on("pageerror", lambda error: noise.append(str(error)))
-        page.on("request", lambda request: noise.append(request.url) if not own(request.url) else None)
+        page = windows.pop(str(context), None)
+        page = page or browser.new_page(**{"locale": "en", "reduced_motion": "reduce", **context})
+        opened.append((str(context), page))
+        for event, listener in listeners.items():
+            page.on(event, listener)
         page.goto((PLAY / f"{name}.html").as_uri())
         page.wait_for_selector("main section:last-child .code")
         return page
@@ -53,8 +67,14 @@ def open_page(browser: Browser) -> Iterator[Open]:
         return url.startswith((PLAY.as_uri(), "data:", "blob:"))
 
     yield open_page
-    for page in pages:
-        page.close()
+    for settings, page in opened:
+        page.evaluate("localStorage.clear()")
+        for event, listener in listeners.items():
+            page.remove_listener(event, listener)
+        page.goto("about:blank")
+        if settings in windows:
+            page.close()
+        windows.setdefault(settings, page)
     assert noise == []
 
 
@@ -171,9 +191,16 @@ def test_the_gradient_at_the_input(hand: Hand) -> None:
         shows(scene.numbers("straight.lie"), (z.grad - own).norm(), 2)
 
 
-@pytest.mark.parametrize("left_out", [None, "codebook", "commitment"])
-def test_the_two_losses(left_out: str | None, hand: Hand) -> None:
+def test_the_two_losses(hand: Hand) -> None:
     scene = Scene(hand, "springs")
+    for left_out in (None, "codebook", "commitment"):
+        check_the_two_losses(scene, left_out)
+        scene.press("again")
+        if left_out:
+            scene.toggle(f"springs.with{left_out.title()}")
+
+
+def check_the_two_losses(scene: Scene, left_out: str | None) -> None:
     scene.move("inputs", 0, -0.7, -0.6)
     if left_out:
         scene.toggle(f"springs.with{left_out.title()}")
@@ -220,11 +247,14 @@ def test_the_tug_of_the_task_runs_away_without_a_commitment(hand: Hand) -> None:
     assert gaps[0] < 0.7 * gaps[1]
 
 
-@pytest.mark.parametrize("order", ["right", "swapped"])
-def test_the_order_of_the_statements(order: str, hand: Hand) -> None:
+def test_the_order_of_the_statements(hand: Hand) -> None:
     scene = Scene(hand, "swapped")
-    if order == "swapped":
-        scene.choose("swapped.order", "swapped")
+    check_the_order_of_the_statements(scene, "right")
+    scene.choose("swapped.order", "swapped")
+    check_the_order_of_the_statements(scene, "swapped")
+
+
+def check_the_order_of_the_statements(scene: Scene, order: str) -> None:
     scene.move("inputs", 0, -0.9, 0.9)
     start = scene.state()
     z, codes = (torch.nn.Parameter(rows(start[name])) for name in ("inputs", "codes"))
@@ -358,11 +388,16 @@ def test_the_expanded_distance_far_from_the_origin(hand: Hand) -> None:
     assert "4 TiB" in (scene.root.locator(".matrix").text_content() or "")
 
 
-@pytest.mark.parametrize("learning", ["gradient", "ema"])
-def test_the_playground(learning: str, hand: Hand) -> None:
+def test_the_playground(hand: Hand) -> None:
     scene = Scene(hand, "playground")
     scene.choose("playground.source", "moons")
     hand.slide(scene.control("playground.batch"), to_end=True)
+    for learning in ("gradient", "ema"):
+        check_the_playground(scene, learning)
+        scene.press("again")
+
+
+def check_the_playground(scene: Scene, learning: str) -> None:
     scene.choose("playground.learning", learning)
     scene.move("codes", 0, -1.0, 0.9)
     start = scene.state()
@@ -429,7 +464,7 @@ def test_colours_of_an_image_and_files_that_are_none(open_page: Open, tmp_path: 
 
 def test_a_file_may_be_dropped_anywhere(open_page: Open, tmp_path: Path) -> None:
     page = open_page()
-    Image.new("RGB", (5000, 5000), "navy").save(tmp_path / "large.png")
+    Image.new("RGB", (1500, 1500), "navy").save(tmp_path / "large.png")
     drop = """([bytes, target]) => {
         const data = new DataTransfer();
         data.items.add(new File([Uint8Array.from(bytes)], "dropped"));
@@ -483,8 +518,8 @@ def test_the_puzzle_of_the_two_orders(reader: Hand) -> None:
     for order in start:
         assert not verdict.is_visible(), "no verdict before both have been run"
         reader.press(scene.root.locator(f'button[data-order="{order}"]'))
-        reader.page.wait_for_function(f"document.querySelector('#orders').state().{order}.steps === 16")
     verdict.wait_for()
+    assert [scene.state()[order]["steps"] for order in start] == [16, 16]
     end = scene.state()
     said = [float(part) for part in verdict.locator("b").all_text_contents()]
     for order, (moved, gap) in {"first": (said[0], said[1]), "last": (said[2], said[3])}.items():
@@ -507,9 +542,15 @@ def test_the_puzzle_of_the_two_orders(reader: Hand) -> None:
     assert said[1] < said[3]
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
+@pytest.mark.parametrize(
+    ("locale", "scheme", "width"),
+    [  # every two of them together
+        ("en-GB", "light", "desktop"),
+        ("en-GB", "dark", "phone"),
+        ("zh-CN", "dark", "desktop"),
+        ("zh-CN", "light", "phone"),
+    ],
+)
 def test_languages_themes_and_widths(locale: str, scheme: Any, width: str, open_page: Open) -> None:
     other = open_page(
         "statements", locale=locale, color_scheme=scheme, viewport={"width": WIDTHS[width], "height": 800}
@@ -556,6 +597,47 @@ def test_a_finger_scrolls_unless_it_holds_a_point(open_page: Open) -> None:
         finger.stroke([pixel(scene, (start[0], start[1] - step / 10)) for step in range(9)])
         heights.append(page.evaluate("scrollY"))
     assert heights[0] == heights[1] != heights[2]
+
+
+def test_a_point_belongs_to_the_finger_that_took_it(open_page: Open) -> None:
+    """A second finger on another point, or on a control that takes the point away, does nothing to either."""
+    page = open_page(viewport={"width": WIDTHS["phone"], "height": 800}, has_touch=True)
+    wire = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *points: Point) -> None:
+        found = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
+        wire.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": found})
+
+    scene = Scene(HANDS["touch"](page), "nearest")
+    scene.root.locator(".plane").scroll_into_view_if_needed()
+    before = scene.rows("codes")
+    first, second = (pixel(scene.root, (x, y)) for x, y in before[:2].tolist())
+    touch("touchStart", first)
+    touch("touchStart", first, second)
+    touch("touchMove", (first[0], first[1] + 40), (second[0], second[1] + 40))
+    touch("touchEnd")
+    moved = (scene.rows("codes") - before).norm(dim=1)
+    assert moved[0] > 0.1
+    assert moved[1:].max() == 0
+
+    scene = Scene(scene.hand, "playground")
+    scene.root.locator(".plane").scroll_into_view_if_needed()
+    held = pixel(scene.root, place(scene.root, "codes", 15))
+    touch("touchStart", held)
+    slide = "input => { input.value = 2; input.dispatchEvent(new Event('input')); }"
+    scene.control("K").evaluate(slide)
+    touch("touchMove", (held[0], held[1] + 40))
+    touch("touchEnd")
+    assert scene.root.locator(".code").count() == 2
+
+
+def test_nothing_is_painted_outside_of_the_plane(open_page: Open) -> None:
+    scene = Scene(HANDS["mouse"](open_page(viewport={"width": 1280, "height": 800})), "playground")
+    scene.choose("playground.source", "painted")
+    scene.hand.paint(scene.root, [(-1.0, 0.4), (0.0, 0.4), (-4.0, 3.0), (9.0, -9.0), (1.0, 0.4)])
+    painted = scene.rows("inputs")
+    assert len(painted) == 3
+    assert (painted.abs() <= torch.tensor(HALF)).all()
 
 
 def test_codes_glide_to_where_they_are(open_page: Open) -> None:

@@ -19,7 +19,7 @@ from tests.report.test_page import browser
 __all__ = ["browser"]  # the fixture
 
 PLAY = Path(__file__).parent.parent.parent / "docs" / "play"
-CASES = 200
+CASES = 100
 Call = Callable[..., Any]
 
 
@@ -175,13 +175,13 @@ def test_kmeans(call: Call) -> None:
 @pytest.mark.parametrize("revival", [None, {"threshold": 0.05, "decay": 0.7, "seed": 5}])
 @pytest.mark.parametrize("settings", [{"learning": "gradient", "rate": 1.5}, {"learning": "ema", "decay": 0.8}])
 def test_training(settings: dict[str, Any], revival: dict[str, Any] | None, call: Call) -> None:
-    """Thirty steps on the same batches, from codes in a corner: codes, averages, usage and what each step says."""
+    """Twenty steps on the same batches, from codes in a corner: codes, averages, usage and what each step says."""
     generator = torch.Generator().manual_seed(4)
     sizes = [1, 3, 20, 64]
     cases = []
-    for case in range(24):
+    for case in range(8):
         codes = 0.1 * torch.rand(8, 2, generator=generator) - 1
-        batches = [torch.randn(sizes[case % 4], 2, generator=generator) for _ in range(30)]
+        batches = [torch.randn(sizes[case % 4], 2, generator=generator) for _ in range(20)]
         cases.append((codes, batches, {**settings, "beta": 0.25, "revival": revival}))
     revived = 0
     for ours, (codes, batches, _) in zip(call("train", cases), cases, strict=True):

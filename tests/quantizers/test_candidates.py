@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -93,3 +95,13 @@ def test_refusals() -> None:
         lexel.LookupFreeQuantizer(30).candidates(torch.randn(1, 30), 2)
     with pytest.raises(ValueError, match="NaN or Inf"):
         vq.candidates(torch.full((1, 2), torch.nan), 1)
+
+
+@pytest.mark.parametrize("bound", ["tan", "symmetric", "sigmoid", "normal"])
+def test_the_best_candidate_of_bounded_scalars_is_their_own_choice(bound: Any) -> None:
+    fsq = lexel.FiniteScalarQuantizer([8, 5], bound=bound).eval()
+    z = 1.5 * torch.randn(300, 2)
+    found = fsq.candidates(z, 3)
+    assert torch.equal(found.indices[:, 0], fsq(z).indices)
+    errors = (fsq.unquantized(z) - fsq(z).quantized).square().sum(1)
+    torch.testing.assert_close(found.errors[:, 0], errors)

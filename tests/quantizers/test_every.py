@@ -292,6 +292,23 @@ def test_gradients_reach_what_they_should_and_nothing_else(
         assert reached == example.flow[part], part
 
 
+@pytest.mark.parametrize("name", [name for name, each in ROWWISE.items() if not each.noisy])
+def test_what_it_approximates_is_what_its_gradient_is_of(name: str) -> None:
+    """Straight through, in eval mode, means that `quantized` has the gradient of `unquantized`."""
+    quantizer = ZOO[name].make()
+    if quantizer.index_shape and quantizer.leaves_remainder:
+        pytest.skip("each stage of a residual adds a gradient of its own")
+    z = torch.randn(3, quantizer.embedding_dim, 4, 4)
+    quantizer(z)  # what is found once is found
+    quantizer.eval()
+    towards = torch.randn_like(quantizer(z.requires_grad_()).quantized)
+    gradients = [
+        torch.autograd.grad((each * towards).sum(), z, allow_unused=True, materialize_grads=True)[0]
+        for each in (quantizer(z).quantized, quantizer.unquantized(z))
+    ]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
 class TestState:
     def test_eval_changes_none(self, quantizer: lexel.Quantizer, z: Tensor) -> None:
         before = state(quantizer.eval())

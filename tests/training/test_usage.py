@@ -43,8 +43,10 @@ def rows(run: Path) -> list[dict[str, float]]:
         vector,
         lambda: lexel.ResidualQuantizer([lexel.VectorQuantizer(16, 4), lexel.VectorQuantizer(5, 4)], dropout=1.0),
         lambda: lexel.LookupFreeQuantizer(50),
+        lambda: lexel.QuantizationDropout(vector(), 0.9),
+        lambda: lexel.FiniteScalarQuantizer([8, 5], bound="normal", noise=1.0),
     ],
-    ids=["vector", "residual", "lookup-free, 2^50"],
+    ids=["vector", "residual", "lookup-free, 2^50", "most unquantized", "scalar, with noise"],
 )
 def test_figures_are_those_of_all_that_was_chosen_since_the_row_before(
     make: type[lexel.Quantizer], photographs: Path, tmp_path: Path
@@ -53,7 +55,8 @@ def test_figures_are_those_of_all_that_was_chosen_since_the_row_before(
 
     def keep(_: nn.Module, inputs: tuple[Tensor], output: lexel.Quantized) -> None:
         if model.training:
-            chosen.append((replace(output, quantized=output.quantized.detach()), inputs[0].detach()))
+            codes, target = model.quantizer.lookup(output.indices), model.quantizer.unquantized(inputs[0])
+            chosen.append((replace(output, quantized=codes.detach()), target.detach()))
 
     model.quantizer.register_forward_hook(keep)
     train(ReconstructionTask(model, photographs, SETTINGS), tmp_path / "run")

@@ -63,6 +63,8 @@ export class Plane {
    */
   draw(view) {
     this.view = { inputs: [], codes: [], marks: [], below: [], cells: true, ...view };
+    const { kind, i, paint } = this.grip ?? {};
+    if (i >= this.view[kind]?.length / 2 || (paint && !this.paints())) this.release(); // what was held is there no more
     this.element.setAttribute("aria-label", text(this.label));
     const glides =
       this.places?.length === this.view.codes.length && !this.grip && !calm.matches && view.glide !== false;
@@ -187,6 +189,7 @@ export class Plane {
   }
 
   key(event, kind, i) {
+    if (event.altKey || event.ctrlKey || event.metaKey) return; // the browser's
     const turn = { PageUp: -1, PageDown: 1 }[event.key];
     const arrow = KEYS[event.key];
     if (!turn && !arrow) return;
@@ -218,9 +221,10 @@ export class Plane {
       ];
     };
     this.element.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0 || !this.view) return;
+      if (event.button !== 0 || !this.view || this.grip) return; // one pointer at a time
       this.grip = this.paints() ? { paint: true } : this.grasp(place(event), REACH[event.pointerType] ?? 16);
       if (!this.grip) return;
+      this.grip.pointer = event.pointerId;
       event.preventDefault();
       this.element.setPointerCapture(event.pointerId);
       this.element.classList.add("held");
@@ -230,22 +234,23 @@ export class Plane {
     // A finger that holds a point does not scroll the page; any other does. `touch-action` of shapes is not heeded by all.
     this.element.addEventListener("touchstart", (event) => this.grip && event.preventDefault(), { passive: false });
     this.element.addEventListener("pointermove", (event) => {
-      if (!this.grip) return;
+      if (this.grip?.pointer !== event.pointerId) return;
       const [x, y] = this.from(place(event));
-      if (this.grip.paint) this.onPaint(x, y);
-      else this.move(this.grip.kind, this.grip.i, x + this.grip.offset[0], y + this.grip.offset[1]);
+      if (!this.grip.paint) this.move(this.grip.kind, this.grip.i, x + this.grip.offset[0], y + this.grip.offset[1]);
+      else if (Math.abs(x) <= HALF.x && Math.abs(y) <= HALF.y) this.onPaint(x, y);
     });
-    const release = () => {
-      this.grip = null;
-      this.element.classList.remove("held");
-    };
-    this.element.addEventListener("pointerup", release);
-    this.element.addEventListener("pointercancel", release);
+    const end = (event) => this.grip?.pointer === event.pointerId && this.release();
+    for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) this.element.addEventListener(name, end);
     this.element.addEventListener("keydown", (event) => this.paintByKey(event));
   }
 
+  release() {
+    this.grip = null;
+    this.element.classList.remove("held");
+  }
+
   paintByKey(event) {
-    if (!this.paints() || event.target !== this.element) return;
+    if (!this.paints() || event.target !== this.element || event.altKey || event.ctrlKey || event.metaKey) return;
     const arrow = KEYS[event.key];
     if (arrow) {
       this.cursor = this.cursor.map((value, d) =>

@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lexel.quantizers._wrapper import Wrapper
-from lexel.quantizers.base import Choice, Quantizer
+from lexel.quantizers.base import Choice, Quantizer, check_weight
 
 __all__ = ["QuantizationDropout"]
 
@@ -34,7 +34,7 @@ class QuantizationDropout(Wrapper):
         channel_dim: which axis of the input holds the channels. The first of the others is that of the examples.
 
     Raises:
-        TypeError: `quantizer` is not a quantizer.
+        TypeError: `quantizer` is not a quantizer, or `rate` not a number.
         ValueError: `rate` is not in [0, 1).
 
     Example:
@@ -42,17 +42,17 @@ class QuantizationDropout(Wrapper):
         >>> vq = QuantizationDropout(lexel.VectorQuantizer(2, 1, upkeep=lexel.KMeansStart()), rate=0.5)
         >>> _ = torch.manual_seed(0), vq(torch.tensor([[1.0], [3.0]]))
         >>> vq(torch.tensor([[1.5], [1.5], [1.5], [1.5]])).quantized.detach().flatten()
-        tensor([1.0000, 1.5000, 1.0000, 1.5000])
+        tensor([1.5000, 1.5000, 1.5000, 1.0000])
     """
 
     def __init__(self, quantizer: Quantizer, rate: float = 0.1, *, channel_dim: int = 1) -> None:
         name = type(self).__name__
         if not isinstance(quantizer, Quantizer):
             raise TypeError(f"{name}: quantizer must be a quantizer, got {quantizer!r}")
-        if not 0 <= rate < 1:
-            raise ValueError(f"{name}: rate must be in [0, 1), got {rate}")
         super().__init__(quantizer, quantizer.embedding_dim, channel_dim)
-        self.rate = float(rate)
+        self.rate = check_weight(name, "rate", rate)
+        if self.rate >= 1:
+            raise ValueError(f"{name}: rate must be in [0, 1), got {rate}")
 
     @property
     @override

@@ -122,8 +122,13 @@ class FiniteScalarQuantizer(RowQuantizer):
         digits = to_digits(indices, self.levels)
         return self._place(digits.float() if self._symmetric else (digits - self._half_width(digits)).float())
 
+    @override
+    def unquantized_positions(self, z: Tensor) -> Tensor:
+        bounded = self.bounded(z)
+        return self._place(bounded) if self._symmetric else bounded / self._half_width(bounded)
+
     def bounded(self, z: Tensor) -> Tensor:
-        """Return f(z), each number of `z` `(N, D)` squashed so that rounding gives exactly L levels."""
+        """Return f(z), each number of `z` `(…, D)` squashed so that rounding gives exactly L levels."""
         if self.bound == "normal":
             share: Tensor = torch.special.ndtr(z)
             return share * constant(self.levels, z) - 0.5

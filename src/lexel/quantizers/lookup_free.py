@@ -176,6 +176,10 @@ class BinarySphericalQuantizer(LookupFreeQuantizer):
     def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
         return super().quantize_rows(unit_rows(z), valid)
 
+    @override
+    def unquantized_positions(self, z: Tensor) -> Tensor:
+        return unit_rows(z)
+
 
 def _entropy_of_bits(logits: Tensor) -> Tensor:
     """Return the entropy in nats of a bit that is 1 with probability σ(logit); no logit overflows."""

@@ -93,7 +93,7 @@ class ParallelQuantizer(Composite):
 
     @override
     def unquantized_positions(self, z: Tensor) -> Tensor:
-        return self._combined([part.unquantized_positions(z) for part in self.parts]) if self.combine == "sum" else z
+        return self._combined([part.unquantized_positions(z) for part in self.parts])
 
     @override
     def check_indices(self, indices: Tensor) -> None:

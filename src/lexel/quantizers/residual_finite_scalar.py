@@ -95,8 +95,7 @@ class ResidualFiniteScalarQuantizer(RowQuantizer):
 
     @override
     def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
-        limit = constant((level / (level - 1) for level in self.levels), z)
-        remainder = limit * torch.tanh(z / limit) if self.bound == "symmetric" else self.stage.bounded(z)
+        remainder = self._bounded(z)
         total = torch.zeros_like(z)
         indices = []
         for number in range(self.depth):
@@ -117,6 +116,18 @@ class ResidualFiniteScalarQuantizer(RowQuantizer):
         for number in range(self.depth):
             total = total + codes[:, number] * self._scale(codes, number)
         return total
+
+    @override
+    def unquantized_positions(self, z: Tensor) -> Tensor:
+        bounded = self._bounded(z)
+        return bounded if self.bound == "symmetric" else self.stage.unquantized_positions(bounded)
+
+    def _bounded(self, z: Tensor) -> Tensor:
+        """What the first stage is given, b(z)."""
+        if self.bound != "symmetric":
+            return self.stage.bounded(z)
+        limit = constant((level / (level - 1) for level in self.levels), z)
+        return limit * torch.tanh(z / limit)
 
     def _scale(self, like: Tensor, number: int) -> Tensor:
         """The unit of a stage, for each channel."""

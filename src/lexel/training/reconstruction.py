@@ -177,7 +177,10 @@ class CodeWindow:
 
     @torch.no_grad()
     def count(self, levels: Sequence[Level]) -> None:
-        """Count the codes of a step, and its distortion."""
+        """Count the codes of a step, and its distortion: the error of what the indices stand for after it.
+
+        `quantized` is something else in training where examples pass unquantized or noise takes the place of rounding.
+        """
         # The codes of many steps are counted at once: for a small model, counting would take as long as a layer.
         pairs = list(zip(self.quantizers, levels, strict=True))
         codes = [level.output.indices.reshape(-1, len(quantizer.codebook_sizes)) for quantizer, level in pairs]
@@ -185,7 +188,9 @@ class CodeWindow:
         if sum(map(len, codes)) * len(self.waiting) > MOST_WAITING:
             self._count_waiting()
         for quantizer, (latents, output) in pairs:
-            difference = output.quantized.detach() - quantizer.unquantized(latents)
+            # Not `lookup`, whose check of the indices waits for the device.
+            found = quantizer.lookup_positions(output.indices).movedim(-1, quantizer.channel_dim)
+            difference = found - quantizer.unquantized(latents)
             wide = torch.float64 if self.distortion.device == difference.device else None
             self.distortion.add(difference.square_().sum(dtype=wide), difference.numel())
 
