@@ -331,8 +331,8 @@ class _RevivalByErrorModule(_RevivalModule):
     def _change(self, dead: Tensor, errors: StepErrors) -> Change:
         """Replace dead codes; those that must wait are taken from `dead`."""
         rows = errors.rows
-        high, low = (_random(2 * self.step + half, self.settings.seed) for half in (0, 1))
-        positions = rows.draw(errors.own, dead.sum().minimum(rows.total), len(dead), high * 2**31 + low)
+        turn = _random(self.step, self.settings.seed)
+        positions = rows.draw(errors.own, dead.sum().minimum(rows.total), len(dead), turn)
         found = positions.diff(prepend=positions.new_full((1,), -1)) > 0  # an input, and not that of the code before
         queue = (dead.cumsum(0) - 1).clamp_min(0)
         dead &= found[queue]

@@ -98,7 +98,7 @@ def test_refuses_what_is_no_process_group() -> None:
 @given(
     st.lists(st.tuples(st.integers(0, 2**30), st.booleans()), min_size=1, max_size=20),
     st.integers(0, 2**20),
-    st.integers(0, 2**62),
+    st.integers(0, 2**31 - 1),
 )
 def test_rows_are_drawn_as_often_as_their_weights_say(rows: list[tuple[int, bool]], count: int, start: int) -> None:
     """Up or down to the next integer, for any number of points: exactly, in integers of Python."""

@@ -226,21 +226,22 @@ class AllRows:
         The rows lie one after another on a line, each as long as its weight, and `count` points divide the line evenly:
         the rows on which they fall are drawn. Row i is drawn count · w_i / Σw times on average, and in each draw as
         often as that, rounded up or down. Lengths are integers, in 2⁻³⁰ of the largest, whose sums are exact in any
-        order: every rank, and a single process with all rows, draws the same.
+        order: every rank, and a single process with all rows, draws the same. A weight that is rounded otherwise moves
+        the points by as little.
 
         Args:
             weights: this rank's, `(N,)`, floating, not negative, zero for rows that do not count.
             count: int64 scalar, how many points there are, in [0, most]; the same on all ranks, as `start` is.
             most: how many positions are returned.
-            start: int64 scalar, not negative; from 0 to Σw it moves each point to where the next one was.
+            start: int64 scalar in [0, 2³¹): from 0 to 2³¹ each point moves to where the next one was.
 
         Returns:
             Positions for `take`, int64 `(most,)`, ascending; −1 in place of those beyond `count`, and of all of them if
             no weight is positive, or one is not finite.
 
         Example:
-            >>> rows, one, two = AllRows(torch.zeros(3, 1)), torch.tensor(1), torch.tensor(2)
-            >>> rows.draw(torch.tensor([1.0, 0.0, 3.0]), two, 3, one)
+            >>> rows, two, half = AllRows(torch.zeros(3, 1)), torch.tensor(2), torch.tensor(2**30)
+            >>> rows.draw(torch.tensor([2.0, 0.0, 3.0]), two, 3, half)
             tensor([ 0,  2, -1])
         """
         rows, valid = self.own
@@ -252,8 +253,9 @@ class AllRows:
         (held,) = all_sum(held)
         whole, points = held.sum().clamp_min(1), count.clamp_min(1)
         number = torch.arange(most, device=rows.device).minimum(count)
-        # (number · whole + start) / points, without a product that may not fit.
-        place = number * (whole // points) + (number * (whole % points) + start % whole) // points
+        # (number + start / 2³¹) · whole / points, without products that may not fit.
+        first = (whole >> 31) * start + ((whole % 2**31) * start >> 31)
+        place = number * (whole // points) + (number * (whole % points) + first) // points
         place = place - held[: rank()].sum()
         mine = (place >= 0) & (place < ends[-1]) & (number < count)
         row = torch.searchsorted(ends, place, right=True).clamp_max(len(ends) - 1)
