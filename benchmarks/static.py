@@ -2,8 +2,12 @@
 
     python -m benchmarks.static
 
-writes `benchmarks/results/static.md` and `static.png`, and the summary in `docs/quality.md`. Every run is stored, so
-that an interrupted benchmark goes on where it stopped.
+writes `benchmarks/results/static.md` and `static.png`, and the summary in `docs/quality.md`;
+
+    python -m benchmarks.static revival
+
+what revival by error changes, in `docs/quality.md`. Every run is stored, so that an interrupted benchmark goes on where
+it stopped.
 
 Distortion is the mean squared error for each component of held-out vectors; every source has a variance of 1 for each
 component. Online training sees STEPS batches of BATCH vectors: new ones each time from the Gaussian and Laplacian
@@ -14,6 +18,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -36,7 +41,8 @@ from lexel.demo import copy_photographs
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "quality.md"
-BEGIN, END = "<!-- static sources -->\n", "<!-- end of static sources -->\n"
+BLOCK = "static sources"
+REVIVAL_BLOCK = "revival by error"
 STEPS, BATCH, SEEDS = 1000, 4096, (0, 1, 2)
 TRAINING, HELD_OUT = 1 << 20, 1 << 19
 SIZES = (64, 512, 4096)
@@ -63,6 +69,19 @@ PARTS: dict[str, dict[str, Any]] = {
     "best, without revival": {"learning": WARM, "upkeep": ALIVE[:1]},
     "best, with Revival(threshold=0.1)": {"learning": WARM, "upkeep": (ALIVE[0], lexel.Revival(threshold=0.1))},
     "best, without k-means start": {"learning": WARM, "upkeep": BEST[1:]},
+}
+BY_ERROR: dict[str, dict[str, Any]] = {
+    "defaults": ONLINE["Lexel, defaults"],
+    "defaults, by error": {"learning": EMA, "upkeep": (ALIVE[0], lexel.Revival(threshold=0.1, by="error"))},
+    "best": ONLINE["Lexel, best"],
+    "best, by error": {
+        "learning": WARM,
+        "upkeep": (ALIVE[0], lexel.Revival(threshold=0.1, decay=0.97, by="error")),
+    },
+    "warm-up of 30, by error": {
+        "learning": lexel.EMA(warmup=30),
+        "upkeep": (ALIVE[0], lexel.Revival(threshold=0.1, decay=0.97, by="error")),
+    },
 }
 RIVALS: dict[str, dict[str, Any]] = {
     "vector-quantize-pytorch, defaults": {},
@@ -421,6 +440,23 @@ def scalars_table() -> list[str]:
     return text
 
 
+def revival_table() -> list[str]:
+    """What revival by error changes: scalars beside the best levels, and the patches' distortion."""
+    text = [f"| source | K | {' | '.join(BY_ERROR)} |", f"|---|---|{'---|' * len(BY_ERROR)}"]
+    for source, size, seeds in (*((source, 32, SEEDS) for source in SCALARS), (SOURCES[2], 512, SEEDS[:2])):
+        least = distortion(source.held_out(), best_levels(source, size)) if source.quantile else None
+        cells = []
+        for parts in BY_ERROR.values():
+            found = [online(source, vector(source, size, parts), seed)["held-out"] for seed in seeds]
+            if least is None:
+                cells.append(f"{statistics.mean(found):.5f} ± {statistics.stdev(found):.5f}")
+            else:
+                beyond = [one / least - 1 for one in found]
+                cells.append(f"{statistics.mean(beyond):+.1%} ± {statistics.stdev(beyond):.1%}")
+        text.append(f"| {source.name} | {size} | {' | '.join(cells)} |")
+    return text
+
+
 def composites_table() -> list[str]:
     text = ["| | | Lexel, defaults | Lexel, best | faiss | best beside faiss |", "|---|---|---|---|---|---|"]
     for source, kind, (count, size) in product((SOURCES[0], SOURCES[2]), ("residual", "product"), COMPOSITES):
@@ -474,7 +510,7 @@ def plot(found: dict[str, dict[int, dict[str, Line]]]) -> None:
 
 def written(part: Any) -> str:
     """A part as one would write it, without what it is by default."""
-    changed = [f"{f.name}={getattr(part, f.name)}" for f in fields(part) if getattr(part, f.name) != f.default]
+    changed = [f"{f.name}={getattr(part, f.name)!r}" for f in fields(part) if getattr(part, f.name) != f.default]
     return f"{type(part).__name__}({', '.join(changed)})"
 
 
@@ -496,9 +532,27 @@ batches of {BATCH:,} numbers, mean ± standard deviation over {len(SEEDS)} seeds
 """
 
 
+REVIVAL_HEAD = f"""`python -m benchmarks.static revival`: {STEPS:,} batches of {BATCH:,}, mean ± standard deviation over
+{len(SEEDS)} seeds, two of patches; of scalars the distortion beyond the best levels, of patches the held-out distortion
+itself. *By error* is `{written(BY_ERROR["defaults, by error"]["upkeep"][1])}` with the defaults, and
+`{written(BY_ERROR["best, by error"]["upkeep"][1])}` otherwise; *warm-up of 30* is
+`{written(BY_ERROR["warm-up of 30, by error"]["learning"])}`.
+"""
+
+
+def write_block(name: str, lines: Sequence[str]) -> None:
+    """Put lines between the two marks of a name on the page."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+    PAGE.write_text(before + begin + "\n".join(lines) + "\n" + end + rest.partition(end)[2], encoding="utf-8")
+
+
 def main() -> None:
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
+    if sys.argv[1:] == ["revival"]:
+        write_block(REVIVAL_BLOCK, [REVIVAL_HEAD, *revival_table()])
+        return
     found = {source.name: {size: lines(source, size) for size in SIZES} for source in SOURCES}
     overview = [HEAD, *summary(found)]
     text = ["# Static sources", "", *overview]
@@ -515,9 +569,7 @@ def main() -> None:
     text += ["", "## What each part does", "", *parts, "", "## Several codebooks", "", *composites_table()]
     (RESULTS / "static.md").write_text("\n".join(text) + "\n", encoding="utf-8")
     plot(found)
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    shown = "\n".join([*overview, "", SCALARS_HEAD, *numbers, "", *parts]) + "\n"
-    PAGE.write_text(before + BEGIN + shown + END + rest.partition(END)[2], encoding="utf-8")
+    write_block(BLOCK, [*overview, "", SCALARS_HEAD, *numbers, "", *parts])
 
 
 if __name__ == "__main__":

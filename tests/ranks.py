@@ -30,6 +30,7 @@ UPKEEP = {
     "none": (),
     "kmeans": lexel.KMeansStart(iterations=3),
     "revival": lexel.Revival(threshold=0.6, decay=0.5),
+    "revival by error": lexel.Revival(threshold=0.6, decay=0.5, by="error"),
     "closest": lexel.OnlineClustering(decay=0.5),
     "random": lexel.OnlineClustering(decay=0.5, anchor="random"),
     "both": (lexel.KMeansStart(iterations=3), lexel.Revival(threshold=0.6, decay=0.5)),

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 import lexel
+from lexel._core.collectives import AllRows
 from lexel.kmeans import kmeans
+from lexel.upkeep import StepErrors
 
 LEARNING = [lexel.Gradient(), lexel.EMA(), lexel.EMA(warmup=10)]
 UPKEEP = [
     lexel.KMeansStart(),
     lexel.Revival(threshold=0.5, decay=0.5),
+    lexel.Revival(threshold=0.5, decay=0.5, by="error"),
     lexel.OnlineClustering(),
     lexel.OnlineClustering(anchor="random"),
     (lexel.KMeansStart(iterations=2), lexel.Revival(threshold=0.5, decay=0.5)),
@@ -107,7 +110,7 @@ class TestRevival:
         vq = lexel.VectorQuantizer(40, 4, learning=learning, upkeep=lexel.Revival())
         vq.upkeep[0].usage.zero_()
         z = torch.randn(64, 4)
-        anchors, strength = vq.upkeep[0].prepare(vq.codebook.weight.detach(), lexel._core.collectives.AllRows(z))
+        anchors, strength = vq.upkeep[0].prepare(vq.codebook.weight.detach(), AllRows(z))
         assert strength.all()
         assert distinct_rows_of(anchors, z)
 
@@ -150,10 +153,123 @@ class TestRevival:
         part, codes, hits = lexel.Revival().build(3, 1), torch.zeros(3, 1), torch.zeros(10)
         for _ in range(1000):
             part.usage.zero_()
-            anchors, _ = part.prepare(codes, lexel._core.collectives.AllRows(torch.arange(10.0).unsqueeze(1)))
+            anchors, _ = part.prepare(codes, AllRows(torch.arange(10.0).unsqueeze(1)))
             hits[anchors.long().reshape(-1)] += 1
         assert hits.sum() == 3000
         assert (hits - 300).abs().max() < 5 * math.sqrt(300)
+
+
+def moves(part: lexel.UpkeepModule, z: Tensor, errors: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Where codes move that no input chose, at the end of a step of these inputs; all are dead before."""
+    part.usage.zero_()
+    counts = torch.zeros_like(part.usage)
+    change = part.observe_errors(counts, StepErrors(counts, errors, AllRows(z, valid)))
+    assert change is not None
+    anchors, strength = change
+    return anchors[strength > 0]
+
+
+@pytest.mark.parametrize("learning", LEARNING, ids=repr)
+class TestRevivalByError:
+    @pytest.mark.parametrize("by", ["usage", "error"])
+    def test_a_code_for_rare_inputs_lives_by_its_share_of_the_error(self, by: str, learning: lexel.Learning) -> None:
+        """One input in 500 chooses code 1, and has more than half of the error."""
+        vq, plain = (
+            lexel.VectorQuantizer(2, 1, learning=learning, upkeep=upkeep)
+            for upkeep in (lexel.Revival(0.1, 0.5, by=by), ())
+        )
+        for module in (vq, plain):
+            module.load_codes(torch.tensor([[0.0], [100.0]]))
+        for step in range(20):
+            z = 0.1 * torch.randn(500, 1)
+            z[0] = 100 + 3 * (-1) ** step
+            vq(z), plain(z)
+        assert torch.equal(vq.codebook(), plain.codebook()) == (by == "error")
+
+    def test_a_code_without_error_lives_by_its_inputs(self, learning: lexel.Learning) -> None:
+        vq = lexel.VectorQuantizer(2, 1, learning=learning, upkeep=lexel.Revival(0.5, 0.5, by="error"))
+        vq.load_codes(torch.tensor([[0.0], [100.0]]))
+        for _ in range(10):
+            vq(torch.tensor([[0.0], [90.0], [0.0], [110.0]]))
+            assert (vq.codebook().detach().flatten() - torch.tensor([0, 100])).abs().max() < 1
+
+    def test_a_dead_code_becomes_the_input_with_the_error(self, learning: lexel.Learning) -> None:
+        vq = lexel.VectorQuantizer(3, 1, learning=learning, upkeep=lexel.Revival(0.2, 0.5, by="error"))
+        vq.load_codes(torch.tensor([[0.0], [10.0], [1000.0]]))
+        z = torch.tensor([[0.0]] * 20 + [[10.0]] * 20 + [[4.0]])
+        for _ in range(3):  # usage 1 → 0.5 → 0.25 → 0.125: dead when the third step ends
+            vq(z)
+            assert vq.codebook()[2] > 900
+        vq(z)
+        assert vq.codebook()[2] == 4
+        assert vq.upkeep[0].usage[2] == 1
+        vq(z)
+        assert vq(z).indices[-1] == 2
+
+    def test_inputs_are_drawn_in_proportion_to_their_error(self, learning: lexel.Learning) -> None:
+        part, hits, rounds = lexel.Revival(by="error").build(3, 1), torch.zeros(10), 2000
+        errors = torch.tensor([0.0, 1, 2, 3, 4, 5, 0, 6, 7, 8])  # three points on a line of 36: no row gets two
+        for _ in range(rounds):
+            hits[moves(part, torch.arange(10.0).unsqueeze(1), errors).long().flatten()] += 1
+        expected = 3 * rounds * errors / errors.sum()
+        assert hits.sum() == 3 * rounds
+        assert ((hits - expected).abs() <= 5 * expected.sqrt()).all()
+
+    def test_codes_that_fall_on_one_input_wait_but_for_one(self, learning: lexel.Learning) -> None:
+        part, z = lexel.Revival(by="error").build(8, 1), torch.arange(20.0).unsqueeze(1)
+        errors = torch.full((20,), 1e-3)
+        errors[7] = 1e3
+        found = moves(part, z, errors)
+        assert 1 <= len(found) <= 2
+        assert (found == 7).sum() == 1
+        assert (part.usage == 1).sum() == len(found)
+        assert len(set(moves(part, z, torch.ones(20)).flatten().tolist())) == 8
+
+    def test_more_dead_codes_than_inputs_wait(self, learning: lexel.Learning) -> None:
+        found = moves(lexel.Revival(by="error").build(40, 1), torch.arange(15.0).unsqueeze(1), torch.ones(15))
+        assert found.flatten().tolist() == list(range(15))
+
+    @pytest.mark.parametrize("errors", [[0.0, 0.0], [1.0, torch.inf], [torch.nan, 1.0]], ids=str)
+    def test_without_errors_that_say_where_no_code_moves(self, errors: list[float], learning: lexel.Learning) -> None:
+        assert not len(moves(lexel.Revival(by="error").build(4, 1), torch.ones(2, 1), torch.tensor(errors)))
+
+    def test_masked_inputs_are_never_taken_and_count_in_no_error(self, learning: lexel.Learning) -> None:
+        vq = lexel.VectorQuantizer(64, 4, learning=learning, upkeep=lexel.Revival(0.9, 0, by="error"))
+        twin = lexel.from_config(vq.config)
+        twin.load_state_dict(vq.state_dict())
+        for _ in range(4):
+            z, mask = torch.randn(16, 4, 8), torch.rand(16, 8) < 0.5
+            dirty = z.clone()
+            dirty.movedim(1, -1)[~mask] = 1e4
+            vq(dirty, mask)
+            twin(z.movedim(1, -1)[mask])
+        assert vq.codebook.weight.max() < 100
+        torch.testing.assert_close(vq.state_dict(), twin.state_dict())
+
+    def test_errors_are_those_of_the_codes_that_were_chosen(self, learning: lexel.Learning) -> None:
+        seen = []
+
+        class Module(lexel.UpkeepModule):
+            def prepare(self, codes: Tensor, rows: AllRows, *, unit_length: bool = False) -> None:
+                return None
+
+            def observe_errors(self, counts: Tensor, errors: StepErrors) -> None:
+                seen.append((counts, errors))
+
+        class Watch(lexel.Upkeep):
+            needs_errors = True
+
+            def build(self, num_embeddings: int, embedding_dim: int) -> lexel.UpkeepModule:
+                return Module(self)
+
+        vq = lexel.VectorQuantizer(8, 4, learning=learning, upkeep=Watch())
+        z, codes = torch.randn(50, 4), vq.codebook().detach().clone()
+        indices = vq(z).indices
+        ((counts, errors),) = seen
+        expected = (z - codes[indices]).square().sum(1)
+        torch.testing.assert_close(errors.own, expected)
+        torch.testing.assert_close(errors.by_code, torch.zeros(8).index_add(0, indices, expected))
+        torch.testing.assert_close(counts, indices.bincount(minlength=8).float())
 
 
 class TestOnlineClustering:
@@ -250,6 +366,7 @@ def test_a_compiled_graph_loses_the_start_once_codes_have_started() -> None:
         (lexel.KMeansStart, {"iterations": -1}),
         (lexel.Revival, {"threshold": 1.0}),
         (lexel.Revival, {"decay": -0.1}),
+        (lexel.Revival, {"by": "count"}),
         (lexel.OnlineClustering, {"decay": 1.0}),
         (lexel.OnlineClustering, {"anchor": "nearest"}),
     ],
@@ -264,8 +381,9 @@ def test_refuses_what_is_no_upkeep() -> None:
         lexel.VectorQuantizer(8, 4, upkeep=[lexel.EMA()])
 
 
-def test_large_codebooks_build_no_matrix_of_inputs_by_codes() -> None:
-    vq = lexel.VectorQuantizer(1 << 18, 4, upkeep=lexel.Revival())
+@pytest.mark.parametrize("by", ["usage", "error"])
+def test_large_codebooks_build_no_matrix_of_inputs_by_codes(by: str) -> None:
+    vq = lexel.VectorQuantizer(1 << 18, 4, upkeep=lexel.Revival(by=by))
     vq.upkeep[0].usage.zero_()
     with torch.profiler.profile(profile_memory=True) as profile:
         vq(torch.randn(1024, 4))
@@ -279,7 +397,12 @@ def test_codes_that_move_disturb_no_gradient_of_a_pass_before() -> None:
         (lexel.FreeCodebook(), lexel.CosineCodebook(), lexel.FactorisedCodebook(2), lexel.AffineCodebook()),
         ((), lexel.Entropy(), lexel.Orthogonality()),
         (lexel.StraightThrough(), lexel.RotationTrick(), lexel.DiVeQ(), lexel.GumbelSoftmax(hard=False)),
-        (lexel.KMeansStart(), lexel.Revival(threshold=0.9), lexel.OnlineClustering()),
+        (
+            lexel.KMeansStart(),
+            lexel.Revival(threshold=0.9),
+            lexel.Revival(threshold=0.9, by="error"),
+            lexel.OnlineClustering(),
+        ),
         (lexel.Gradient(), lexel.EMA()),
     ):
         parts = {"codebook": codebook, "regularisers": regularisers, "estimator": estimator, "upkeep": upkeep}
@@ -292,7 +415,7 @@ def test_codes_that_move_disturb_no_gradient_of_a_pass_before() -> None:
         outputs = [rvq(z + torch.randn(30, 4)) for _ in range(2)]
         sum(output.loss + output.quantized.square().sum() for output in outputs).backward()
         assert z.grad.isfinite().all(), parts
-    assert tried > 150
+    assert tried > 200
 
 
 def test_statistics_stay_float32_whatever_the_module_is_cast_to() -> None:

@@ -1,11 +1,12 @@
 """Upkeep: how codes start, and how they come back to life.
 
 Upkeep acts at the beginning of a training step, before the search, so that the codes it moves take part in the same
-step; at the end of the step it is told how often each code was chosen. All ranks see the inputs of all ranks in one
-order, so every choice is the same on each of them, and the same as one process with all the inputs would make. Random
-choices are functions of the part's `seed` and of its own count of steps, which is saved with the module's state: they
-depend neither on the global random generator nor on the rank, and a run resumed from a checkpoint goes on as if it had
-not stopped.
+step; at the end of the step it is told how often each code was chosen. A part that declares `needs_errors` is told the
+squared errors as well, and may move codes then, to inputs whose errors it knows without a search of its own. All ranks
+see the inputs of all ranks in one order, so every choice is the same on each of them, and the same as one process with
+all the inputs would make. Random choices are functions of the part's `seed` and of its own count of steps, which is
+saved with the module's state: they depend neither on the global random generator nor on the rank, and a run resumed
+from a checkpoint goes on as if it had not stopped.
 
 Optimizers keep moments for each code, which upkeep cannot reach and need not: a dead code had no gradient for long, so
 its first moment has decayed to nothing and cannot drag the new code along. Its second moment is small, so Adam's first
@@ -18,7 +19,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 import torch
@@ -31,14 +32,33 @@ from lexel._core.values import Reading, Transient, is_recorded
 from lexel.kmeans import common_row, kmeans
 from lexel.nearest import nearest_code
 
-__all__ = ["KMeansStart", "OnlineClustering", "Revival", "Upkeep", "UpkeepModule"]
+__all__ = ["Change", "KMeansStart", "OnlineClustering", "Revival", "StepErrors", "Upkeep", "UpkeepModule"]
 
 Change = tuple[Tensor, Tensor]
 """Anchors `(K, D)` and how strongly each code is pulled to its own, `(K,)` in [0, 1]."""
 
 
+class StepErrors(NamedTuple):
+    """The squared distances of a step's inputs to the codes that they chose, before the learning rule moved these.
+
+    Attributes:
+        by_code: the sum over the inputs of all ranks that chose each code, `(K,)`.
+        own: of each of this rank's inputs, `(N,)`; zero where it does not count.
+        rows: the inputs of all ranks.
+    """
+
+    by_code: Tensor
+    own: Tensor
+    rows: AllRows
+
+
 class Upkeep(Configurable):
     """Settings that say how codes start and come back to life; `build` makes the module from them."""
+
+    @property
+    def needs_errors(self) -> bool:
+        """Whether the quantizer calls `UpkeepModule.observe_errors` in place of `observe`."""
+        return False
 
     @abstractmethod
     def build(self, num_embeddings: int, embedding_dim: int) -> UpkeepModule[Upkeep]:
@@ -63,6 +83,13 @@ class UpkeepModule(Part[UpkeepT]):
 
     def observe(self, counts: Tensor) -> None:
         """Take note, at the end of a step, of how many inputs of all ranks chose each code: `counts` `(K,)`."""
+
+    def observe_errors(self, counts: Tensor, errors: StepErrors) -> Change | None:
+        """Take note of counts, as `observe` does, and of errors; return where codes should move, None if none should.
+
+        Only a part whose settings declare `needs_errors` is asked, after the learning rule has moved the codes.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define observe_errors, since its settings need errors")
 
     def skip_start(self) -> None:
         """Do not start the codes: they have been trained already."""
@@ -152,15 +179,27 @@ class Revival(Upkeep):
     same for any batch and any K: 1 is the usage of each code when all are used equally often. A batch of N < K inputs
     cannot use every code and counts as N/K of a step: it decays the average by γ^(N/K).
 
-    In the best codebook all codes have the same share of the error, not of the inputs (Gersho 1979): on image patches,
-    where most inputs are nearly flat, many good codes have less than a tenth of the average usage. A threshold of 0.1
-    would replace them again and again.
+    In the best codebook of many codes all have the same share of the error, not of the inputs (Gersho 1979): on image
+    patches, where most inputs are nearly flat, many good codes have less than a tenth of the average usage. A threshold
+    of 0.1 would replace them again and again.
+
+    With `by="error"` the error counts as well. If n_i inputs chose code i in a step, with a sum of squared errors E_i,
+
+        usage_i ← γ usage_i + (1 − γ) K max(n_i / Σn, E_i / ΣE)
+
+    so that a code for rare inputs lives by its share of the error, and one whose inputs all lie close to it by their
+    number. An input is drawn in proportion to its squared error, as a seed of k-means++ is (Arthur and Vassilvitskii
+    2007), but by systematic sampling (Madow 1949), all codes at once: a new code helps most where the error is. It
+    comes at the end of the step after the one in which the old one died, since the errors of a step are known then. Of
+    the codes that fall on the same input all but one wait for the next step.
 
     Attributes:
-        threshold: usage below which a code is dead, in [0, 1).
+        threshold: usage below which a code is dead, in [0, 1). With `by="error"` a threshold of 0.1 spares the codes
+            for rare inputs.
         decay: γ of the running average, in [0, 1). A code starts, and starts again, with a usage of 1, so one that no
             input chooses lives for log(threshold) / log(decay) steps of at least K inputs: about 44 by default.
         seed: seed of the choice of inputs.
+        by: "usage", or "error".
 
     Raises:
         ValueError: a value is out of its range.
@@ -170,20 +209,37 @@ class Revival(Upkeep):
         >>> vq = lexel.VectorQuantizer(512, 64, learning=lexel.EMA(), upkeep=(KMeansStart(), Revival()))
         >>> vq(torch.randn(2, 64, 32, 32)).quantized.shape
         torch.Size([2, 64, 32, 32])
+
+        All error is that of the input 3, so the code that no input chose moves there:
+
+        >>> vq = lexel.VectorQuantizer(3, 1, upkeep=Revival(threshold=0.5, decay=0.4, by="error"))
+        >>> vq.load_codes(torch.tensor([[0.0], [99.0], [7.0]]))
+        >>> for _ in range(2):
+        ...     _ = vq(torch.tensor([[0.0], [0.0], [3.0], [7.0]]))
+        >>> vq.codebook().detach().flatten()
+        tensor([0., 3., 7.])
     """
 
     threshold: float = 0.01
     decay: float = 0.9
     seed: int = 0
+    by: Literal["usage", "error"] = "usage"
 
     def __post_init__(self) -> None:
         for name in ("threshold", "decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"Revival: {name} must be in [0, 1), got {getattr(self, name)}")
+        if self.by not in ("usage", "error"):
+            raise ValueError(f"Revival: by must be 'usage' or 'error', got {self.by!r}")
+
+    @property
+    @override
+    def needs_errors(self) -> bool:
+        return self.by == "error"
 
     @override
     def build(self, num_embeddings: int, embedding_dim: int) -> UpkeepModule[Upkeep]:
-        return _RevivalModule(self, num_embeddings)
+        return (_RevivalByErrorModule if self.by == "error" else _RevivalModule)(self, num_embeddings)
 
 
 class _UsageModule(UpkeepModule[UpkeepT]):
@@ -211,10 +267,12 @@ class _UsageModule(UpkeepModule[UpkeepT]):
         self.usage.fill_(self.first_usage)
         self.step.zero_()
 
-    def follow(self, counts: Tensor, step: Tensor) -> None:
-        """Move the running average by `step` in [0, 1]; 0 for an empty batch."""
+    def follow(self, counts: Tensor, step: Tensor, errors: Tensor | None = None) -> None:
+        """Move the running average by `step` in [0, 1]; 0 for an empty batch. Errors, if given, count like inputs."""
         self.widen()
         share = counts.to(self.usage.dtype) * (len(self.usage) / counts.sum().clamp_min(1))
+        if errors is not None:
+            share = share.maximum((errors / errors.sum()).nan_to_num(0, 0, 0) * len(self.usage))  # 0 / 0: no error
         self.usage.lerp_(share.to(self.usage.dtype), step.to(self.usage.dtype))
 
 
@@ -241,13 +299,44 @@ class _RevivalModule(_UsageModule[Revival]):
 
     @override
     def observe(self, counts: Tensor) -> None:
+        self._age(counts)
+
+    def _age(self, counts: Tensor, errors: Tensor | None = None, revived: Tensor | None = None) -> None:
         share_of_step = (counts.sum() / len(counts)).clamp_max(1)
-        self.follow(counts, 1 - self.settings.decay**share_of_step)
+        self.follow(counts, 1 - self.settings.decay**share_of_step, errors)
+        if revived is not None:
+            self.usage.masked_fill_(revived, 1)
         if not is_recorded(self.usage):  # the answer is there when the next step asks
             self._any_dead.send_for(self.usage, self._dead().any())
 
     def _dead(self) -> Tensor:
         return self.usage < self.settings.threshold
+
+
+class _RevivalByErrorModule(_RevivalModule):
+    @override
+    def prepare(self, codes: Tensor, rows: AllRows, *, unit_length: bool = False) -> Change | None:
+        return None
+
+    @override
+    def observe_errors(self, counts: Tensor, errors: StepErrors) -> Change | None:
+        rows, change, dead = errors.rows, None, None
+        if is_recorded(self.usage) or self._any_dead.of(self.usage, lambda: self._dead().any()):
+            dead = self._dead()
+            change = self._change(dead, errors)
+        self.step += rows.total > 0
+        self._age(counts, errors.by_code, dead)
+        return change
+
+    def _change(self, dead: Tensor, errors: StepErrors) -> Change:
+        """Replace dead codes; those that must wait are taken from `dead`."""
+        rows = errors.rows
+        turn = _random(self.step, self.settings.seed)
+        positions = rows.draw(errors.own, dead.sum().minimum(rows.total), len(dead), turn)
+        found = positions.diff(prepend=positions.new_full((1,), -1)) > 0  # an input, and not that of the code before
+        queue = (dead.cumsum(0) - 1).clamp_min(0)
+        dead &= found[queue]
+        return rows.take(torch.where(dead, positions[queue], 0)), dead.to(rows.own[0].dtype)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import lexel
+from lexel._core.collectives import AllRows
 from tests import ranks
 
 
@@ -90,3 +93,23 @@ def test_a_process_group_says_who_shares_the_inputs(pair: list[dict[object, obje
 def test_refuses_what_is_no_process_group() -> None:
     with pytest.raises(TypeError, match="must be a ProcessGroup, a DeviceMesh or None, got 3"):
         lexel.set_process_group(3)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2**30), st.booleans()), min_size=1, max_size=20),
+    st.integers(0, 2**20),
+    st.integers(0, 2**31 - 1),
+)
+def test_rows_are_drawn_as_often_as_their_weights_say(rows: list[tuple[int, bool]], count: int, start: int) -> None:
+    """Up or down to the next integer, for any number of points: exactly, in integers of Python."""
+    valid = torch.tensor([keep for _, keep in rows])
+    lengths = [2**30, *(weight * keep for weight, keep in rows)]  # the longest, so that all of them are exact
+    drawn = AllRows(torch.zeros(len(lengths), 1), torch.cat([torch.tensor([True]), valid])).draw(
+        torch.tensor(lengths).double(), torch.tensor(count), 2**20, torch.tensor(start)
+    )
+    assert (drawn[count:] == -1).all()
+    drawn, kept = drawn[:count], [length for length, keep in zip(lengths, [True, *valid.tolist()], strict=True) if keep]
+    assert (drawn.diff() >= 0).all()
+    for length, found in zip(kept, drawn.bincount(minlength=len(kept)).tolist(), strict=True):
+        low, rest = divmod(count * length, sum(kept))
+        assert low <= found <= low + (rest > 0)

@@ -20,6 +20,9 @@ QUANTIZERS: dict[str, Callable[[], lexel.Quantizer]] = {
     "EMA": lambda: lexel.VectorQuantizer(64, 8, learning=lexel.EMA()),
     "gradient": lambda: lexel.VectorQuantizer(64, 8),
     "revival": lambda: lexel.VectorQuantizer(64, 8, learning=lexel.EMA(), upkeep=lexel.Revival(0.5, 0.5)),
+    "revival by error": lambda: lexel.VectorQuantizer(
+        64, 8, learning=lexel.EMA(), upkeep=lexel.Revival(0.5, 0.5, by="error")
+    ),
     "finite scalar": lambda: lexel.FiniteScalarQuantizer([8, 5, 5, 5]),
     "residual": lambda: lexel.ResidualQuantizer([lexel.VectorQuantizer(64, 8, learning=lexel.EMA()) for _ in range(4)]),
 }

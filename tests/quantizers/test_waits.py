@@ -81,6 +81,7 @@ def parts() -> Iterator[tuple[str, Callable[[], lexel.Quantizer]]]:
         "temperature that falls": {"estimator": lexel.GumbelSoftmax(rate=0.1)},
         "random anchors": {"upkeep": lexel.OnlineClustering(anchor="random")},
         "revival": {"upkeep": lexel.Revival(threshold=0.9, decay=0.5), "learning": lexel.EMA()},
+        "revival by error": {"upkeep": lexel.Revival(threshold=0.9, decay=0.5, by="error"), "learning": lexel.EMA()},
         "entropy": {"regularisers": (lexel.Entropy(), lexel.Orthogonality())},
         "VQBridge": {"codebook": lexel.VQBridge(width=8, heads=2)},
     }.items():

@@ -111,6 +111,9 @@ ZOO: dict[str, Example] = {
     "vector, k-means and revival": Example(
         lambda: spread(learning=lexel.EMA(), upkeep=(lexel.KMeansStart(), lexel.Revival())), {**TASK, **OWN}
     ),
+    "vector, revival by error": Example(
+        lambda: spread(learning=lexel.EMA(), upkeep=lexel.Revival(0.5, 0.5, by="error")), {**TASK, **OWN}
+    ),
     "vector, online clustering": Example(lambda: spread(upkeep=lexel.OnlineClustering()), {**TASK, **vector()}),
     "categorical": Example(lambda: lexel.CategoricalQuantizer(32, 6), {"task": {"inputs", *CLASSIFIER}}, noisy=True),
     "finite scalar, symmetric": Example(lambda: lexel.FiniteScalarQuantizer([8, 5, 4, 2], bound="symmetric"), TASK),

@@ -220,6 +220,48 @@ class AllRows:
         rows = self.own[0][local if order is None else order[local]]
         return all_sum(torch.where(held.unsqueeze(1), rows, 0))[0]
 
+    def draw(self, weights: Tensor, count: Tensor, most: int, start: Tensor) -> Tensor:
+        """Draw rows in proportion to their weights, by systematic sampling (Madow 1949).
+
+        The rows lie one after another on a line, each as long as its weight, and `count` points divide the line evenly:
+        the rows on which they fall are drawn. Row i is drawn count · w_i / Σw times on average, and in each draw as
+        often as that, rounded up or down. Lengths are integers, in 2⁻³⁰ of the largest, whose sums are exact in any
+        order: every rank, and a single process with all rows, draws the same. A weight that is rounded otherwise moves
+        the points by as little.
+
+        Args:
+            weights: this rank's, `(N,)`, floating, not negative, zero for rows that do not count.
+            count: int64 scalar, how many points there are, in [0, most]; the same on all ranks, as `start` is.
+            most: how many positions are returned.
+            start: int64 scalar in [0, 2³¹): from 0 to 2³¹ each point moves to where the next one was.
+
+        Returns:
+            Positions for `take`, int64 `(most,)`, ascending; −1 in place of those beyond `count`, and of all of them if
+            no weight is positive, or one is not finite.
+
+        Example:
+            >>> rows, two, half = AllRows(torch.zeros(3, 1)), torch.tensor(2), torch.tensor(2**30)
+            >>> rows.draw(torch.tensor([2.0, 0.0, 3.0]), two, 3, half)
+            tensor([ 0,  2, -1])
+        """
+        rows, valid = self.own
+        weights = weights.detach() if len(weights) else rows.new_zeros(1)
+        lengths = ((weights / -all_min(-weights.max())).nan_to_num(0, 0, 0) * 2**30).long()
+        ends = lengths.cumsum(0)
+        held = torch.zeros(world_size(), dtype=torch.int64, device=rows.device)
+        held[rank()] = ends[-1]
+        (held,) = all_sum(held)
+        whole, points = held.sum().clamp_min(1), count.clamp_min(1)
+        number = torch.arange(most, device=rows.device).minimum(count)
+        # (number + start / 2³¹) · whole / points, without products that may not fit.
+        first = (whole >> 31) * start + ((whole % 2**31) * start >> 31)
+        place = number * (whole // points) + (number * (whole % points) + first) // points
+        place = place - held[: rank()].sum()
+        mine = (place >= 0) & (place < ends[-1]) & (number < count)
+        row = torch.searchsorted(ends, place, right=True).clamp_max(len(ends) - 1)
+        position = self._offset + (row if self._all_count else valid.cumsum(0)[row] - 1)
+        return all_sum(torch.where(mine, position + 1, 0))[0] - 1
+
     def nearest(self, points: Tensor, search: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Return the row nearest to each of `points` `(n, D)`, `(n, D)`; zeros if there is no row at all.
 

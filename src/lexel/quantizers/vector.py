@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
+from lexel._core.by_code import sum_by_code
 from lexel._core.collectives import AllRows, all_sum, mean_over_ranks
 from lexel._core.config import Configurable
 from lexel._core.fused_loss import quantization_step
@@ -20,7 +21,7 @@ from lexel.learning import Gradient, Learning, LearningModule
 from lexel.metrics import usage_counts
 from lexel.quantizers.base import Choice, RowQuantizer, check_choice, check_weight
 from lexel.regularisers import Regulariser, RegulariserModule
-from lexel.upkeep import Upkeep, UpkeepModule
+from lexel.upkeep import Change, StepErrors, Upkeep, UpkeepModule
 
 __all__ = ["VectorQuantizer"]
 
@@ -123,6 +124,7 @@ class VectorQuantizer(RowQuantizer):
             _checked(part, part.build(*sizes), RegulariserModule) for part in regularisers
         )
         self.upkeep = TypedModuleList(_checked(part, part.build(*sizes), UpkeepModule) for part in upkeep)
+        self._upkeep_needs_errors = any(part.needs_errors for part in upkeep)
         self._has_codebook_loss = learning.has_codebook_loss and not estimator.replaces_codebook_loss
 
     @property
@@ -149,8 +151,7 @@ class VectorQuantizer(RowQuantizer):
     def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
         inputs, z = z, self.codebook.project(z)
         moving = self.training and not self.frozen
-        if moving:
-            self._apply_upkeep(z, valid)
+        rows = self._apply_upkeep(z, valid) if moving and self.upkeep else None
         codes = self._codes().to(z.dtype)
 
         if self.training and not self.estimator.is_straight_through:
@@ -160,9 +161,12 @@ class VectorQuantizer(RowQuantizer):
             indices, estimated = self.estimator.nearest(z, codes), None
         learned = codes if self._has_codebook_loss else codes.detach()
         quantized, codebook_error, commitment_error = quantization_step(z, learned, indices, valid)
+        own_errors = self._errors(z, quantized, valid) if moving and self._upkeep_needs_errors else None
         quantized = quantized if estimated is None else estimated
 
         statistics = [self._counts(indices, valid), commitment_error]
+        if own_errors is not None:
+            statistics += sum_by_code(indices, self.num_embeddings, own_errors)
         if moving:
             counted = z.detach()
             if valid is not None and z is not inputs:  # of which those that do not count are zero already
@@ -172,6 +176,7 @@ class VectorQuantizer(RowQuantizer):
             # In training alone: evaluating on one rank must not wait for the others.
             statistics = list(all_sum(*statistics))
         counts, error, *sums = statistics
+        errors = None if own_errors is None or rows is None else StepErrors(sums.pop(0), own_errors, rows)
         elements = counts.sum().clamp_min(1) * z.shape[1]
 
         def mean(local: Tensor) -> Tensor:
@@ -198,7 +203,10 @@ class VectorQuantizer(RowQuantizer):
         if moving:
             self.learning.update(self.codebook.weight, counts, *sums)
             for keeper in self.upkeep:
-                keeper.observe(counts)
+                if errors is not None and keeper.settings.needs_errors:
+                    self._follow(keeper.observe_errors(counts, errors))
+                else:
+                    keeper.observe(counts)
         return Choice(indices, self.codebook.expand(quantized), loss, terms)
 
     @override
@@ -270,15 +278,25 @@ class VectorQuantizer(RowQuantizer):
     def _counts(self, indices: Tensor, valid: Tensor | None) -> Tensor:
         return usage_counts(indices if valid is None else torch.where(valid, indices, -1), self.num_embeddings)
 
+    @staticmethod
     @torch.no_grad()
-    def _apply_upkeep(self, z: Tensor, valid: Tensor | None) -> None:
-        if not self.upkeep:
-            return
+    def _errors(z: Tensor, quantized: Tensor, valid: Tensor | None) -> Tensor:
+        """The squared error of each input, `(N,)`; zero where it does not count."""
+        errors = torch.linalg.vector_norm(z - quantized, dim=1).square_()
+        return errors if valid is None else torch.where(valid, errors, 0)
+
+    @torch.no_grad()
+    def _apply_upkeep(self, z: Tensor, valid: Tensor | None) -> AllRows:
         rows = AllRows(z, valid)
         for part in self.upkeep:
-            change = part.prepare(self.codebook().to(z.dtype), rows, unit_length=self.codebook.settings.unit_length)
-            if change is not None:
-                self.pull(*change)
+            codes = self.codebook().to(z.dtype)
+            self._follow(part.prepare(codes, rows, unit_length=self.codebook.settings.unit_length))
+        return rows
+
+    def _follow(self, change: Change | None) -> None:
+        """Move the codes to where a part of the upkeep wants them."""
+        if change is not None:
+            self.pull(*change)
 
     def extra_repr(self) -> str:
         """Show what the parts' own lines do not."""
