@@ -24,15 +24,16 @@ def NearestCode(x, codebook, unit: int, euclidean: int, tile: int) -> INT64:  # 
     """Return the index `(N,)` of the nearest code of each row of `x` `(N, D)`, the lowest on a tie.
 
     The true score of a row x and a code e is (x − t e) · (e − t x), larger is nearer: −‖x − e‖² with t = 1 for the
-    distance, and x · e with t = 0 for the dot product, or with codes of length 1 for the cosine.
+    distance, and x · e with t = 0 for the dot product; for the cosine it is divided by both lengths.
     """
     one = op.Constant(value_ints=[1])
     zero = op.Constant(value_ints=[0])
     t = op.Cast(op.Constant(value_int=euclidean), to=11)
     rows = op.Cast(x, to=11)
     wide = op.Cast(codebook, to=11)
+    divided = op.Cast(op.Constant(value_int=unit), to=9)
     lengths = op.Sqrt(op.ReduceSumSquare(wide, one, keepdims=1))
-    divisors = op.Where(op.And(lengths > 0.0, op.Cast(op.Constant(value_int=unit), to=9)), lengths, 1.0)
+    divisors = op.Where(op.And(lengths > 0.0, divided), lengths, 1.0)
     codes = wide / divisors
     count = op.Shape(codes, start=0, end=1)
     width = op.Cast(op.Shape(codes, start=1, end=2), to=11)
@@ -58,9 +59,12 @@ def NearestCode(x, codebook, unit: int, euclidean: int, tile: int) -> INT64:  # 
     def choose(own):
         shifted = own - t * centre
         best, candidates = op.TopK(op.MatMul(shifted, columns) + bias, keep)
-        few = op.Gather(codes, candidates)
+        few = op.Gather(wide, candidates)
         each = op.Unsqueeze(own, one)
-        scores = op.ReduceSum((each - t * few) * (few - t * each), op.Constant(value_ints=[2]), keepdims=0)
+        products = op.ReduceSum((each - t * few) * (few - t * each), op.Constant(value_ints=[2]), keepdims=0)
+        span = op.Sqrt(op.ReduceSumSquare(own, op.Constant(value_ints=[1]), keepdims=1))
+        norms = op.Squeeze(op.Gather(divisors, candidates), [2]) * op.Where(op.And(span > 0.0, divided), span, 1.0)
+        scores = products / norms
         highest = op.ReduceMax(scores, op.Constant(value_ints=[1]), keepdims=1)
         lowest = op.Where(op.Equal(scores, highest), candidates, op.Constant(value_int=9223372036854775807))
         found = op.ReduceMin(lowest, op.Constant(value_ints=[1]), keepdims=0)
@@ -78,11 +82,16 @@ def NearestCode(x, codebook, unit: int, euclidean: int, tile: int) -> INT64:  # 
 
     @graph()
     def compare(own):
-        scores = op.ReduceSum((own - t * codes) * (codes - t * own), op.Constant(value_ints=[1]), keepdims=0)
+        products = op.ReduceSum((own - t * wide) * (wide - t * own), op.Constant(value_ints=[1]), keepdims=0)
+        span = op.Sqrt(op.ReduceSumSquare(own, keepdims=0))
+        scores = products / (op.Squeeze(divisors, [1]) * op.Where(op.And(span > 0.0, divided), span, 1.0))
         return op.ArgMax(scores, axis=0, keepdims=0, select_last_index=0)
 
     certain = op.Scan(op.Gather(padded, again), body=compare, num_scan_inputs=1)
-    return op.Slice(op.ScatterElements(flat, again, certain, axis=0), zero, total)
+    chosen = op.Slice(op.ScatterElements(flat, again, certain, axis=0), zero, total)
+    # onnxruntime adds up rows in an order that depends on where they lie in memory: equal codes may score unequally.
+    _, firsts, places, _ = op.Unique(codes, axis=0)
+    return op.Gather(op.Gather(firsts, places), chosen)
 
 
 def _nearest_code(x: Any, codebook: Any, metric: str, k: int, scores: bool) -> Any:
