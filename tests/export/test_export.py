@@ -108,7 +108,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     VectorAutoencoder(vq()).eval().save_pretrained(run / "model")
     assert main(["export", str(run)]) == 0
     printed = capsys.readouterr()
-    assert "8 of 8 indices are the model's" in printed.out
+    assert "4 of 4 indices are the model's" in printed.out
     assert not printed.err
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert set(before) == {"encoder.onnx", "decoder.onnx", "export.json"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import permutations
 
 import onnxruntime
 import pytest
@@ -37,11 +38,14 @@ def exported(codebook: Tensor, metric: str) -> onnxruntime.InferenceSession:
 def codebooks() -> dict[str, Tensor]:
     """Codebooks that are easy, and those on which float32 scores choose wrong codes."""
     torch.manual_seed(0)
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
+    sphere = (signs * torch.tensor(list(permutations([1.0, 2.0, 3.0]))).unsqueeze(1)).flatten(0, 1)
     return {
         "spread": torch.randn(300, 16),
         "single": torch.randn(1, 3),
         "many equal": torch.randn(8, 4)[torch.randint(8, (64,))],  # more equal codes than the first pass keeps
         "far away": 1e4 + 1e-2 * torch.randn(300, 8),
+        "on a sphere": sphere[torch.randperm(47)],  # zero is as far from every code: only all true distances tell
         "with ties": torch.randint(-2, 3, (200, 3)).float(),
     }
 
