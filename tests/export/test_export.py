@@ -74,7 +74,7 @@ class Runtime:
 
     def run(self, way: str, *inputs: Tensor) -> Tensor:
         names = [port["name"] for port in self.facts[way]["inputs"]]
-        feed = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+        feed = {name: value.numpy() for name, value in zip(names, inputs, strict=False)}
         (output,) = self.facts[way]["outputs"]
         return torch.from_numpy(getattr(self, way).run([output["name"]], feed)[0])
 

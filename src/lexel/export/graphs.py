@@ -147,6 +147,8 @@ def _of_images(model: Any) -> tuple[Way, Way]:
     sizes = tuple(Port(name, "int64", (), "of the images that were encoded, in pixels") for name in ("height", "width"))
     pictures = torch.zeros(BATCH, model.image_channels, height, width)
     encoder = Way(_Encoder(model), (pictures,), (axes,), (images,), indices)
+    if fixed:
+        return encoder, Way(_Decoder(model), (numbers,), ({0: DYNAMIC},), (indices,), images)
     out = Port("images", "float32", ("batch", model.image_channels, "height", "width"), "pixels in [0, 1]")
     decoder = Way(
         _ImageDecoder(model),
