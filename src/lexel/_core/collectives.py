@@ -297,7 +297,7 @@ def mean_of_rows(*values: Tensor, valid: Tensor | None = None, over_ranks: bool 
     """
     if valid is not None:
         values = tuple(torch.where(valid.reshape(-1, *[1] * (value.ndim - 1)), value, 0) for value in values)
-    rows = values[0].new_full((), len(values[0])) if valid is None else valid.sum().to(values[0].dtype)
+    rows = values[0].new_full((), values[0].shape[0]) if valid is None else valid.sum().to(values[0].dtype)
     local = [value.sum(0) for value in values]
     if not over_ranks:
         return tuple(part / rows.clamp_min(1) for part in local)

@@ -1,4 +1,4 @@
-"""Commands that look at a model: `lexel evaluate`, `lexel audit` and `lexel report`."""
+"""Commands about a model: `lexel evaluate`, `lexel audit`, `lexel report` and `lexel export`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import Namespace
 from rich.table import Table
 
 from lexel._core.arguments import Parser
-from lexel._core.console import results
+from lexel._core.console import messages, results
 from lexel._core.files import refuse_existing
 from lexel.cli.common import (
     DATA,
@@ -176,7 +176,40 @@ def report(settings: Namespace) -> int:
     return 0
 
 
+def export_parser() -> Parser:
+    """Parse `lexel export`."""
+    parser = command_parser("Write a model in a format that runs without Lexel: ONNX, an encoder and a decoder.")
+    add_model(parser)
+    parser.add_argument("--format", type=Literal["onnx"], default="onnx", help="what to write")
+    parser.add_argument("--out", type=str, help="folder to write into; by default onnx in that of the run")
+    add_overwrite(parser)
+    add_plugin(parser)
+    return parser
+
+
+def export(settings: Namespace) -> int:
+    """Write a model as ONNX."""
+    from lexel.export import export
+
+    run = Path(settings.run)
+    out = run / settings.format if settings.out is None else Path(settings.out)
+    written = export(load_model(run), out, overwrite=settings.overwrite)
+    files = ", ".join(f"{name} ({size:,} bytes)" for name, size in written.files.items())
+    results.print(f"{files} in {out}", soft_wrap=True)
+    verdict = written.verdict
+    if verdict is None:
+        messages.print("not compared with the model: onnxruntime is not installed", style="yellow", soft_wrap=True)
+    else:
+        results.print(
+            f"run by onnxruntime, {verdict.examples} examples: {verdict.equal:,} of {verdict.indices:,} indices are "
+            f"the model's, decoded numbers differ by at most {verdict.largest_difference:.1e}",
+            soft_wrap=True,
+        )
+    return 0
+
+
 COMMANDS = {
+    "export": Command(export_parser, export),
     "evaluate": Command(evaluate_parser, evaluate),
     "audit": Command(audit_parser, audit),
     "report": Command(report_parser, report),

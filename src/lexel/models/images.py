@@ -35,7 +35,9 @@ class ImageAutoencoder(Autoencoder, tags=["vector-quantization", "image-tokenize
 
     @override
     def maps(self, size: tuple[int, ...]) -> list[tuple[int, int]]:
-        height, width = (-(-side // max(self.factors)) * max(self.factors) for side in size)
+        most = max(self.factors)
+        # Without negative numbers, whose quotient ONNX rounds towards zero.
+        height, width = ((side + most - 1) // most * most for side in size)
         return [(height // factor, width // factor) for factor in self.factors]
 
     @override

@@ -26,6 +26,7 @@ BACKENDS: dict[str, Backend] = {
 }
 
 _choice = os.environ.get("LEXEL_NEAREST", "")
+_kept = False
 
 
 def available_backends() -> tuple[str, ...]:
@@ -61,6 +62,17 @@ def use_backend(name: str) -> Iterator[None]:
         yield
     finally:
         _choice = before
+
+
+@contextmanager
+def operator_kept() -> Iterator[None]:
+    """Let exports within a `with` block hold `lexel::nearest_code` of one neighbour as an operator, to translate it."""
+    global _kept
+    before, _kept = _kept, True
+    try:
+        yield
+    finally:
+        _kept = before
 
 
 def backend(device: str | torch.device = "cpu") -> str:
@@ -102,6 +114,10 @@ def search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tu
     """
     if x.is_meta:
         return _describe(x, codebook, metric, k, scores)
+    if _kept and is_exporting() and k == 1 and not scores:
+        wide = _wide(x, codebook)
+        found, none = _operator(x.to(wide), codebook.to(wide), metric, k, scores)
+        return found, none
     if is_exporting() or not _is_served(x, codebook, k):
         return _search_portably(x, codebook, metric, k, scores)
     dtypes, wide = BACKENDS[x.device.type].dtypes, _wide(x, codebook)

@@ -727,7 +727,7 @@ class RowQuantizer(Quantizer):
         name = type(self).__name__
         if not isinstance(choice, Choice):
             raise TypeError(f"{name}.quantize_rows must return a lexel.Choice, got {type(choice).__name__}")
-        check_choice(name, choice.indices, choice.quantized, (len(rows), self.output_dim), self.index_shape)
+        check_choice(name, choice.indices, choice.quantized, (rows.shape[0], self.output_dim), self.index_shape)
         indices = choice.indices.reshape(*z.shape[:-1], *self.index_shape)
         quantized = choice.quantized.reshape(*z.shape[:-1], self.output_dim)
         return replace(choice, indices=indices, quantized=quantized)
@@ -735,7 +735,8 @@ class RowQuantizer(Quantizer):
     @override
     def lookup_positions(self, indices: Tensor) -> Tensor:
         positions = indices.shape[: indices.ndim - len(self.index_shape)]
-        indices = indices.reshape(positions.numel(), *self.index_shape)
-        absent = (indices < 0).reshape(len(indices), math.prod(self.index_shape)).all(1, keepdim=True)
+        # An export would take `positions.numel()` and `len(indices)` for constants.
+        indices = indices.reshape(-1, *self.index_shape)
+        absent = (indices < 0).reshape(-1, math.prod(self.index_shape)).all(1, keepdim=True)
         rows = torch.where(absent, 0, self.lookup_rows(indices.clamp_min(0)))
         return rows.reshape(*positions, self.output_dim)

@@ -93,7 +93,7 @@ class CategoricalQuantizer(RowQuantizer):
         if self.training:
             return Choice(*self._drawn(z))
         # The largest logit is the largest product of (z, 1) and (W, b): a search like any other.
-        inputs = torch.cat([z.detach(), z.new_ones(len(z), 1)], 1)
+        inputs = torch.cat([z.detach(), z.new_ones(z.shape[0], 1)], 1)
         rows = torch.cat([self.logits.weight, self.logits.bias.unsqueeze(1)], 1).detach()
         indices = nearest_code(inputs, rows.to(z.dtype), metric="dot")
         return Choice(indices, self.lookup_rows(indices).to(z.dtype))

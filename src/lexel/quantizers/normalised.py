@@ -112,7 +112,7 @@ class NormalisedQuantizer(Wrapper):
         if not torch.compiler.is_compiling() and self._known.of(self.found, lambda: self.found):
             return
         z = z.reshape(-1, z.shape[-1])
-        counted = z.new_ones(len(z), 1) if valid is None else valid.reshape(-1, 1).to(z.dtype)
+        counted = z.new_ones(z.shape[0], 1) if valid is None else valid.reshape(-1, 1).to(z.dtype)
         sums, count = all_sum(torch.where(counted > 0, z, 0).sum(0), counted.sum())
         mean = sums / count.clamp_min(1)
         (squares,) = all_sum(torch.where(counted > 0, z - mean, 0).square().sum())

@@ -260,6 +260,8 @@ class Beam:
 
     def ends(self, x: Tensor, count: int) -> Tensor:
         """Return the `count` best choices of codes found, the best first, int64 `(N, count, Q)`; less if there are."""
+        if torch.compiler.is_compiling():  # a graph cannot contain a loop whose length depends on the batch
+            return self._search(x, count)
         height = max(1, TILE // max(sum(self.sizes), self.beam_size * max(self.sizes)))
         found = [self._search(tile, count) for tile in torch.split(x, height)]
         return torch.cat(found) if found else self.starts.new_empty(0, count, len(self.sizes))
@@ -267,8 +269,8 @@ class Beam:
     def _search(self, x: Tensor, count: int) -> Tensor:
         wide = _double(x - self.origin)
         alone = torch.addmm(self.costs, wide, torch.cat(self.codebooks).T, alpha=-2).to(x.dtype)
-        scores = x.new_zeros(len(x), 1)
-        indices = self.starts.new_empty(len(x), 1, 0)  # (N, beams, stages so far)
+        scores = x.new_zeros(x.shape[0], 1)
+        indices = self.starts.new_empty(x.shape[0], 1, 0)  # (N, beams, stages so far)
         for stage, own in enumerate(torch.split(alone, self.sizes, 1)):
             candidates = (own.unsqueeze(1) + scores.unsqueeze(2)).add_(self._products(indices)).flatten(1)
             last = stage == len(self.sizes) - 1
