@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from filelock import FileLock
 from playwright.sync_api import Page, sync_playwright
 
 import lexel
@@ -23,10 +25,13 @@ SITE = ROOT / "build" / "site"
 @pytest.fixture(scope="module")
 def site() -> Path:
     """The site as `make docs` builds it; the build itself fails at a page or a name that is missing."""
-    built = subprocess.run(
-        ["make", "site", f"BIN={Path(sys.executable).parent}"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert built.returncode == 0, built.stdout + built.stderr
+    command = ["make", "site", f"BIN={Path(sys.executable).parent}"]
+    marker, session = SITE / "tested", os.environ.get("PYTEST_XDIST_TESTRUNUID", "")
+    with FileLock(ROOT / "build" / "site.lock"):  # once for all processes of a test run
+        if not (session and marker.exists() and marker.read_text() == session):
+            built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            assert built.returncode == 0, built.stdout + built.stderr
+            marker.write_text(session)
     return SITE
 
 

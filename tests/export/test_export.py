@@ -42,14 +42,15 @@ def trained(name: str) -> Autoencoder:
     """A model whose codes lie where its latents lie, so that its indices differ."""
     torch.manual_seed(0)
     model = MODELS[name]()
-    examples = (
-        torch.rand(8, 3, *(model.image_size or (64, 64))) if model.kind == "images" else torch.randn(64, model.dim)
-    )
+    if model.kind == "vectors":
+        examples = torch.randn(64, model.dim)
+    else:
+        examples = photographs()[0][None] if model.image_size is None else torch.rand(8, 3, *model.image_size)
     for level in model.train().quantize(examples):
         for part in (module for module in model.modules() if isinstance(module, lexel.VectorQuantizer)):
             if part.embedding_dim == level.latents.shape[1]:
                 rows = level.latents.detach().movedim(1, -1).flatten(0, -2)
-                part.load_codes(rows[torch.randperm(len(rows))[: part.num_embeddings]] / 2)
+                part.load_codes(rows[torch.randperm(len(rows))[: part.num_embeddings]] * 0.95)
     return model.eval()
 
 
