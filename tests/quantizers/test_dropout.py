@@ -59,6 +59,20 @@ def test_codes_learn_from_examples_that_are_dropped() -> None:
     torch.testing.assert_close(ends[0], ends[1])
 
 
+@pytest.mark.parametrize("name", INNER)
+def test_the_state_of_the_quantizer_alone_loads(name: str) -> None:
+    inner, z = INNER[name](), torch.randn(9, 8)
+    inner(z)
+    model = torch.nn.ModuleDict({"vq": lexel.QuantizationDropout(INNER[name]())})
+    model.load_state_dict({f"vq.{key}": value.clone() for key, value in inner.state_dict().items()})
+    assert torch.equal(model.eval()["vq"](z).quantized, inner.eval()(z).quantized)
+    again = torch.nn.ModuleDict({"vq": lexel.QuantizationDropout(INNER[name]())})
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again.eval()["vq"](z).quantized, inner(z).quantized)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        again.load_state_dict({})
+
+
 def test_nothing_is_dropped_when_it_does_not_train() -> None:
     dropout, z = lexel.QuantizationDropout(spread(), rate=0.9), torch.randn(50, 8)
     output = dropout.eval()(z)

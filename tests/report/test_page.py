@@ -118,8 +118,8 @@ def run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = load_model(out)
     with torch.no_grad():
         inputs = latents(model, photographs)
-        model.quantizer.quantizer.codebook.weight[:50] = inputs[:: len(inputs) // 50][:50]
-        model.quantizer.quantizer.codebook.weight[50:] += 1e3
+        model.quantizer.quantizer.quantizer.codebook.weight[:50] = inputs[:: len(inputs) // 50][:50]
+        model.quantizer.quantizer.quantizer.codebook.weight[50:] += 1e3
         model.decoder[0].weight *= 10
     model.save_pretrained(out / "model")
     assert main(["report", str(out)]) == 0
@@ -255,7 +255,7 @@ class TestCodes:
 
     def test_choosing_one_tells_what_is_known_of_it(self, shown: Shown) -> None:
         chosen = torch.cat([grid.flatten() for grid in shown.grids])
-        table = shown.model.quantizer.quantizer.codebook.weight.detach()
+        table = shown.model.quantizer.quantizer.quantizer.codebook.weight.detach()
         order = sorted(set(chosen.tolist()), key=lambda code: (-int((chosen == code).sum()), code))
         for rank in (0, 5):
             shown.page.locator("#atlas > div").nth(rank).click()
@@ -464,10 +464,10 @@ def test_collapse_is_called_by_its_name(run: Path, photographs: Path, tmp_path: 
     model = load_model(run)
     for where, used, verdict in ((slice(1, None), 1, "Collapsed"), (slice(0), 64, "Healthy")):
         with torch.no_grad():
-            model.quantizer.quantizer.codebook.weight[where] += 1e3
+            model.quantizer.quantizer.quantizer.codebook.weight[where] += 1e3
         if used == 64:  # every code where something is encoded to it
             with torch.no_grad():
-                model.quantizer.quantizer.codebook.weight.copy_(latents(model, photographs)[::20][:64])
+                model.quantizer.quantizer.quantizer.codebook.weight.copy_(latents(model, photographs)[::20][:64])
         model.save_pretrained(tmp_path / "model")
         text = write_report(tmp_path, data=photographs).read_text()
         health = re.sub(r"<[^>]*>|\s+", " ", text[text.index('<p class="health') : text.index("<dl")])

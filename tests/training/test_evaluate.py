@@ -70,7 +70,7 @@ class TestAudit:
         assert ran.stderr == ""
         model = load_model(run)
         with torch.no_grad():
-            model.quantizer.quantizer.codebook.weight[1:] += 1e3
+            model.quantizer.quantizer.quantizer.codebook.weight[1:] += 1e3
         model.save_pretrained(tmp_path / "collapsed")
         assert main(["audit", str(tmp_path / "collapsed"), str(photographs)]) == 1
         (line,) = (line for line in capsys.readouterr().out.splitlines() if "WRONG" in line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,6 +54,17 @@ class QuantizationDropout(Wrapper):
         self.rate = check_weight(name, "rate", rate)
         if self.rate >= 1:
             raise ValueError(f"{name}: rate must be in [0, 1), got {rate}")
+
+    @override
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Load the state of the quantizer alone as well: this wrapper has none, and models got it later."""
+        names = [name for name, _ in (*self.quantizer.named_parameters(), *self.quantizer.named_buffers())]
+        outer, inner = ([f"{prefix}{path}{name}" for name in names] for path in ("", "quantizer."))
+        if state_dict.keys().isdisjoint(inner) and state_dict.keys() & set(outer):
+            for name, own in zip(outer, inner, strict=True):
+                if name in state_dict:
+                    state_dict[own] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     @property
     @override

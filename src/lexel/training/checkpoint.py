@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,10 +76,19 @@ def read_checkpoint(path: Path, model: nn.Module) -> dict[str, Any]:
     content = WholeCheckpoints().load_checkpoint(path)
     shapes = {name: tuple(value.shape) for name, value in weights(content).items()}
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    if shapes != expected:
+    if shapes != expected and not _loads(model, weights(content)):
         different = sorted(name for name in shapes.keys() | expected.keys() if shapes.get(name) != expected.get(name))
         raise ValueError(f"{path} belongs to a model of another architecture; it differs in {', '.join(different[:5])}")
     return content
+
+
+def _loads(model: nn.Module, state: dict[str, Tensor]) -> bool:
+    """Whether a model takes a state of other names, as its parts wrote it in earlier versions. It stays as it is."""
+    try:
+        copy.deepcopy(model).load_state_dict(state)
+    except RuntimeError:
+        return False
+    return True
 
 
 def weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
