@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,17 @@ def _without_defaults(value: Any) -> Any:
     value = {key: _without_defaults(each) for key, each in value.items()}
     name = str(value.get("class_path", "")).removeprefix("lexel.")
     if name and hasattr(lexel, name):
-        parameters = inspect.signature(getattr(lexel, name)).parameters.values()
-        optional = {each.name: each.default for each in parameters if each.default is not each.empty}
-        defaults = {key: _without_defaults(lexel.to_config(default)) for key, default in optional.items()}
-        given = value.get("init_args", {}).items()
+        defaults, given = _defaults(name), value.get("init_args", {}).items()
         value["init_args"] = {key: each for key, each in given if key not in defaults or defaults[key] != each}
     return value
+
+
+@cache
+def _defaults(name: str) -> dict[str, Any]:
+    """The arguments that a class of Lexel has by default, as configurations."""
+    parameters = inspect.signature(getattr(lexel, name)).parameters.values()
+    optional = {each.name: each.default for each in parameters if each.default is not each.empty}
+    return {key: _without_defaults(lexel.to_config(default)) for key, default in optional.items()}
 
 
 def _line(value: dict[str, Any]) -> str:

@@ -189,10 +189,6 @@ def pictures(name: str, device: torch.device = DEVICE) -> Pictures:
 # What is trained
 
 
-def codes(num_embeddings: int, dim: int, commitment_cost: float = 0.25, **parts: Any) -> lexel.VectorQuantizer:
-    return lexel.VectorQuantizer(num_embeddings, dim, commitment_cost, **parts)
-
-
 def normalised(quantizer: lexel.Quantizer, std: float = 0.2) -> lexel.Quantizer:
     return lexel.NormalisedQuantizer(quantizer, std, scale_back=False)
 
@@ -202,7 +198,7 @@ def alive() -> tuple[lexel.KMeansStart, lexel.Revival]:
 
 
 def diveq(num_embeddings: int, dim: int, variance: float = 1e-3) -> lexel.Quantizer:
-    return codes(num_embeddings, dim, 0.0, estimator=lexel.DiVeQ(variance), upkeep=alive())
+    return lexel.VectorQuantizer(num_embeddings, dim, 0.0, estimator=lexel.DiVeQ(variance), upkeep=alive())
 
 
 LEVELS = {64: [8, 8], 512: [8, 8, 8], 4096: [8] * 4, 16384: [8, 8, 8, 8, 4]}
@@ -219,10 +215,10 @@ RIVALS: dict[str, Make] = {
     "DiVeQ": diveq,
     "FSQ": scalars,
     "FSQ, normalised inputs": lambda k, d: normalised(scalars(k, d), 1.0),
-    "EMA 0.8, k-means start": lambda k, d: codes(k, d, 1.0, learning=lexel.EMA(0.8), upkeep=alive()),
-    "SimVQ": lambda k, d: codes(k, d, codebook=lexel.SimVQ()),
-    "SimVQ, normalised inputs": lambda k, d: normalised(codes(k, d, codebook=lexel.SimVQ()), 1.0),
-    "the classic module": codes,
+    "EMA 0.8, k-means start": lambda k, d: lexel.VectorQuantizer(k, d, 1.0, learning=lexel.EMA(0.8), upkeep=alive()),
+    "SimVQ": lambda k, d: lexel.VectorQuantizer(k, d, codebook=lexel.SimVQ()),
+    "SimVQ, normalised inputs": lambda k, d: normalised(lexel.VectorQuantizer(k, d, codebook=lexel.SimVQ()), 1.0),
+    "the classic module": lexel.VectorQuantizer,
 }
 
 
@@ -230,8 +226,9 @@ def recipe(inputs: bool = True, dropout: float = 0.1, **changed: Any) -> Make:
     """The default with some of its parts changed: `inputs`, whether they are normalised."""
 
     def make(num_embeddings: int, dim: int) -> lexel.Quantizer:
-        parts = {"learning": lexel.EMA(0.9), "upkeep": (lexel.KMeansStart(), lexel.Revival(decay=0.6))} | changed
-        quantizer = lexel.QuantizationDropout(codes(num_embeddings, dim, **{"commitment_cost": 0.5} | parts), dropout)
+        config = lexel.to_config(former_default(num_embeddings, dim).quantizer)
+        config["init_args"].update(lexel.to_config(changed))
+        quantizer = lexel.QuantizationDropout(lexel.from_config(config), dropout)
         return normalised(quantizer) if inputs else quantizer
 
     return make

@@ -36,9 +36,8 @@ def is_exporting() -> bool:
         >>> is_exporting()
         False
     """
-    if (
-        torch.compiler.is_compiling()
-    ):  # the flag itself, since torch.compile takes is_exporting() for true (2.7 to 2.12)
+    if torch.compiler.is_compiling():
+        # The flag itself: within torch.compile, torch 2.7 to 2.12 take is_exporting() for true.
         return bool(getattr(torch.compiler, "_is_exporting_flag", False))
     return torch._C._get_tracing_state() is not None or torch.onnx.is_in_onnx_export()
 

@@ -74,9 +74,10 @@ def read_checkpoint(path: Path, model: nn.Module) -> dict[str, Any]:
         ValueError: the file is damaged, is not a checkpoint, or belongs to a model of another architecture.
     """
     content = WholeCheckpoints().load_checkpoint(path)
-    shapes = {name: tuple(value.shape) for name, value in weights(content).items()}
+    state = weights(content)
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    if shapes != expected and not _loads(model, weights(content)):
+    if shapes != expected and not _loads(model, state):
         different = sorted(name for name in shapes.keys() | expected.keys() if shapes.get(name) != expected.get(name))
         raise ValueError(f"{path} belongs to a model of another architecture; it differs in {', '.join(different[:5])}")
     return content
