@@ -65,7 +65,18 @@ def test_every_link_leads_somewhere_and_nothing_comes_from_elsewhere(site: Path)
             if not target.exists() or (anchor and target in named and anchor not in named[target] | {"__top"}):
                 missing.append((path.relative_to(site), link))
     assert not missing
-    assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 15e6
+
+
+def test_the_site_is_small_and_holds_what_its_pages_load(site: Path) -> None:
+    sizes = {path: path.stat().st_size for path in site.rglob("*") if path.is_file()}
+    assert sum(sizes.values()) < 15e6
+    assert not [path for path in sizes if path.suffix in (".map", ".jsonl", ".py")]
+
+
+def test_the_start_page_leads_from_a_class_to_its_documentation(site: Path) -> None:
+    for start in (site / "index.html", site / "zh-CN" / "index.html"):
+        links = re.findall(r'href="(docs/api/[^"]+)"><code>VectorQuantizer<', start.read_text(encoding="utf-8"))
+        assert links == ["docs/api/quantizers.html#lexel.quantizers.vector"]
 
 
 def test_formulas_are_drawn_without_a_script(site: Path) -> None:
