@@ -1,8 +1,8 @@
 """How soon the site that `make docs` builds shows something: `python -m benchmarks.site`, in Chromium.
 
 Prints a Markdown table: milliseconds from the request to the first text or picture, and to the largest one of the first
-screen, with an empty cache, as Chromium's own paint entries say; the median of all loads, the least and the most. A slow
-4G network is that of Lighthouse: 1.6 Mbit/s, 150 ms. The server compresses nothing.
+screen, with an empty cache, as Chromium's own paint entries say; the median of all loads, the least and the most. The
+slow network is that of Lighthouse: 1.6 Mbit/s, 150 ms. The server compresses nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ FIRST = "() => performance.getEntriesByName('first-contentful-paint')[0].startTi
 
 
 class Pages(SimpleHTTPRequestHandler):
+    """Serves files, and says nothing."""
+
     protocol_version = "HTTP/1.1"
 
     @override
@@ -36,6 +38,8 @@ class Pages(SimpleHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
+    """Serves each connection in a thread."""
+
     @override
     def handle_error(self, request: object, client_address: object) -> None:
         """A browser that closes ends its connections, which is no error here."""

@@ -106,6 +106,16 @@ def test_translations_have_the_same_code(translation: Path) -> None:
     assert ours == theirs
 
 
+@pytest.mark.parametrize("translation", TRANSLATIONS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_translations_have_the_same_headings_and_blocks(translation: Path) -> None:
+    """As many of each level, in the same order, with the same kinds of blocks between them."""
+    ours, theirs = (
+        [token.tag + token.info for token in tokens(page) if token.type in ("heading_open", "fence")]
+        for page in (translation, translation.with_name(translation.name.replace(".zh-CN.md", ".md")))
+    )
+    assert ours == theirs
+
+
 @pytest.mark.parametrize(
     ("blocks", "error"),
     [
