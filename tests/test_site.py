@@ -105,6 +105,13 @@ def test_the_search_finds_words_without_a_server(site: Path, page: Page, languag
     assert not foreign
 
 
+def test_no_space_stands_where_a_chinese_line_ends(site: Path) -> None:
+    text = (site / "zh-CN" / "docs" / "first-run.html").read_text(encoding="utf-8")
+    assert "细碎的叶子和毛发都是糊的" in text
+    assert text.count("step 50 of 400") == 1
+    assert "--out tokens\nlexel decode" in re.sub(r"<[^>]+>", "", text)  # blocks keep their lines
+
+
 def test_one_page_in_both_languages(site: Path, page: Page) -> None:
     page.goto((site / "docs" / "tokens.html").as_uri())
     page.locator(".md-select").hover()
