@@ -47,7 +47,7 @@ def codes(browser: Browser, report: Path) -> Image.Image:
 def main(run: Path = Path("runs/demo")) -> None:
     """Draw all pictures from a run of the demo."""
     # The first is the largest picture above the fold, and the second must keep the colours of its squares.
-    for name, how in (("reconstructions", {"quality": 95}), ("tokens", {"lossless": True})):
+    for name, how in (("reconstructions", {"quality": 90}), ("tokens", {"lossless": True})):
         Image.open(run / f"{name}.png").save(IMAGES / f"{name}.webp", method=6, **how)
     with sync_playwright() as playwright:
         options = ["--no-sandbox", "--disable-gpu"]
