@@ -103,6 +103,8 @@ def test_the_search_finds_words_without_a_server(site: Path, page: Page, languag
     page.wait_for_selector(".md-search-result__item mark", state="attached")
     assert word in page.locator(".md-search-result__item").first.inner_text().lower()
     assert not foreign
+    first = page.locator(".md-search-result__link").first.get_attribute("href") or ""
+    assert ("zh-CN/" in first) == bool(language)
 
 
 def test_no_space_stands_where_a_chinese_line_ends(site: Path) -> None:
