@@ -57,7 +57,7 @@ def load(browser: Browser, address: str, slow: bool) -> tuple[float, float]:
         network = context.new_cdp_session(page)
         network.send("Network.enable")
         network.send("Network.emulateNetworkConditions", SLOW)
-    page.goto(address, wait_until="load")
+    page.goto(address, wait_until="load", timeout=120_000)
     page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
     paints = float(page.evaluate(FIRST)), float(page.evaluate(LARGEST))
     context.close()
