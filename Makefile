@@ -25,7 +25,7 @@ docs: $(VENV)/docs site
 site:
 	rm -rf build/pages
 	mkdir -p build/pages
-	git ls-files 'README*' CHANGELOG.md CONTRIBUTING.md LICENSE CITATION.cff docs benchmarks/results 'src/lexel/*.py' \
+	git ls-files 'README*' CHANGELOG.md CONTRIBUTING.md LICENSE CITATION.cff docs benchmarks/results ':!*.jsonl' \
 		| xargs cp --parents -t build/pages
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 

@@ -1,6 +1,6 @@
 """What `lexel.audit` says of the classic module, another package and Lexel: `python -m benchmarks.audit`.
 
-Writes its table into `docs/audit.md`.
+Writes its table into `docs/audit.md` and `docs/audit.zh-CN.md`. Each module makes ten forward passes in training first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vector_quantize_pytorch import VectorQuantize
 import lexel
 from benchmarks.layer import Seed
 
-PAGE = Path(__file__).parent.parent / "docs" / "audit.md"
+PAGES = [Path(__file__).parent.parent / "docs" / name for name in ("audit.md", "audit.zh-CN.md")]
 BEGIN, END = "<!-- audits -->\n", "<!-- end of audits -->\n"
 K, D = 512, 64
 
@@ -46,11 +46,7 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    text = f"""`python -m benchmarks.audit` made ten forward passes in training mode, and then the audit, of each module
-with K = {K}, D = {D} on 4,096 normal vectors. vector-quantize-pytorch has `threshold_ema_dead_code=2`, Lexel
-`learning=EMA(), upkeep=(KMeansStart(), Revival())`.
-
-{table()}
-"""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    PAGE.write_text(before + BEGIN + text + END + rest.partition(END)[2], encoding="utf-8")
+    text = f"{table()}\n"
+    for page in PAGES:
+        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+        page.write_text(before + BEGIN + text + END + rest.partition(END)[2], encoding="utf-8")

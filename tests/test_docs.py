@@ -106,6 +106,29 @@ def test_translations_have_the_same_code(translation: Path) -> None:
     assert ours == theirs
 
 
+@pytest.mark.parametrize("translation", TRANSLATIONS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_translations_have_the_same_headings_and_blocks(translation: Path) -> None:
+    """As many of each level, in the same order, with the same kinds of blocks between them."""
+    ours, theirs = (
+        [token.tag + token.info for token in tokens(page) if token.type in ("heading_open", "fence")]
+        for page in (translation, translation.with_name(translation.name.replace(".zh-CN.md", ".md")))
+    )
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("translation", TRANSLATIONS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_translations_have_the_same_figures_where_a_command_writes_them(translation: Path) -> None:
+    """A command that renews a table in one language must not leave an old one in the other."""
+    ours, theirs = (
+        {
+            name: [re.findall(r"\d+(?:[.,]\d+)*", line) for line in section.splitlines() if line.startswith("|")]
+            for name, section in re.findall(r"<!-- (\w+) -->(.*?)<!-- end", page.read_text(encoding="utf-8"), re.DOTALL)
+        }
+        for page in (translation, translation.with_name(translation.name.replace(".zh-CN.md", ".md")))
+    )
+    assert {name: theirs[name] for name in ours} == ours
+
+
 @pytest.mark.parametrize(
     ("blocks", "error"),
     [

@@ -65,7 +65,18 @@ def test_every_link_leads_somewhere_and_nothing_comes_from_elsewhere(site: Path)
             if not target.exists() or (anchor and target in named and anchor not in named[target] | {"__top"}):
                 missing.append((path.relative_to(site), link))
     assert not missing
-    assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 15e6
+
+
+def test_the_site_is_small_and_holds_what_its_pages_load(site: Path) -> None:
+    sizes = {path: path.stat().st_size for path in site.rglob("*") if path.is_file()}
+    assert sum(sizes.values()) < 15e6
+    assert not [path for path in sizes if path.suffix in (".map", ".jsonl", ".py")]
+
+
+def test_the_start_page_leads_from_a_class_to_its_documentation(site: Path) -> None:
+    for start in (site / "index.html", site / "zh-CN" / "index.html"):
+        links = re.findall(r'href="(docs/api/[^"]+)"><code>VectorQuantizer<', start.read_text(encoding="utf-8"))
+        assert links == ["docs/api/quantizers.html#lexel.quantizers.vector"]
 
 
 def test_formulas_are_drawn_without_a_script(site: Path) -> None:
@@ -92,6 +103,15 @@ def test_the_search_finds_words_without_a_server(site: Path, page: Page, languag
     page.wait_for_selector(".md-search-result__item mark", state="attached")
     assert word in page.locator(".md-search-result__item").first.inner_text().lower()
     assert not foreign
+    first = page.locator(".md-search-result__link").first.get_attribute("href") or ""
+    assert ("zh-CN/" in first) == bool(language)
+
+
+def test_no_space_stands_where_a_chinese_line_ends(site: Path) -> None:
+    text = (site / "zh-CN" / "docs" / "first-run.html").read_text(encoding="utf-8")
+    assert "细碎的叶子和毛发都是糊的" in text
+    assert text.count("step 50 of 400") == 1
+    assert "--out tokens\nlexel decode" in re.sub(r"<[^>]+>", "", text)  # blocks keep their lines
 
 
 def test_one_page_in_both_languages(site: Path, page: Page) -> None:

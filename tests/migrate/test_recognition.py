@@ -150,9 +150,10 @@ def test_a_format_that_is_not_known() -> None:
         migrate.load(IDENTITY, format="vqgan", metric="euclidean", commitment_cost=1.0)
 
 
-def test_every_format_stands_in_the_documentation() -> None:
+@pytest.mark.parametrize("name", ["migrate.md", "migrate.zh-CN.md"])
+def test_every_format_stands_in_the_documentation(name: str) -> None:
     """With the settings that it asks for, and those that it takes."""
-    page = (Path(__file__).parents[2] / "docs" / "migrate.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / name).read_text(encoding="utf-8")
     table = page.partition("<!-- formats -->\n")[2].partition("<!-- end of formats -->")[0]
     rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table.splitlines()[2:]]
     documented = {name.strip("`"): (asks, takes) for name, _, asks, takes in rows}

@@ -15,7 +15,7 @@ from tests.play.hands import Mouse
 from tests.play.test_page import PLAY, Scene
 from tests.report.test_page import OPTIONS
 
-PICTURE = PLAY.parent / "images" / "play.png"
+PICTURE = PLAY.parent / "images" / "play.webp"
 HEIGHT = 800
 GAP = 24
 
@@ -55,7 +55,7 @@ def main() -> None:
     whole = Image.new("RGBA", (desktop.width + GAP + phone.width, HEIGHT))
     whole.paste(desktop, (0, 0))
     whole.paste(phone, (desktop.width + GAP, 0))
-    whole.save(PICTURE, optimize=True)
+    whole.save(PICTURE, lossless=True, method=6)
 
 
 if __name__ == "__main__":
