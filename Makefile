@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo tour play test kills fuzz soak sanitize lint format bench bench-quality bench-static docs site clean
+.PHONY: demo tour play runtime test kills fuzz soak sanitize lint format bench bench-quality bench-static docs site clean
 
 demo: $(VENV)/demo
 	$(BIN)/lexel demo --out runs/demo --overwrite
@@ -18,6 +18,12 @@ play:
 	mkdir -p build/play
 	cp docs/play/build.js docs/play/package.json build/play
 	cd build/play && npm install --silent --no-package-lock --no-audit --no-fund && node build.js ../../docs/play
+
+# onnxruntime for the page of a live model, one script of 3.7 MB; it changes with its version alone.
+runtime:
+	mkdir -p build/runtime
+	cp web/runtime/build.js web/runtime/package.json build/runtime
+	cd build/runtime && npm install --silent --no-package-lock --no-audit --no-fund && node build.js ../../web/runtime ../../src/lexel/export/page
 
 # The pages of docs, the figures and the API as a site, in build/site, which opens from disk.
 docs: $(VENV)/docs site
