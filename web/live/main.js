@@ -117,6 +117,7 @@ function present() {
   lay(seen.decoded, first);
   drawPart(first, [0, 0, first.width, first.height]);
   figures[3].hidden = !second;
+  bench.classList.toggle("two", Boolean(second));
   if (second) {
     lay(seen.second, second);
     drawPart(second, [0, 0, second.width, second.height]);
@@ -573,13 +574,13 @@ const repaint = element(
   { className: "group" },
   words("h2", "repaint.title"),
   words("p", "repaint.do", "do"),
-  tools,
-  toolHelp,
-  brush,
-  levels,
   element("div", { className: "named" }, words("h3", "palette"), chosen),
   palette.element,
   words("p", "palette.say", "caption"),
+  levels,
+  tools,
+  toolHelp,
+  brush,
   element("div", { className: "row" }, undoes, resets),
 );
 const pair = element(
@@ -617,12 +618,7 @@ const compare = element(
 );
 bench.append(
   element("div", { className: "tools" }, repaint, pair, keep),
-  element(
-    "div",
-    { className: "picture" },
-    element("div", { className: "figures" }, ...figures),
-    element("div", { className: "numbers" }, numbers, sum, speed, about),
-  ),
+  element("div", { className: "picture" }, ...figures, numbers, element("div", { className: "notes" }, sum, speed, about)),
 );
 
 let sliding = null;
@@ -632,7 +628,7 @@ const choosesModel = models.length
       max: models.length - 1,
       step: 1,
       value: state.number,
-      format: (i) => `${grouped(models[i].codes)} · ${titled(models[i])}`,
+      format: (i) => [grouped(models[i].codes), titled(models[i])].join(" · "),
       onChange: (i) => {
         clearTimeout(sliding); // on its way to a model, the slider passes others
         sliding = setTimeout(() => {
@@ -720,4 +716,4 @@ inEveryLanguage(() => {
 useTool("paint");
 if (photos.length) takeExample(photos[0], "first");
 else refresh();
-globalThis.live = { state, shown, decoding }; // what the tests compare with the library
+globalThis.live = { state, shown, decoding, grid, refresh }; // what the tests compare with the library

@@ -45,8 +45,8 @@ export const strings = {
     "这里面没有文件。请拖入或粘贴一张图片。",
   ],
   "photo.unknown": [
-    "{name} is not a picture that this browser can read. Try a PNG or a JPEG.",
-    "浏览器认不出 {name} 是什么图片。换一张 PNG 或 JPEG 试试。",
+    "This browser cannot read {name}: it is damaged, or not a picture that it knows. Try a PNG or a JPEG.",
+    "浏览器读不了 {name}：它可能损坏了，也可能不是认得的图片。换一张 PNG 或 JPEG 试试。",
   ],
   "photo.damaged": [
     "{name} is damaged: its pixels cannot be read.",
@@ -202,9 +202,9 @@ export const strings = {
     "拖动 K 看过的模型都留在表里，涂过的也算。PSNR 是取了对数的误差：高 6 dB，像素的平均误差大约减半。",
   ],
   "table.codes": ["K", "K"],
-  "table.error": ["mean squared error", "均方误差"],
+  "table.error": ["error (MSE)", "均方误差"],
   "table.psnr": ["PSNR", "PSNR"],
   "table.bits": ["bits", "比特"],
   "table.perplexity": ["perplexity", "困惑度"],
-  "table.used": ["codes in use", "用上的码字"],
+  "table.used": ["in use", "用上的"],
 };
