@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo tour play live test kills fuzz soak sanitize lint format bench bench-quality bench-static docs site clean
+.PHONY: demo tour play live runtime test kills fuzz soak sanitize lint format bench bench-quality bench-static docs site clean
 
 demo: $(VENV)/demo
 	$(BIN)/lexel demo --out runs/demo --overwrite
@@ -18,6 +18,12 @@ play live:
 	mkdir -p build/web
 	cp web/build.js web/package.json build/web
 	cd build/web && npm install --silent --no-package-lock --no-audit --no-fund && node build.js ../.. $@
+
+# onnxruntime for the page of a live model, one script of 3.7 MB; it changes with its version alone.
+runtime:
+	mkdir -p build/runtime
+	cp web/runtime/build.js web/runtime/package.json build/runtime
+	cd build/runtime && npm install --silent --no-package-lock --no-audit --no-fund && node build.js ../../web/runtime ../../src/lexel/export/page
 
 # The pages of docs, the figures and the API as a site, in build/site, which opens from disk.
 docs: $(VENV)/docs site

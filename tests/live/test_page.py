@@ -22,12 +22,12 @@ from lexel.cli import main
 from lexel.data.images import to_pixels
 from lexel.data.images.decode import decode
 from lexel.data.images.measure import psnr
+from lexel.export import export_page
 from lexel.models import VQVAE, VQVAE2, Autoencoder
 from lexel.runs import load_model
 from lexel.tokens.open import open_tokens
 from tests.commands import train
 from tests.conftest import PHOTOGRAPHS
-from tests.live.folder import write_folder
 from tests.play.hands import HANDS, Finger, Hand, Keyboard, Point
 from tests.report.test_page import browser
 from tests.web import ROOT, every_text_in_both_languages, made_from_sources
@@ -98,7 +98,7 @@ def _turned() -> Image.Exif:
 @pytest.fixture(scope="module")
 def folder(runs: list[Path], files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("pages") / "live"
-    write_folder({f"K = {run.name}": load_model(run) for run in runs}, out)
+    export_page({f"K = {run.name}": load_model(run) for run in runs}, out)
     return out
 
 
@@ -568,7 +568,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Aut
     torch.manual_seed(0)
     models = {name: make().eval() for name, make in LEVELS.items()}
     out = tmp_path_factory.mktemp("kinds") / "live"
-    write_folder(models, out)
+    export_page(models, out)
     return out, models
 
 

@@ -359,6 +359,9 @@ function end(cancelled) {
   finish();
 }
 
+/** The rectangle with these two cells in opposite corners. */
+const box = ([x, y], [column, row]) => [Math.min(x, column), Math.min(y, row), Math.max(x, column) + 1, Math.max(y, row) + 1];
+
 function unmark() {
   corner = grid.marked = null;
   grid.draw();
@@ -464,6 +467,7 @@ function showChosen() {
 
 /** Say what stands at a place. */
 function look([column, row]) {
+  if (corner) grid.marked = box(corner, [column, row]);
   const { first, second } = shown() ?? {};
   if (!first?.levels.length) return;
   const position = row * grid.columns + column;
