@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo tour play runtime live-models test kills fuzz soak sanitize lint format bench bench-quality bench-static docs site clean
+.PHONY: demo tour play live runtime live-models test kills fuzz soak sanitize lint format bench bench-quality bench-static docs site clean
 
 demo: $(VENV)/demo
 	$(BIN)/lexel demo --out runs/demo --overwrite
@@ -13,11 +13,11 @@ tour: $(VENV)/tour
 	test -d /usr/share/datasets/fashion-mnist || (apt-get update && apt-get install --yes dataset-fashion-mnist)
 	$(BIN)/lexel tour --out runs/tour
 
-# docs/play/play.js from its sources, which a page that is opened from disk cannot load. Needs node and npm.
-play:
-	mkdir -p build/play
-	cp docs/play/build.js docs/play/package.json build/play
-	cd build/play && npm install --silent --no-package-lock --no-audit --no-fund && node build.js ../../docs/play
+# The scripts and style sheets of the pages from web, since a page that is opened from disk loads no modules. Needs node and npm.
+play live:
+	mkdir -p build/web
+	cp web/build.js web/package.json build/web
+	cd build/web && npm install --silent --no-package-lock --no-audit --no-fund && node build.js ../.. $@
 
 # onnxruntime for the page of a live model, one script of 3.7 MB; it changes with its version alone.
 runtime:

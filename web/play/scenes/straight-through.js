@@ -1,7 +1,7 @@
 // 2. The decoder's gradient at the code, carried over to the input; beside it the rotation trick's.
 
-import { choice, number, readings, scene } from "../controls.js";
-import { text } from "../language.js";
+import { choice, number, readings, scene } from "../../common/controls.js";
+import { text } from "../../common/language.js";
 import { Plane } from "../plane.js";
 import { D, nearest, rotationTrick, straightThrough } from "../quantizer.js";
 

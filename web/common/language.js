@@ -1,8 +1,7 @@
 // Two languages. An element that shows a string of the table shows it anew when the language changes.
 
-import { strings } from "./strings.js";
-
 export const LANGUAGES = ["en", "zh"];
+const strings = {}; // by key, one for each language
 const keys = new Map(); // of the elements that show a string
 const listeners = [];
 let language = first();
@@ -15,7 +14,7 @@ function first() {
 /** What the browser keeps between visits; nothing, where it may not. */
 export function recall(name) {
   try {
-    return localStorage.getItem(`lexel.play.${name}`);
+    return localStorage.getItem(`lexel.${name}`);
   } catch {
     return null;
   }
@@ -23,7 +22,7 @@ export function recall(name) {
 
 export function remember(name, value) {
   try {
-    localStorage.setItem(`lexel.play.${name}`, value);
+    localStorage.setItem(`lexel.${name}`, value);
   } catch {
     // a private window: the choice lasts as long as the page
   }
@@ -31,6 +30,11 @@ export function remember(name, value) {
 
 export function current() {
   return language;
+}
+
+/** Add the strings of a page: before it shows one. */
+export function learn(table) {
+  Object.assign(strings, table);
 }
 
 /** A string of the table in the language of the page, with `{name}` replaced. */

@@ -1,6 +1,6 @@
 // 4. The losses and the straight-through line in the wrong order: a codebook that never learns.
 
-import { Player, choice, element, number, readings, scene } from "../controls.js";
+import { Player, choice, element, number, readings, scene } from "../../common/controls.js";
 import { Plane } from "../plane.js";
 import { D, descend, lossGradients, nearest, swappedGradients } from "../quantizer.js";
 

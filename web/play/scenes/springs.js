@@ -1,7 +1,7 @@
 // 3. The two losses as two springs of one length, each with another end held fast.
 
-import { Player, number, readings, scene, slider, toggle } from "../controls.js";
-import { text } from "../language.js";
+import { Player, number, readings, scene, slider, toggle } from "../../common/controls.js";
+import { text } from "../../common/language.js";
 import { Plane } from "../plane.js";
 import { D, descend, lossGradients, meanSquaredError } from "../quantizer.js";
 

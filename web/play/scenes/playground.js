@@ -1,8 +1,8 @@
 // All of it together, with inputs of one's own.
 
-import { Player, button, choice, element, number, readings, scene, slider, toggle, words } from "../controls.js";
+import { Player, button, choice, element, number, readings, scene, slider, toggle, words } from "../../common/controls.js";
 import { chart } from "../chart.js";
-import { inEveryLanguage, text } from "../language.js";
+import { inEveryLanguage, text } from "../../common/language.js";
 import { Plane } from "../plane.js";
 import {
   D,

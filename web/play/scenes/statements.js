@@ -1,7 +1,7 @@
 // The forward pass, one statement at a time, on four vectors and three codes.
 
-import { button, element, number, scene } from "../controls.js";
-import { show } from "../language.js";
+import { button, element, number, scene } from "../../common/controls.js";
+import { show } from "../../common/language.js";
 import { Plane } from "../plane.js";
 import {
   D,

@@ -1,7 +1,7 @@
 // The picture that all scenes share: inputs as dots, codes as discs with their cells, in a plane that can be dragged.
 
 import { Delaunay } from "d3-delaunay";
-import { text } from "./language.js";
+import { text } from "../common/language.js";
 import { elementsOf, svg } from "./marks.js";
 
 export const HALF = { x: 1.6, y: 1.2 };

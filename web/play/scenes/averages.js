@@ -1,6 +1,6 @@
 // 5. EMA is k-means in small steps; decay is memory.
 
-import { Player, element, number, readings, scene, slider, toggle } from "../controls.js";
+import { Player, element, number, readings, scene, slider, toggle } from "../../common/controls.js";
 import { svg } from "../marks.js";
 import { Plane } from "../plane.js";
 import {
@@ -17,7 +17,7 @@ import {
   take,
 } from "../quantizer.js";
 import { samples } from "../samples.js";
-import { inEveryLanguage, text } from "../language.js";
+import { inEveryLanguage, text } from "../../common/language.js";
 
 const [INPUTS, BATCH, SEED] = [150, 12, 3];
 const START = Float32Array.from([-0.1, 0.25, 0.25, 0.1, 0.0, -0.15]);

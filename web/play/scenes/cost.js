@@ -1,10 +1,10 @@
 // 7. What the matrix of distances weighs, and where the expanded distance picks wrong codes.
 
-import { element, number, readings, scene, slider, toggle, words } from "../controls.js";
+import { element, number, readings, scene, slider, toggle, words } from "../../common/controls.js";
 import { Plane } from "../plane.js";
 import { D, expandedDistance, generator, nearest } from "../quantizer.js";
 import { samples } from "../samples.js";
-import { inEveryLanguage, text } from "../language.js";
+import { inEveryLanguage, text } from "../../common/language.js";
 
 const [INPUTS, K, SEED] = [150, 9, 8];
 

@@ -1,7 +1,7 @@
 // The puzzle, solved by experiment: the losses before the straight-through statement, and after it.
 
-import { Player, button, element, number, scene, words } from "../controls.js";
-import { inEveryLanguage, text } from "../language.js";
+import { Player, button, element, number, scene, words } from "../../common/controls.js";
+import { inEveryLanguage, text } from "../../common/language.js";
 import { Plane } from "../plane.js";
 import { D, descend, generator, lossGradients, nearest, squaredDistance, swappedGradients } from "../quantizer.js";
 

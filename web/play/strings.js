@@ -25,10 +25,6 @@ export const strings = {
     'Every number here is computed in float32 by code whose results are tested against <a href="../../README.md">Lexel</a>’s own, and the statements are run by the tests as they stand. The play itself: <a href="index.html">A codebook in the plane</a>.',
     '页面上的每个数都由 float32 算出，并与 <a href="../../README.zh-CN.md">Lexel</a> 对照测试过；列出的语句，测试里也原样执行。想继续动手，请看<a href="index.html">《平面上的码本》</a>。',
   ],
-  "other-language": ["中文", "English"],
-  theme: ["◐", "◐"],
-  "theme.label": ["Light or dark", "切换明暗"],
-
   run: ["Run", "运行"],
   pause: ["Pause", "暂停"],
   step: ["Step", "走一步"],

@@ -1,6 +1,6 @@
 // 1. The nearest code, and the border where the choice jumps.
 
-import { number, readings, scene } from "../controls.js";
+import { number, readings, scene } from "../../common/controls.js";
 import { Plane, calm } from "../plane.js";
 import { D, nearest, squaredDistance } from "../quantizer.js";
 

@@ -1,6 +1,6 @@
 // 6. Collapse, and what brings dead codes back.
 
-import { Player, button, element, number, readings, scene, toggle } from "../controls.js";
+import { Player, button, element, number, readings, scene, toggle } from "../../common/controls.js";
 import { chart } from "../chart.js";
 import { Plane } from "../plane.js";
 import {
@@ -16,7 +16,7 @@ import {
   usageCounts,
 } from "../quantizer.js";
 import { samples } from "../samples.js";
-import { text } from "../language.js";
+import { text } from "../../common/language.js";
 
 const [INPUTS, K, SEED, RATE] = [240, 16, 6, 1.5];
 

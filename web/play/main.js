@@ -1,7 +1,8 @@
-// The pages: their heads, their scenes in order, and the two switches.
+// The pages: their heads, and their scenes in order.
 
-import { button, element, words } from "./controls.js";
-import { inEveryLanguage, current, remember, recall, speak, text } from "./language.js";
+import { element, words } from "../common/controls.js";
+import { inEveryLanguage, learn } from "../common/language.js";
+import { switches } from "../common/switches.js";
 import { averagesScene } from "./scenes/averages.js";
 import { collapseScene } from "./scenes/collapse.js";
 import { costScene } from "./scenes/cost.js";
@@ -12,6 +13,7 @@ import { springsScene } from "./scenes/springs.js";
 import { statementsScene } from "./scenes/statements.js";
 import { straightThroughScene } from "./scenes/straight-through.js";
 import { swappedScene } from "./scenes/swapped.js";
+import { strings } from "./strings.js";
 
 // Names of strings, and what stands below them. A page says which one it is with `data-page`.
 const PAGES = {
@@ -32,28 +34,13 @@ const PAGES = {
 };
 const page = PAGES[document.documentElement.dataset.page];
 
-function switches() {
-  const root = document.documentElement;
-  const dark = () =>
-    root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  if (recall("theme")) root.dataset.theme = recall("theme");
-  const language = button("other-language", () => speak(current() === "en" ? "zh" : "en"), "switch");
-  const theme = button("theme", () => remember("theme", (root.dataset.theme = dark() ? "light" : "dark")), "switch");
-  inEveryLanguage(() => {
-    root.lang = current() === "zh" ? "zh-CN" : "en";
-    document.title = text(`${page.words}title`);
-    language.lang = current() === "zh" ? "en" : "zh-CN";
-    theme.setAttribute("aria-label", text("theme.label"));
-  });
-  return element("div", { className: "switches" }, language, theme);
-}
-
+learn(strings);
 const scenes = page.scenes.map((make) => make());
 document.body.replaceChildren(
   element(
     "header",
     {},
-    switches(),
+    switches(`${page.words}title`),
     words("p", "overline", "overline"),
     words("h1", `${page.words}title`),
     words("p", `${page.words}lede`, "lede"),
