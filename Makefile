@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo tour play test kills fuzz soak sanitize lint format bench bench-quality bench-static docs site clean
+.PHONY: demo tour play live runtime live-models test kills fuzz soak sanitize lint format bench bench-quality bench-static docs site clean
 
 demo: $(VENV)/demo
 	$(BIN)/lexel demo --out runs/demo --overwrite
@@ -13,11 +13,21 @@ tour: $(VENV)/tour
 	test -d /usr/share/datasets/fashion-mnist || (apt-get update && apt-get install --yes dataset-fashion-mnist)
 	$(BIN)/lexel tour --out runs/tour
 
-# docs/play/play.js from its sources, which a page that is opened from disk cannot load. Needs node and npm.
-play:
-	mkdir -p build/play
-	cp docs/play/build.js docs/play/package.json build/play
-	cd build/play && npm install --silent --no-package-lock --no-audit --no-fund && node build.js ../../docs/play
+# The scripts and style sheets of the pages from web, since a page that is opened from disk loads no modules. Needs node and npm.
+play live:
+	mkdir -p build/web
+	cp web/build.js web/package.json build/web
+	cd build/web && npm install --silent --no-package-lock --no-audit --no-fund && node build.js ../.. $@
+
+# onnxruntime for the page of a live model, one script of 3.7 MB; it changes with its version alone.
+runtime:
+	mkdir -p build/runtime
+	cp web/runtime/build.js web/runtime/package.json build/runtime
+	cd build/runtime && npm install --silent --no-package-lock --no-audit --no-fund && node build.js ../../web/runtime ../../src/lexel/export/page
+
+# The models and photographs of docs/live, trained where runs/live holds none: about half an hour on one core.
+live-models: $(VENV)/dev
+	OMP_NUM_THREADS=1 $(BIN)/python docs/live/models.py
 
 # The pages of docs, the figures and the API as a site, in build/site, which opens from disk.
 docs: $(VENV)/docs site
@@ -27,6 +37,7 @@ site:
 	mkdir -p build/pages
 	git ls-files 'README*' CHANGELOG.md CONTRIBUTING.md LICENSE CITATION.cff docs benchmarks/results ':!*.jsonl' \
 		| xargs cp --parents -t build/pages
+	cp src/lexel/export/page/* build/pages/docs/live
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 test: $(VENV)/dev

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,19 +18,17 @@ from torch import Tensor
 import lexel
 from tests.play.hands import HALF, HANDS, Finger, Hand, Point, pixel, place
 from tests.report.test_page import browser
+from tests.web import ROOT, every_text_in_both_languages, made_from_sources
 
 __all__ = ["browser"]  # the fixture
 
-PLAY = Path(__file__).parent.parent.parent / "docs" / "play"
+PLAY = ROOT / "docs" / "play"
 WIDTHS = {"desktop": 1280, "phone": 390}
 Open = Callable[..., Page]
 
 
 def test_the_page_is_made_from_its_sources() -> None:
-    digest = hashlib.sha256()
-    for path in sorted((PLAY / "src").rglob("*.js"), key=lambda path: path.relative_to(PLAY / "src").as_posix()):
-        digest.update(path.read_bytes())
-    assert f"sources: {digest.hexdigest()}" in (PLAY / "play.js").read_text(encoding="utf-8"), "run `make play`"
+    made_from_sources(PLAY, "play")
 
 
 @pytest.fixture(scope="module")
@@ -576,15 +573,7 @@ def test_languages_themes_and_widths(locale: str, scheme: Any, width: str, open_
 
 def test_both_languages_have_every_text(open_page: Open) -> None:
     page = open_page()
-    source = (PLAY / "src" / "strings.js").read_text(encoding="utf-8")
-    page.add_script_tag(content=f"{source}\nwindow.table = strings;", type="module")
-    page.wait_for_function("window.table")
-    table: dict[str, list[str]] = page.evaluate("table")
-    for key, texts in table.items():
-        assert len(texts) == 2, key
-        assert all(texts), key
-        english, chinese = ([sorted(re.findall(p, text)) for p in (r"\{\w+\}", r"<(\w+)")] for text in texts)
-        assert english == chinese, key
+    every_text_in_both_languages(page, "play", "strings")
 
 
 def test_a_finger_scrolls_unless_it_holds_a_point(open_page: Open) -> None:

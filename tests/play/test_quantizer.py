@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +14,10 @@ from torch import Tensor
 
 import lexel
 from tests.report.test_page import browser
+from tests.web import WEB
 
 __all__ = ["browser"]  # the fixture
 
-PLAY = Path(__file__).parent.parent.parent / "docs" / "play"
 CASES = 100
 Call = Callable[..., Any]
 
@@ -26,7 +25,7 @@ Call = Callable[..., Any]
 @pytest.fixture(scope="module")
 def call(browser: Browser) -> Iterator[Call]:
     """Call a function of `quantizer.js` for many lists of arguments; tensors arrive as rows in a Float32Array."""
-    source = (PLAY / "src" / "quantizer.js").read_text(encoding="utf-8")
+    source = (WEB / "play" / "quantizer.js").read_text(encoding="utf-8")
     names = re.findall(r"^export (?:function|const) (\w+)", source, re.MULTILINE)
     page = browser.new_page()
     page.add_script_tag(content=f"{source}\nwindow.quantizer = {{ {', '.join(names)} }};", type="module")

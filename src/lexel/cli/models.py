@@ -1,12 +1,15 @@
-"""Commands about a model: `lexel evaluate`, `lexel audit`, `lexel report` and `lexel export`."""
+"""Commands about a model: `lexel evaluate`, `lexel audit`, `lexel report`, `lexel export` and `lexel serve`."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Callable
+import signal
+import webbrowser
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import Namespace
@@ -14,6 +17,7 @@ from rich.table import Table
 
 from lexel._core.arguments import Parser
 from lexel._core.console import messages, results
+from lexel._core.errors import require_within
 from lexel._core.files import refuse_existing
 from lexel.cli.common import (
     DATA,
@@ -33,7 +37,11 @@ from lexel.data.kind import kind_of
 from lexel.runs import is_report, load_model
 
 if TYPE_CHECKING:
+    from lexel.export import Verdict
+    from lexel.models import Autoencoder
     from lexel.tokens.quality import IDQuality, LevelQuality
+
+MOST_PORT = (1 << 16) - 1
 
 
 def evaluate_parser() -> Parser:
@@ -178,38 +186,100 @@ def report(settings: Namespace) -> int:
 
 def export_parser() -> Parser:
     """Parse `lexel export`."""
-    parser = command_parser("Write a model in a format that runs without Lexel: ONNX, an encoder and a decoder.")
-    add_model(parser)
-    parser.add_argument("--format", type=Literal["onnx"], default="onnx", help="what to write")
-    parser.add_argument("--out", type=str, help="folder to write into; by default onnx in that of the run")
+    parser = command_parser(
+        "Write a model in a format that runs without Lexel: ONNX, or a page that runs in a browser."
+    )
+    _add_models(parser)
+    parser.add_argument(
+        "--format",
+        type=Literal["onnx", "web"],
+        default="onnx",
+        help="what to write: onnx, an encoder and a decoder; web, a page of one or several models of images",
+    )
+    parser.add_argument("--out", type=str, help="folder to write into; by default one in that of the run, onnx or web")
     add_overwrite(parser)
     add_plugin(parser)
     return parser
 
 
 def export(settings: Namespace) -> int:
-    """Write a model as ONNX."""
-    from lexel.export import export
+    """Write a model as ONNX, or models as a page."""
+    from lexel.export import export, export_page
 
-    run = Path(settings.run)
-    out = run / settings.format if settings.out is None else Path(settings.out)
-    written = export(load_model(run), out, overwrite=settings.overwrite)
+    runs = [Path(run) for run in settings.run]
+    if len(runs) > 1 and settings.format == "onnx":
+        raise ValueError(f"run: onnx is written of one model, got {len(runs)} runs; --format web takes several")
+    if len(runs) > 1 and settings.out is None:
+        raise ValueError(f"out: a page of {len(runs)} runs needs the folder to write into")
+    out = runs[0] / settings.format if settings.out is None else Path(settings.out)
+    refuse_existing(out, overwrite=settings.overwrite, folder=True)
+    if settings.format == "onnx":
+        written = export(load_model(runs[0]), out, overwrite=settings.overwrite)
+    else:
+        written = export_page(_titled(runs), out, overwrite=settings.overwrite)
     files = ", ".join(f"{name} ({size:,} bytes)" for name, size in written.files.items())
     results.print(f"{files} in {out}", soft_wrap=True)
-    verdict = written.verdict
-    if verdict is None:
-        messages.print("not compared with the model: onnxruntime is not installed", style="yellow", soft_wrap=True)
-    else:
-        results.print(
-            f"run by onnxruntime, {verdict.examples} examples: {verdict.equal:,} of {verdict.indices:,} indices are "
-            f"the model's, decoded numbers differ by at most {verdict.largest_difference:.1e}",
-            soft_wrap=True,
-        )
+    _print_verdicts(written.verdicts)
     return 0
+
+
+def serve_parser() -> Parser:
+    """Parse `lexel serve`."""
+    parser = command_parser("Open a page that runs models of images in the browser, on this machine alone.")
+    _add_models(parser)
+    parser.add_argument("--port", type=int, default=8765, help="where to listen; 0 for any free port")
+    parser.add_argument("--no_browser", action="store_true", help="print the address, and open no browser")
+    add_plugin(parser)
+    return parser
+
+
+def serve(settings: Namespace) -> int:
+    """Serve a page of models until a signal ends it."""
+    from lexel.export import page_of
+    from lexel.export.serve import PageServer
+
+    require_within("port", settings.port, 0, MOST_PORT)
+    with PageServer(settings.port) as server:  # a port that is taken shows before the work
+        page = page_of(_titled([Path(run) for run in settings.run]))
+        server.files = page.files
+        _print_verdicts(page.verdicts)
+        results.print(f"the page: {server.address}  (Ctrl-C ends it)", soft_wrap=True)
+        try:
+            if not settings.no_browser:
+                Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()
+            server.serve_forever()
+        except KeyboardInterrupt as interrupt:
+            if getattr(interrupt, "number", signal.SIGINT) != signal.SIGINT:
+                raise
+    return 0
+
+
+def _add_models(parser: Parser) -> None:
+    parser.add_argument("run", type=str, nargs="+", help="folders of runs, or of saved models")
+
+
+def _titled(runs: Sequence[Path]) -> dict[str, Autoencoder]:
+    """Load models, by the names of their folders, or by the paths where two folders have one name."""
+    names = [run.resolve().name for run in runs]
+    titles = names if len(set(names)) == len(runs) else map(str, runs)
+    return {title: load_model(run) for title, run in zip(titles, runs, strict=True)}
+
+
+def _print_verdicts(verdicts: Sequence[Verdict | None]) -> None:
+    for verdict in verdicts:
+        if verdict is None:
+            messages.print("not compared with the model: onnxruntime is not installed", style="yellow", soft_wrap=True)
+        else:
+            results.print(
+                f"run by onnxruntime, {verdict.examples} examples: {verdict.equal:,} of {verdict.indices:,} indices "
+                f"are the model's, decoded numbers differ by at most {verdict.largest_difference:.1e}",
+                soft_wrap=True,
+            )
 
 
 COMMANDS = {
     "export": Command(export_parser, export),
+    "serve": Command(serve_parser, serve),
     "evaluate": Command(evaluate_parser, evaluate),
     "audit": Command(audit_parser, audit),
     "report": Command(report_parser, report),

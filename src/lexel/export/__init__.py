@@ -1,5 +1,7 @@
-"""A model as two ONNX files, which onnxruntime runs without torch or Lexel: examples to indices, and indices back."""
+"""Models that run without torch or Lexel: as two ONNX files, and as a page that runs them in a browser."""
 
-from lexel.export.write import DECODER, ENCODER, FACTS, Exported, Verdict, export
+from lexel.export.convert import Graphs, Verdict, convert
+from lexel.export.web import Page, Photo, export_page, page_of
+from lexel.export.write import Exported, export
 
-__all__ = ["DECODER", "ENCODER", "FACTS", "Exported", "Verdict", "export"]
+__all__ = ["Exported", "Graphs", "Page", "Photo", "Verdict", "convert", "export", "export_page", "page_of"]

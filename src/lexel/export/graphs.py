@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from lexel.nearest._dispatch import operator_kept
 
 try:
     import onnx
-    import onnxscript  # noqa: F401
+    from onnxscript.ir.passes.common import ClearMetadataAndDocStringPass
 
     from lexel.export.search import TRANSLATIONS
 except ImportError as error:
@@ -99,6 +99,7 @@ class Way:
                     output_names=[self.output.name],
                 )
                 assert found is not None
+                ClearMetadataAndDocStringPass()(found.model)  # the paths of Lexel's files on this machine
                 proto: onnx.ModelProto = found.model_proto
         except Exception as error:  # of many kinds, and of many lines
             raise ValueError(f"cannot be exported to ONNX: {reason_of(error)}") from error
@@ -146,9 +147,9 @@ def _of_images(model: Any) -> tuple[Way, Way]:
     indices, numbers = _indices(model, names, grid)
     sizes = tuple(Port(name, "int64", (), "of the images that were encoded, in pixels") for name in ("height", "width"))
     pictures = torch.zeros(BATCH, model.image_channels, height, width)
-    encoder = Way(_Encoder(model), (pictures,), (axes,), (images,), indices)
+    encoder = Way(_Method(model, model.encode), (pictures,), (axes,), (images,), indices)
     if fixed:
-        return encoder, Way(_Decoder(model), (numbers,), ({0: DYNAMIC},), (indices,), images)
+        return encoder, Way(_Method(model, model.decode), (numbers,), ({0: DYNAMIC},), (indices,), images)
     out = Port("images", "float32", ("batch", model.image_channels, "height", "width"), "pixels in [0, 1]")
     decoder = Way(
         _ImageDecoder(model),
@@ -167,8 +168,8 @@ def _of_vectors(model: Any) -> tuple[Way, Way]:
     indices, numbers = _indices(model, (), ())
     rows = {0: DYNAMIC}
     return (
-        Way(_Encoder(model), (torch.ones(BATCH, model.dim),), (rows,), (vectors,), indices),
-        Way(_Decoder(model), (numbers,), (rows,), (indices,), vectors),
+        Way(_Method(model, model.encode), (torch.ones(BATCH, model.dim),), (rows,), (vectors,), indices),
+        Way(_Method(model, model.decode), (numbers,), (rows,), (indices,), vectors),
     )
 
 
@@ -183,28 +184,16 @@ def _indices(model: Autoencoder, names: Sequence[int | str], grid: Sequence[int]
     return port, torch.zeros(BATCH, *grid, *own, dtype=torch.int64)
 
 
-class _Encoder(nn.Module):
-    """Examples to indices."""
+class _Method(nn.Module):
+    """A method of a model as a module, whose parameters are the model's."""
 
-    def __init__(self, model: Autoencoder) -> None:
+    def __init__(self, model: Autoencoder, method: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.method = model, method
 
     @override
-    def forward(self, examples: Tensor) -> Tensor:
-        return self.model.encode(examples)
-
-
-class _Decoder(nn.Module):
-    """Indices to examples."""
-
-    def __init__(self, model: Autoencoder) -> None:
-        super().__init__()
-        self.model = model
-
-    @override
-    def forward(self, indices: Tensor) -> Tensor:
-        return self.model.decode(indices)
+    def forward(self, argument: Tensor) -> Tensor:
+        return self.method(argument)
 
 
 class _ImageDecoder(nn.Module):

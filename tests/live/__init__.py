@@ -1,0 +1,1 @@
+"""The page that runs exported models in a browser."""
