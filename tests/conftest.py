@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,17 @@ def run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "first"
     assert train(photographs, out) == 0
     return out
+
+
+@pytest.fixture(scope="session")
+def _operators_read_once() -> Iterator[None]:
+    """For exports to ONNX: each parses the sources of all 500 operators anew, which takes half a second."""
+    import onnxscript
+
+    with pytest.MonkeyPatch.context() as patch:
+        parse = onnxscript.TracedOnnxFunction.function_ir.fget
+        patch.setattr(onnxscript.TracedOnnxFunction, "function_ir", property(functools.cache(parse)))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

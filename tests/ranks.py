@@ -6,8 +6,6 @@ FUNCTION`.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -22,6 +20,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 import lexel
 from lexel._core.collectives import world_size
+from tests import processes
 from tests.devices import tensors_on
 from tests.quantizers.zoo import ZOO
 
@@ -170,15 +169,9 @@ def on_ranks(
 
     A hang is killed and fails.
     """
-    command = [sys.executable, "-m", "tests.ranks"]
-    words = [device, backend, str(folder), function.__module__, function.__name__]
+    words = [device, backend, folder, function.__module__, function.__name__]
     workers = [
-        subprocess.Popen(
-            [*command, str(rank), str(world), *words],
-            cwd=Path(__file__).parents[1],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(world)
+        processes.Started(["tests.ranks", rank, world, *words], cwd=Path(__file__).parents[1]) for rank in range(world)
     ]
     try:
         assert [worker.wait(WATCHDOG_SECONDS) for worker in workers] == [0] * world

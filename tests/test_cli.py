@@ -19,6 +19,7 @@ from lexel._core import console
 from lexel.cli import main
 from lexel.cli.common import print_evaluation
 from lexel.training.evaluate import Evaluation
+from tests import processes
 from tests.commands import TINY, refused, train
 
 
@@ -264,8 +265,7 @@ class TestPlugin:
         return path
 
     def lexel(self, *words: object) -> tuple[int, str]:
-        command = [sys.executable, "-m", "lexel", *map(str, words)]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        ran = processes.run(["lexel", *words], check=False)
         assert "Traceback" not in ran.stderr
         return ran.returncode, ran.stdout + ran.stderr
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import gzip
 import re
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from lexel.tour import run_tour
+from tests import processes
 
 
 @pytest.fixture
@@ -27,9 +32,16 @@ def fashion(tmp_path: Path) -> Path:
     return folder
 
 
+def forked(command: Sequence[str], cwd: Path, **_: object) -> subprocess.CompletedProcess[str]:
+    """What `subprocess.run` does with `python -m …`, sooner."""
+    assert command[:2] == [sys.executable, "-m"]
+    return processes.run(command[2:], cwd=cwd, check=False)
+
+
 def test_every_station_is_on_the_page_and_is_visited_once(
-    fashion: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fashion: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("lexel.tour.subprocess", SimpleNamespace(run=forked, PIPE=subprocess.PIPE))
     out = tmp_path / "tour"
     page = run_tour(out, fashion, effort=0)
     first = capsys.readouterr().err

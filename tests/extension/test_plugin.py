@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.commands import TINY
 
 PARTS = Path(__file__).with_name("my_parts.py")
@@ -28,16 +27,10 @@ SIZES = TINY[:-4]
     ids=["codebook", "learning", "estimator", "upkeep", "regulariser", "quantizer"],
 )
 def test_trains_and_comes_back(quantizer: tuple[str, ...], photographs: Path, tmp_path: Path) -> None:
-    lexel = [sys.executable, "-m", "lexel"]
     run = tmp_path / "run"
-    words = ["train", str(photographs), "--out", str(run), "--steps", "2", *SIZES, *quantizer, "--plugin", str(PARTS)]
-    subprocess.run([*lexel, *words], check=True, cwd=tmp_path)
-    found = subprocess.run(
-        [*lexel, "evaluate", str(run), str(photographs), "--json", "--plugin", str(PARTS)],
-        check=True,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    words = ["train", photographs, "--out", run, "--steps", 2, *SIZES, *quantizer, "--plugin", PARTS]
+    processes.run(["lexel", *words], cwd=tmp_path)
+    words = ["evaluate", run, photographs, "--json", "--plugin", PARTS]
+    found = processes.run(["lexel", *words], cwd=tmp_path)
     assert '"images": 4' in found.stdout
     assert "my_parts." in (run / "model/config.json").read_text()

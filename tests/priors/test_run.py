@@ -6,7 +6,6 @@ import csv
 import math
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +24,6 @@ from lexel.training.draws import Draws
 from tests.commands import refused
 from tests.priors.conftest import TINY, train_prior, write
 from tests.training.kills import differences, killed, resumed, whole
-
-LEXEL = [sys.executable, "-m", "lexel"]
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -67,7 +64,7 @@ class TestARun:
         self, model: Path, learnt: Path, held_out: Path, tmp_path: Path
     ) -> None:
         sizes = [*TINY, "--steps", "60", "--workers", "1", "--validation", str(held_out)]
-        words = [*LEXEL, "train-prior", str(model), str(learnt), *sizes]
+        words = ["lexel", "train-prior", str(model), str(learnt), *sizes]
         whole([*words, "--out", str(tmp_path / "whole"), "--save-every", "12"])
         run = RunFolder(tmp_path / "killed")
         command = original = [*words, "--out", str(run.path), "--save-every", "12"]

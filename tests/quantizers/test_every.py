@@ -455,6 +455,7 @@ class TestTransforms:
         # Eval mode is traced down to the same operations by the export below.
         compare_compiled(quantizer.train(training), z, "aot_eager" if training else "eager")
 
+    @pytest.mark.usefixtures("_operators_read_once")
     def test_exported_to_torch_and_to_onnx(self, quantizer: lexel.Quantizer, z: Tensor) -> None:
         output = quantizer.eval()(z)
         others = output.indices.flip(0)
@@ -542,7 +543,7 @@ def test_learns_from_photographs(quantizer: lexel.Quantizer, photograph: Tensor)
     parameters = [*encoder.parameters(), *decoder.parameters(), *quantizer.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=3e-3)
     errors = []
-    for _ in range(200):
+    for _ in range(120):
         corners = torch.randint(0, 124, (8, 2)).tolist()
         maps = torch.stack([photograph[:, top : top + 4, left : left + 4] for top, left in corners])
         output = quantizer(encoder(maps))

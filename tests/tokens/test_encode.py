@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +23,7 @@ from lexel.cli import main
 from lexel.models import VQVAE, VQVAE2
 from lexel.tokens.encode import Done, Work, here
 from lexel.tokens.shards import MANIFEST, PROGRESS
+from tests import processes
 from tests.commands import refused
 
 
@@ -158,8 +157,7 @@ class TestGoingOn:
         np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 256, (240, 8, 8, 1), np.uint8))
         words = [str(saved), str(tmp_path / "a.npy"), "--shard-size", "4", "--device", "cpu", "--out"]
         assert main(["encode", *words, str(tmp_path / "whole")]) == 0
-        program = "import sys; from lexel.cli import main; main(sys.argv[1:])"
-        process = subprocess.Popen([sys.executable, "-c", program, "encode", *words, str(tmp_path / "killed")])
+        process = processes.Started(["lexel", "encode", *words, tmp_path / "killed"])
         while len(list((tmp_path / "killed").glob("part-*"))) < 10:
             assert process.poll() is None
             time.sleep(0.005)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ import torch
 
 import lexel
 from lexel.runs import RunFolder
+from tests import processes
 
 STAGE = lexel.VectorQuantizer(16, 4)
 QUANTIZERS = {
@@ -32,7 +33,6 @@ QUANTIZERS = {
     "default": lexel.presets.default(16, 4),
 }
 PRIORS = ("causal", "masked")
-LEXEL = [sys.executable, "-m", "lexel"]
 SECONDS = 300
 
 
@@ -40,29 +40,47 @@ def words(data: Path, out: Path, quantizer: str, steps: int, *options: object) -
     """The command of a small run."""
     sizes = ["--steps", steps, "--batch-size", 4, "--crop", 16, "--log-every", 3, "--model.hidden-channels", 8]
     what = ["--quantizer", json.dumps(QUANTIZERS[quantizer].config), *options]
-    return [*LEXEL, "train", *map(str, [data, "--out", out, *sizes, *what])]
+    return ["lexel", "train", *map(str, [data, "--out", out, *sizes, *what])]
 
 
 def prior_words(model: Path, tokens: Path, out: Path, kind: str, steps: int, *options: object) -> list[str]:
     """The command of a small run of a prior."""
     sizes = ["--steps", steps, "--batch-size", 4, "--log-every", 3, "--layers", 1, "--width", 8, "--heads", 2]
-    return [*LEXEL, "train-prior", *map(str, [model, tokens, "--out", out, "--kind", kind, *sizes, *options])]
+    return ["lexel", "train-prior", *map(str, [model, tokens, "--out", out, "--kind", kind, *sizes, *options])]
 
 
-def whole(command: Sequence[str]) -> float:
+Start = Callable[[Sequence[str]], processes.Started | subprocess.Popen[str]]
+
+
+def alone(command: Sequence[str]) -> subprocess.Popen[str]:
+    """Start a command in a process that imports everything itself, and may be struck meanwhile."""
+    words = [sys.executable, "-m", *command]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def whole(command: Sequence[str], start: Start = processes.Started) -> float:
     """Let a run come to its end, and return how long it took."""
-    begun = time.monotonic()
-    subprocess.run(command, check=True, timeout=SECONDS, capture_output=True)
+    begun, process = time.monotonic(), start(command)
+    _, printed = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, printed
     return time.monotonic() - begun
 
 
-def killed(command: Sequence[str], number: int, after: float, run: RunFolder, *, from_first_step: bool) -> int | None:
+def killed(
+    command: Sequence[str],
+    number: int,
+    after: float,
+    run: RunFolder,
+    *,
+    from_first_step: bool,
+    start: Start = processes.Started,
+) -> int | None:
     """Send a signal some seconds after the start, or after the first step, and return the exit code.
 
     None when the run had come to its end before.
     """
     begun_before = run.metrics.stat().st_mtime_ns if run.metrics.exists() else 0
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start(command)
     deadline = time.monotonic() + SECONDS
     while from_first_step and process.poll() is None and time.monotonic() < deadline:
         if run.metrics.exists() and run.metrics.stat().st_mtime_ns > begun_before:
@@ -83,7 +101,7 @@ def killed(command: Sequence[str], number: int, after: float, run: RunFolder, *,
 
 def resumed(run: RunFolder, original: Sequence[str]) -> list[str]:
     """The command that goes on with a run: the same again when it was killed before there was anything."""
-    return [*LEXEL, "resume", str(run.path)] if run.is_run else [*original]
+    return ["lexel", "resume", str(run.path)] if run.is_run else [*original]
 
 
 def differences(one: RunFolder, two: RunFolder) -> list[str]:
@@ -118,7 +136,7 @@ def main(kills: int, seed: int = 0) -> int:
     os.environ["OMP_NUM_THREADS"] = "1"
     model, tokens = folder / "model", folder / "tokens"
     whole(words(data, model, "default", 20))
-    whole([*LEXEL, "encode", *map(str, [model, data, "--out", tokens])])
+    whole(["lexel", "encode", *map(str, [model, data, "--out", tokens])])
 
     def command_of(what: str, out: Path, *options: object) -> list[str]:
         if what in PRIORS:
@@ -133,7 +151,7 @@ def main(kills: int, seed: int = 0) -> int:
             break
         options = ["--workers", workers, "--devices", devices, "--seed", runs]
         reference, run = RunFolder(folder / f"whole-{runs}"), RunFolder(folder / f"killed-{runs}")
-        seconds = whole(command_of(what, reference.path, *options, "--save-every", 1000))
+        seconds = whole(command_of(what, reference.path, *options, "--save-every", 1000), alone)
         save = choice.choice([1, 3, 7, 40, 1000])
         original = command_of(what, run.path, *options, "--save-every", save)
         planned, own, command = choice.randint(1, 4), [], original
@@ -141,12 +159,12 @@ def main(kills: int, seed: int = 0) -> int:
             number = choice.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
             from_first_step = choice.random() < 0.7
             after = choice.uniform(0, 0.6 if from_first_step else 0.9 * seconds)
-            code = killed(command, number, after, run, from_first_step=from_first_step)
+            code = killed(command, number, after, run, from_first_step=from_first_step, start=alone)
             if code is None:
                 break
             own.append(f"{signal.Signals(number).name}:{code}")
             command = resumed(run, original)
-        whole(resumed(run, original))
+        whole(resumed(run, original), alone)
         found = differences(reference, run)
         done, runs, lost = done + len(own), runs + 1, lost + bool(found)
         for each in own:

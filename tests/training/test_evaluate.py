@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from safetensors.torch import load_file
 
 from lexel.cli import main
 from lexel.runs import load_model
+from tests import processes
 from tests.commands import train
 
 
@@ -61,10 +60,7 @@ class TestAudit:
     ) -> None:
         sound = tmp_path / "sound"
         assert train(photographs, sound, "--quantizer.num-embeddings", "64") == 0
-        program = (
-            f"from lexel.cli import main; import sys; sys.exit(main(['audit', {str(sound)!r}, {str(photographs)!r}]))"
-        )
-        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+        ran = processes.run(["lexel", "audit", sound, photographs])
         assert "nearest codes " in ran.stdout
         assert "peak grows by" in ran.stdout
         assert ran.stderr == ""

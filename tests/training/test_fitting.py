@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import resource
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import torch
 from lexel.cli.program import main
 from lexel.models import VectorAutoencoder
 from lexel.runs import load_model
+from tests import processes
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ def test_a_run_that_was_stopped_comes_to_the_same_end(tmp_path: Path, data: Path
     words = ["fit", str(data), *METHODS[method]]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert main([*words, "--out", str(whole)]) == 0
-    process = subprocess.Popen([sys.executable, "-m", "lexel", *words, "--out", str(stopped)], stderr=subprocess.PIPE)
+    process = processes.Started(["lexel", *words, "--out", stopped])
     while not (stopped / "last.ckpt").is_file() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)

@@ -33,6 +33,7 @@ from lexel.training.checkpoint import read_checkpoint, weights
 from lexel.training.evaluate import evaluate
 from lexel.training.reconstruction import ReconstructionTask
 from lexel.training.settings import Settings
+from tests import processes
 from tests.commands import TINY, refused, train
 from tests.training.kills import QUANTIZERS, differences, killed, resumed, words
 
@@ -92,10 +93,9 @@ class TestARun:
         config = lexel.presets.default(16, 4).config
         config["init_args"]["quantizer"]["init_args"]["rate"] = 0.0  # which examples are dropped differs by rank
         options = [*TINY[: TINY.index("--quantizer.num-embeddings")], "--quantizer", json.dumps(config)]
-        command = [sys.executable, "-m", "lexel", "train", photographs, *options, "--steps", "4", "--devices"]
+        command = ["lexel", "train", photographs, *options, "--steps", "4", "--devices"]
         for devices in (1, 2):
-            ran = subprocess.run([*command, str(devices), "--out", tmp_path / str(devices)], timeout=300, check=False)
-            assert ran.returncode == 0
+            processes.run([*command, devices, "--out", tmp_path / str(devices)])
         weights = [load_file(tmp_path / name / "model/model.safetensors") for name in ("1", "2")]
         torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-4)
         metrics = []
@@ -186,24 +186,23 @@ class TestInterruption:
     ) -> None:
         """Processes of their own; `python -m tests.training.kills 50` does this many times more."""
         whole, struck = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "killed")
-        options = ["--devices", devices, "--workers", 1, "--save-every", save_every]
-        subprocess.run(words(photographs, whole.path, quantizer, 60, *options), check=True, timeout=300)
-        command = words(photographs, struck.path, quantizer, 60, *options)
+        options = ["--devices", devices, "--workers", 1]
+        processes.run(words(photographs, whole.path, quantizer, 40, *options))
+        command = words(photographs, struck.path, quantizer, 40, *options, "--save-every", save_every)
         codes = []
         for number in (signal.SIGKILL, signal.SIGTERM):
             codes.append(killed(command, number, 0.1, struck, from_first_step=True))
             command = resumed(struck, command)
         assert codes[0] == -signal.SIGKILL
         assert codes[1] in (None, 128 + signal.SIGTERM)
-        subprocess.run(command, check=True, timeout=300)
+        processes.run(command)
         assert differences(whole, struck) == []
 
     def test_sigterm_stops_with_everything_written_and_says_how_to_go_on(
         self, photographs: Path, tmp_path: Path
     ) -> None:
         run = RunFolder(tmp_path / "a run")
-        command = words(photographs, run.path, "default", 100_000)
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = processes.Started(words(photographs, run.path, "default", 100_000))
         deadline = time.monotonic() + 120
         while not run.metrics.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
