@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo tour play live runtime test kills fuzz soak sanitize lint format bench bench-quality bench-static docs site clean
+.PHONY: demo tour play live runtime live-models test kills fuzz soak sanitize lint format bench bench-quality bench-static docs site clean
 
 demo: $(VENV)/demo
 	$(BIN)/lexel demo --out runs/demo --overwrite
@@ -25,6 +25,10 @@ runtime:
 	cp web/runtime/build.js web/runtime/package.json build/runtime
 	cd build/runtime && npm install --silent --no-package-lock --no-audit --no-fund && node build.js ../../web/runtime ../../src/lexel/export/page
 
+# The models and photographs of docs/live, trained where runs/live holds none: about half an hour on one core.
+live-models: $(VENV)/dev
+	OMP_NUM_THREADS=1 $(BIN)/python docs/live/models.py
+
 # The pages of docs, the figures and the API as a site, in build/site, which opens from disk.
 docs: $(VENV)/docs site
 
@@ -33,6 +37,7 @@ site:
 	mkdir -p build/pages
 	git ls-files 'README*' CHANGELOG.md CONTRIBUTING.md LICENSE CITATION.cff docs benchmarks/results 'src/lexel/*.py' \
 		| xargs cp --parents -t build/pages
+	cp src/lexel/export/page/* build/pages/docs/live
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 test: $(VENV)/dev

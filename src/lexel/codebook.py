@@ -199,6 +199,7 @@ class FreeCodebook(Codebook):
     std: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.std is not None and not 0 < self.std < float("inf"):
             raise ValueError(f"FreeCodebook: std must be finite and positive, or None, got {self.std}")
 
@@ -281,6 +282,7 @@ class FactorisedCodebook(Codebook):
     codes: Codebook = FreeCodebook()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.dim < 1:
             raise ValueError(f"FactorisedCodebook: dim must be at least 1, got {self.dim}")
 
@@ -417,6 +419,7 @@ class VQBridge(Codebook):
     accepts_placement = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("depth", "width", "heads", "codes_per_token"):
             if getattr(self, name) < 1:
                 raise ValueError(f"VQBridge: {name} must be at least 1, got {getattr(self, name)}")

@@ -150,10 +150,6 @@ class StraightThrough(Estimator):
 
     metric: Metric = "euclidean"
 
-    def __post_init__(self) -> None:
-        if self.metric not in ("euclidean", "cosine", "dot"):
-            raise ValueError(f"StraightThrough: metric must be euclidean, cosine or dot, got {self.metric!r}")
-
     @override
     def build(self, num_embeddings: int, embedding_dim: int) -> EstimatorModule[Estimator]:
         return _StraightThroughModule(self, straight_through)
@@ -257,6 +253,7 @@ class Synchronised(Estimator):
     moves_codes = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.nu > 0:
             raise ValueError(f"Synchronised: nu must be positive, got {self.nu}")
         if self.estimator.moves_codes:
@@ -376,6 +373,7 @@ class DiVeQ(Estimator):
     replaces_codebook_loss = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.variance >= 0:
             raise ValueError(f"{type(self).__name__}: variance must not be negative, got {self.variance}")
 
@@ -510,6 +508,7 @@ class GumbelSoftmax(Estimator):
     replaces_codebook_loss = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("temperature", "final_temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"GumbelSoftmax: {name} must be positive, got {getattr(self, name)}")

@@ -92,6 +92,7 @@ class Gradient(Learning):
     has_codebook_loss = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.weight < float("inf"):
             raise ValueError(f"Gradient: weight must be finite and not negative, got {self.weight}")
 
@@ -152,6 +153,7 @@ class EMA(Learning):
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.decay < 1:
             raise ValueError(f"EMA: decay must be in [0, 1), got {self.decay}")
         if not self.epsilon > 0:

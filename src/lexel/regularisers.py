@@ -87,10 +87,9 @@ class Entropy(Regulariser):
     name: ClassVar[str] = "entropy"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.temperature > 0:
             raise ValueError(f"Entropy: temperature must be positive, got {self.temperature}")
-        if self.metric not in ("euclidean", "dot"):
-            raise ValueError(f"Entropy: metric must be 'euclidean' or 'dot', got {self.metric!r}")
 
     @override
     def build(self, num_embeddings: int, embedding_dim: int) -> RegulariserModule[Regulariser]:

@@ -123,6 +123,7 @@ class KMeansStart(Upkeep):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.iterations < 0:
             raise ValueError(f"KMeansStart: iterations must not be negative, got {self.iterations}")
 
@@ -226,11 +227,10 @@ class Revival(Upkeep):
     by: Literal["usage", "error"] = "usage"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("threshold", "decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"Revival: {name} must be in [0, 1), got {getattr(self, name)}")
-        if self.by not in ("usage", "error"):
-            raise ValueError(f"Revival: by must be 'usage' or 'error', got {self.by!r}")
 
     @property
     @override
@@ -372,10 +372,9 @@ class OnlineClustering(Upkeep):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.decay < 1:
             raise ValueError(f"OnlineClustering: decay must be in [0, 1), got {self.decay}")
-        if self.anchor not in ("closest", "random"):
-            raise ValueError(f"OnlineClustering: anchor must be 'closest' or 'random', got {self.anchor!r}")
 
     @override
     def build(self, num_embeddings: int, embedding_dim: int) -> UpkeepModule[Upkeep]:

@@ -9,6 +9,7 @@ from abc import ABC
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from lexel._core.checks import check_type
 from lexel._core.errors import reason_of, sizes_named
 from lexel._core.modules import WideBuffers
 
@@ -47,12 +48,27 @@ class Configurable(ABC):  # noqa: B024, each kind of settings has abstract metho
     A subclass stores each argument of its constructor as an attribute of the same name. In return `to_config` can write
     it, `from_config` can rebuild it, and the command line can build it by name. A subclass is registered when it is
     defined, outside Lexel too; one with abstract methods left cannot be named.
+
+    A dataclass holds what its annotations say, or is refused; one with a `__post_init__` of its own calls this one.
+
+    Example:
+        >>> import lexel
+        >>> lexel.EMA(decay="0.9")
+        Traceback (most recent call last):
+        TypeError: EMA: decay must be a number, got '0.9'
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if not cls.__name__.startswith("_"):
             _REGISTRY[class_path(cls)] = cls
+
+    def __post_init__(self) -> None:
+        hints = _argument_types(type(self))
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]  # dataclasses alone call this
+            value = getattr(self, field.name)
+            if (same := check_type(type(self).__name__, field.name, value, hints.get(field.name))) is not value:
+                object.__setattr__(self, field.name, same)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -16,10 +16,23 @@ from lexel.export.convert import Verdict, convert
 from lexel.export.write import Exported, write_files
 from lexel.models import Autoencoder
 
-__all__ = ["Page", "export_page", "page_of"]
+__all__ = ["Page", "Photo", "export_page", "page_of"]
 
 PAGE = ("runtime.js", "live.js", "live.css", "index.html")  # those that are the same for all models
 CHANNELS = (1, 3, 4)  # which the page can draw
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A picture that a page has with it.
+
+    Attributes:
+        titles: what it shows, by language, `"en"` and `"zh"`.
+        path: of a PNG file.
+    """
+
+    titles: Mapping[str, str]
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -35,12 +48,12 @@ class Page:
     verdicts: Sequence[Verdict | None]
 
 
-def page_of(models: Mapping[str, Autoencoder], photos: Mapping[str, Path] | None = None) -> Page:
+def page_of(models: Mapping[str, Autoencoder], photos: Sequence[Photo] = ()) -> Page:
     """Return the page of models of images, with a slider of their numbers of codes.
 
     Args:
         models: in eval mode, on the CPU, by the titles that the page shows.
-        photos: files of pictures to begin with, PNG, by their titles.
+        photos: pictures to begin with.
 
     Raises:
         ValueError: there is no model, or one that the page cannot show or that cannot be exported.
@@ -59,11 +72,11 @@ def page_of(models: Mapping[str, Autoencoder], photos: Mapping[str, Path] | None
         entries.append({"name": str(number), "title": title, "codes": model.num_embeddings, "script": script})
         verdicts.append(graphs.verdict)
     shown = []
-    for number, (title, path) in enumerate((photos or {}).items(), 1):
+    for number, photo in enumerate(photos, 1):
         source = f"photos/{number}.js"
-        picture = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+        picture = "data:image/png;base64," + base64.b64encode(photo.path.read_bytes()).decode()
         contents[source] = _call("lexelPhoto", str(number), picture)
-        shown.append({"name": str(number), "title": title, "source": source})
+        shown.append({"name": str(number), "title": dict(photo.titles), "source": source})
     contents["models.js"] = f"globalThis.lexelModels = {json.dumps({'models': entries, 'photos': shown})};\n".encode()
     return Page(contents | {name: (files("lexel.export") / "page" / name).read_bytes() for name in PAGE}, verdicts)
 
@@ -83,7 +96,11 @@ def export_page(models: Mapping[str, Autoencoder], out: Path, *, overwrite: bool
     """
     refuse_existing(out, overwrite=overwrite, folder=True)
     page = page_of(models)
-    return Exported(write_files(page.files, out, overwrite=overwrite), page.verdicts)
+    sizes = write_files(page.files, out, overwrite=overwrite)
+    number = len(models)
+    while (stale := out / f"models/{(number := number + 1)}.js").exists():  # of a page of more models
+        stale.unlink()
+    return Exported(sizes, page.verdicts)
 
 
 def _check(title: str, model: Any) -> None:

@@ -18,12 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lexel._core.by_code import add_by_code
+from lexel._core.checks import check_integer
 from lexel._core.collectives import all_min, all_sum
 from lexel._core.config import Configurable
 from lexel._core.gradients import LEAST_LENGTH, unit_rows
 from lexel._core.rows import Rows, read, spans
 from lexel.kmeans import common_row, kmeans
-from lexel.quantizers.base import Quantizer, check_integer
+from lexel.quantizers.base import Quantizer
 
 __all__ = ["Fit", "Rows", "State", "Tables", "Totals", "centres", "one_thread", "pieces"]
 
@@ -181,6 +182,7 @@ class Fit(Configurable):
     noise: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         name = type(self).__name__
         many = self.num_embeddings if isinstance(self.num_embeddings, tuple) else (self.num_embeddings,)
         for size in many:

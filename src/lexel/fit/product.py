@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lexel._core.checks import check_integer
 from lexel._core.collectives import all_sum
 from lexel.fit.base import Fit, Rows, State, Tables, Totals, centres, one_thread, pieces
 from lexel.fit.flat import means, nearest, vector_quantizer
-from lexel.quantizers.base import Quantizer, check_integer
+from lexel.quantizers.base import Quantizer
 from lexel.quantizers.product import ProductQuantizer
 from lexel.quantizers.projected import ProjectedQuantizer
 from lexel.quantizers.unit import UnitQuantizer

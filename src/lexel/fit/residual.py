@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lexel._core.checks import check_integer
 from lexel.estimators import nearest_at_price
 from lexel.fit.base import Fit, Rows, State, Tables, Totals, centres, pieces
 from lexel.fit.flat import FlatFit, vector_quantizer
 from lexel.kmeans import common_row
-from lexel.quantizers.base import Quantizer, check_integer
+from lexel.quantizers.base import Quantizer
 from lexel.quantizers.residual import Beam, ResidualQuantizer
 from lexel.quantizers.unit import UnitQuantizer
 

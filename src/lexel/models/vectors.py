@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self, override
 
+from lexel._core.checks import check_integer
 from lexel._core.modules import evaluating
 from lexel.models.base import Autoencoder, Level
-from lexel.quantizers.base import Quantizer, check_integer
+from lexel.quantizers.base import Quantizer
 
 __all__ = ["VectorAutoencoder"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from typing_extensions import Self, override
 
+from lexel._core.checks import check_integer
 from lexel._core.collectives import all_sum, mean_of_rows, require_same, world_size
 from lexel._core.config import Configurable, from_config
 from lexel._core.modules import WideBuffers, evaluating, without_autocast
@@ -32,8 +32,6 @@ __all__ = [
     "Quantizer",
     "RowQuantizer",
     "check_choice",
-    "check_integer",
-    "check_weight",
 ]
 
 
@@ -145,38 +143,6 @@ class Candidates(NamedTuple):
 
     indices: Tensor
     errors: Tensor
-
-
-def check_weight(owner: str, argument: str, value: float) -> float:
-    """Check a weight of the loss and return it as a float.
-
-    Raises:
-        TypeError: it is not a number.
-        ValueError: it is negative or not finite.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{owner}: {argument} must be a number, got {value!r}")
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{owner}: {argument} must be finite and not negative, got {value}")
-    return float(value)
-
-
-def check_integer(owner: str, argument: str, value: Any, *, least: int | None = None) -> int:
-    """Return an integer of any kind, numpy's too, as an int.
-
-    Raises:
-        TypeError: it is none.
-        ValueError: it is below `least`.
-    """
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{owner}: {argument} must be an int, got {value!r} ({type(value).__name__})") from None
-    if least is not None and number < least:
-        raise ValueError(f"{owner}: {argument} must be at least {least}, got {number}")
-    return number
 
 
 def check_choice(

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lexel._core.checks import check_weight
 from lexel.quantizers._wrapper import Wrapper
-from lexel.quantizers.base import Choice, Quantizer, check_weight
+from lexel.quantizers.base import Choice, Quantizer
 
 __all__ = ["QuantizationDropout"]
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from lexel._core.checks import check_weight
 from lexel._core.gradients import straight_through
 from lexel._core.values import constant
 from lexel.quantizers._radix import check_levels, from_digits, to_digits
-from lexel.quantizers.base import Choice, RowQuantizer, check_weight
+from lexel.quantizers.base import Choice, RowQuantizer
 
 __all__ = ["FiniteScalarQuantizer", "LatentQuantizer"]
 

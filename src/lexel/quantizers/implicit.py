@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from lexel._core.checks import check_weight
 from lexel._core.gradients import straight_through
 from lexel._core.modules import TypedModuleList, ZeroLinear
 from lexel.codebook import Codebook, CodebookModule, FreeCodebook
-from lexel.quantizers.base import Choice, Quantizer, check_weight
+from lexel.quantizers.base import Choice, Quantizer
 
 __all__ = ["ImplicitQuantizer"]
 

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
+from lexel._core.checks import check_integer, check_weight
 from lexel._core.gradients import straight_through, unit_rows
 from lexel.quantizers._radix import from_digits, to_digits
-from lexel.quantizers.base import Choice, RowQuantizer, check_integer, check_weight
+from lexel.quantizers.base import Choice, RowQuantizer
 
 __all__ = ["BinarySphericalQuantizer", "LookupFreeQuantizer"]
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lexel._core.by_code import sum_by_code
+from lexel._core.checks import check_weight
 from lexel._core.collectives import AllRows, all_sum, mean_over_ranks
 from lexel._core.config import Configurable
 from lexel._core.fused_loss import quantization_step
@@ -19,7 +20,7 @@ from lexel.codebook import Codebook, CodebookModule, FreeCodebook
 from lexel.estimators import Estimator, EstimatorModule, StraightThrough
 from lexel.learning import Gradient, Learning, LearningModule
 from lexel.metrics import usage_counts
-from lexel.quantizers.base import Choice, RowQuantizer, check_choice, check_weight
+from lexel.quantizers.base import Choice, RowQuantizer, check_choice
 from lexel.regularisers import Regulariser, RegulariserModule
 from lexel.upkeep import Change, StepErrors, Upkeep, UpkeepModule
 

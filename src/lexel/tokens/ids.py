@@ -22,9 +22,9 @@ try:
 except ImportError as error:
     raise ImportError("IDs need pyarrow: pip install 'lexel[train]'") from error
 
+from lexel._core.checks import check_integer
 from lexel._core.errors import blamed_on
 from lexel._core.files import require_file, written_beside
-from lexel.quantizers.base import check_integer
 from lexel.tokens.facts import Facts, smallest_dtype
 from lexel.tokens.rows import METADATA
 from lexel.tokens.token_set import Columns, TokenSet
