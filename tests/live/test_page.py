@@ -594,6 +594,9 @@ def test_models_of_all_kinds(
     size = sheet["height"], sheet["width"]
     assert size == (model.image_size or (62, 90))
     images = torch.tensor(sheet["pixels"]).reshape(1, model.image_channels, *size)
+    if model.image_size is None:
+        picture = decode(files / ("alpha.png" if "transparent" in name else "cat.png"), model.image_channels)
+        torch.testing.assert_close(images[0], picture / 255)
     with torch.no_grad():
         expected = model.encode(images)[0]
     assert live.tokens().equal(expected)
