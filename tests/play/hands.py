@@ -100,6 +100,7 @@ class Finger(_Pointer):
 
         for i, (x, y) in enumerate(pixels):
             send("touchMove" if i else "touchStart", [{"x": x, "y": y}])
+        self.page.wait_for_timeout(150)  # a finger that rests before it is lifted flings nothing far
         send("touchEnd", [])
         self.page.wait_for_timeout(300)  # a tap that follows at once would stop the fling, and press nothing
         wire.detach()

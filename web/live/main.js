@@ -632,7 +632,10 @@ const choosesModel = models.length
       max: models.length - 1,
       step: 1,
       value: state.number,
-      format: (i) => [grouped(models[i].codes), titled(models[i])].join(" · "),
+      format: (i) => {
+        const [title, codes] = [titled(models[i]), models[i].codes];
+        return title.includes(codes) ? title : `${grouped(codes)} · ${title}`;
+      },
       onChange: (i) => {
         clearTimeout(sliding); // on its way to a model, the slider passes others
         sliding = setTimeout(() => {

@@ -129,27 +129,36 @@ export class Model {
     this.milliseconds = performance.now() - begun;
   }
 
+  /**
+   * How far from a border pixels change when all tokens beyond it do: from all four sides, on tokens without an order.
+   * A single token would not do, since a unit of the network may be silent just where it lies.
+   */
   async measureReach(side, inner) {
-    const f = this.factor;
     const count = inner.reduce((product, size) => product * size, 1);
     const middle = (side - 1) / 2;
+    const beyond = [(x) => middle - x, (x) => x - middle, (x, y) => middle - y, (x, y) => y - middle];
+    const extent = side * this.factor;
     let reach = 0;
-    for (const seed of [1, 2, 3]) {
-      const grid = this.draw(side * side, seed);
-      const changed = grid.slice();
-      changed.set(this.draw(1, seed + 100), (middle * side + middle) * count);
-      const indices = new BigInt64Array(2 * grid.length);
+    for (const seed of [1, 2]) {
+      const [grid, other] = [this.draw(side * side, seed), this.draw(side * side, seed + 100)];
+      const indices = new BigInt64Array((beyond.length + 1) * grid.length);
       indices.set(grid);
-      indices.set(changed, grid.length);
-      const { data } = await this.decode(indices, [2, side, side, ...inner], side * f, side * f);
-      const half = data.length / 2;
-      const extent = side * f;
-      for (let i = 0; i < half; i++) {
-        if (data[i] === data[half + i]) continue;
-        const x = Math.floor((i % extent) / f);
-        const y = Math.floor((i % (extent * extent)) / extent / f);
-        reach = Math.max(reach, Math.abs(x - middle), Math.abs(y - middle));
-      }
+      beyond.forEach((distance, i) => {
+        const changed = grid.map((code, at) => {
+          const position = Math.floor(at / count);
+          return distance(position % side, Math.floor(position / side)) > 0 ? code : other[at];
+        });
+        indices.set(changed, (i + 1) * grid.length);
+      });
+      const { data } = await this.decode(indices, [beyond.length + 1, side, side, ...inner], extent, extent);
+      const size = data.length / (beyond.length + 1);
+      beyond.forEach((distance, i) => {
+        for (let at = 0; at < size; at++) {
+          if (data[at] === data[(i + 1) * size + at]) continue;
+          const [x, y] = [at % extent, Math.floor((at % (extent * extent)) / extent)];
+          reach = Math.max(reach, distance(Math.floor(x / this.factor), Math.floor(y / this.factor)));
+        }
+      });
     }
     return reach;
   }

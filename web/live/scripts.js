@@ -10,7 +10,7 @@ globalThis.lexelModel = (name, content) => arrived.set(`model ${name}`, content)
 globalThis.lexelPhoto = (name, source) => arrived.set(`photo ${name}`, source);
 
 /**
- * What the script of a model or photo brings.
+ * What the script of a model or photo brings; nothing, if it is damaged.
  *
  * A script may never arrive: after a while `onDelay` is called once, and the promise stays open, for it may come yet.
  */
@@ -26,8 +26,7 @@ export function fetched(kind, { name, title, source }, onDelay = () => {}) {
       settle(value);
     };
     tag.onerror = () => end(reject, new Complaint(`${kind}.missing`, { title, source }));
-    tag.onload = () =>
-      arrived.has(key) ? end(resolve, arrived.get(key)) : end(reject, new Complaint(`${kind}.damaged`, { title }));
+    tag.onload = () => end(resolve, arrived.get(key));
     document.head.append(tag);
   });
 }
