@@ -18,7 +18,7 @@ from tests.play.hands import Mouse
 from tests.report.test_page import OPTIONS
 from tests.web import ROOT
 
-PICTURE = ROOT / "docs" / "images" / "live.png"
+PICTURE = ROOT / "docs" / "images" / "live.webp"
 HEIGHT = 800
 GAP = 24
 GLASSES: list[tuple[int, tuple[int, int], tuple[int, int]]] = [  # width of the brush, first and last cell of a stroke
@@ -79,7 +79,7 @@ def main() -> None:
     whole = Image.new("RGBA", (desktop.width + GAP + phone.width, HEIGHT))
     whole.paste(desktop, (0, 0))
     whole.paste(phone, (desktop.width + GAP, 0))
-    whole.save(PICTURE, optimize=True)
+    whole.save(PICTURE, quality=88, method=6)
 
 
 if __name__ == "__main__":
