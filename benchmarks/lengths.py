@@ -549,7 +549,7 @@ def table(runs: Runs, *where: str | int) -> list[str]:
             values = figures(found, last, figure).values()
             cells.append(f"{factor * statistics.mean(values):.{digits}f}{' %' * (factor > 1)}" if values else "–")
         lines.append(f"| {name} | {' | '.join(cells)} | {len(found)} |")
-    if OURS in rows:
+    if OURS in rows and rows.keys() & RIVALS.keys():
         cells = [against_the_best(rows, length) for length in lengths]
         lines.append(f"| **{OURS} ÷ the best rival** | {' | '.join(cells)} | | | |")
     return lines
@@ -583,7 +583,8 @@ that of a branch whose learning rate fell to zero in the last fifth; the run its
 squared error on pictures that were held out, over the variance of those trained on. Means over the seeds, with their
 range; codes in use and perplexity are those of the longest length, on the held-out pictures.
 
-*Photographs*: the twelve of `lexel demo`, the right fifth of each held out; what the default recipe was chosen with.
+*Photographs*: the twelve of `lexel demo`, the right fifth of each held out; what the default recipe was chosen with,
+and here shown with one of its parts changed at a time.
 The others judged it, once. *Wallpapers*: 37 photographs of Debian's packages of desktop backgrounds, every fourth held
 out. *Fashion-MNIST* and its test set. *Speech*: log-mel spectrograms of 489 clips of Czech actors in a game, the clips
 of every fifth place in it held out. `python -m benchmarks.lengths prepare` makes them of these packages of Debian 12:
