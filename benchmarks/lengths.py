@@ -218,7 +218,16 @@ RIVALS: dict[str, Make] = {
     "EMA 0.8, k-means start": lambda k, d: lexel.VectorQuantizer(k, d, 1.0, learning=lexel.EMA(0.8), upkeep=alive()),
     "SimVQ": lambda k, d: lexel.VectorQuantizer(k, d, codebook=lexel.SimVQ()),
     "SimVQ, normalised inputs": lambda k, d: normalised(lexel.VectorQuantizer(k, d, codebook=lexel.SimVQ()), 1.0),
+    "SimVQ, its layer at a tenth of the rate": lambda k, d: lexel.VectorQuantizer(k, d, codebook=lexel.SimVQ()),
+    "SimVQ, its layer at ten times the rate": lambda k, d: lexel.VectorQuantizer(k, d, codebook=lexel.SimVQ()),
+    "IBQ": lambda k, d: lexel.presets.ibq(k, embedding_dim=d),
+    "VQBridge": lambda k, d: lexel.VectorQuantizer(k, d, codebook=lexel.VQBridge()),
+    "VQBridge, normalised inputs": lambda k, d: normalised(lexel.VectorQuantizer(k, d, codebook=lexel.VQBridge()), 1.0),
     "the classic module": lexel.VectorQuantizer,
+}
+CODEBOOK_RATE = {  # over that of the encoder and the decoder
+    "SimVQ, its layer at a tenth of the rate": 0.1,
+    "SimVQ, its layer at ten times the rate": 10.0,
 }
 
 
@@ -268,8 +277,15 @@ class Training:
         self.end = torch.full((), math.inf, device=device)
         self.rate = torch.full((), RATE, device=device)
         on_gpu = device.type == "cuda"
-        parameters = [parameter for parameter in self.modules.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(parameters, self.rate, capturable=on_gpu, fused=on_gpu or None)
+        self.codebook_rate = self.rate.clone()
+        groups = [
+            {"params": [parameter for parameter in module.parameters() if parameter.requires_grad], "lr": rate}
+            for module, rate in (
+                (nn.ModuleList([self.encoder, self.decoder]), self.rate),
+                (self.quantizer, self.codebook_rate),
+            )
+        ]
+        self.optimizer = torch.optim.Adam(groups, capturable=on_gpu, fused=on_gpu or None)
         self.done, self.results = 0, dict[str, dict[str, Tensor]]()
         self.stream = torch.cuda.Stream() if on_gpu else None
         self.graph: torch.cuda.CUDAGraph | None = None
@@ -288,6 +304,7 @@ class Training:
     def compute_step(self) -> None:
         """One step; everything that changes from step to step is on the device."""
         self.rate.copy_(RATE * (5 * (1 - self.step_number / self.end)).clamp(max=1).squeeze())
+        self.codebook_rate.copy_(self.rate * self.settings.get("codebook_rate", 1.0))
         error, loss, _ = self.through(self.pictures.crops(self.places.index_select(0, self.step_number)[0]))
         (error.mean() + loss).backward()
         self.optimizer.step()
@@ -381,7 +398,9 @@ def settings_of(
     network: str = "small", dim: int = 64,
 ) -> Settings:  # fmt: skip
     make = EVERYONE.get(name)
+    own_rate = {"codebook_rate": CODEBOOK_RATE[name]} if name in CODEBOOK_RATE else {}
     return {
+        **own_rate,
         "name": name,
         "data": data,
         "network": network,
@@ -407,12 +426,18 @@ def plan() -> Iterator[Settings]:
         for data in ("wallpapers", "speech"):
             for name in BEST:
                 yield settings_of(name, data, 4096, seed=seed)
-    for name in BEST:
-        yield settings_of(name, "wallpapers", seed=0, network="large")
-    for name in [*(name for name in RIVALS if name not in (*BEST, "DiVeQ")), FLOOR]:
-        yield settings_of(name, JUDGES[0], seed=0, lengths=LENGTHS[:2])
     for name in (OURS, *ABLATION):
         yield settings_of(name, CHOSEN_ON, seed=0, lengths=LENGTHS[:2])
+    for name in [*(name for name in RIVALS if name not in (*BEST, "DiVeQ")), FLOOR]:
+        yield settings_of(name, JUDGES[0], seed=0, lengths=LENGTHS[:2])
+    for dim in (16, 256):
+        for name in BEST:
+            yield settings_of(name, JUDGES[0], seed=0, dim=dim, lengths=LENGTHS[:2])
+    for num_embeddings in (64, 16384):
+        for name in BEST:
+            yield settings_of(name, JUDGES[0], num_embeddings, seed=0, lengths=LENGTHS[:2])
+    for name in BEST:
+        yield settings_of(name, JUDGES[0], seed=0, network="large", lengths=LENGTHS[:2])
 
 
 def run_on_gpu(jobs: list[Settings], limit: float, width: int = 24, threads: int = 3) -> None:
@@ -482,15 +507,16 @@ def run_on_cpu(jobs: list[Settings], processes: int) -> None:
 # What is written
 
 
-Runs = dict[tuple[str, str, int, str], dict[int, dict[str, Any]]]
+Runs = dict[tuple[str, str, int, int, str], dict[int, dict[str, Any]]]
 
 
 def stored_runs() -> Runs:
-    """Results by data, network, K and name, then by seed."""
+    """Results by data, network, K, D and name, then by seed."""
     found: Runs = {}
     for settings in plan():
         if result := stored(settings, CACHE):
-            key = settings["data"], settings["network"], settings["num_embeddings"], settings["name"]
+            where = settings["data"], settings["network"], settings["num_embeddings"], settings["embedding_dim"]
+            key = *where, settings["name"]
             found.setdefault(key, {})[settings["seed"]] = result
     return found
 
@@ -509,9 +535,9 @@ def mean_and_range(values: Iterable[float], digits: int) -> str:
     return f"{statistics.mean(values):.{digits}f}{extent}"
 
 
-def table(runs: Runs, data: str, network: str, num_embeddings: int) -> list[str]:
+def table(runs: Runs, *where: str | int) -> list[str]:
     """Errors at each length, the best first, and those of the default over the best rival's with the same seed."""
-    rows = {name: found for (*key, name), found in runs.items() if key == [data, network, num_embeddings]}
+    rows = {name: found for (*key, name), found in runs.items() if key == [*where]}
     lengths = sorted({int(key) for found in rows.values() for run in found.values() for key in run if key.isdigit()})
     lines = [f"| | {' | '.join(f'{length:,} steps' for length in lengths)} | codes in use | perplexity | seeds |"]
     lines += ["|---" * (len(lengths) + 4) + "|"]
@@ -523,7 +549,7 @@ def table(runs: Runs, data: str, network: str, num_embeddings: int) -> list[str]
             values = figures(found, last, figure).values()
             cells.append(f"{factor * statistics.mean(values):.{digits}f}{' %' * (factor > 1)}" if values else "–")
         lines.append(f"| {name} | {' | '.join(cells)} | {len(found)} |")
-    if OURS in rows:
+    if OURS in rows and rows.keys() & RIVALS.keys():
         cells = [against_the_best(rows, length) for length in lengths]
         lines.append(f"| **{OURS} ÷ the best rival** | {' | '.join(cells)} | | | |")
     return lines
@@ -544,10 +570,10 @@ def against_the_best(rows: dict[str, dict[int, dict[str, Any]]], length: int) ->
 def page(runs: Runs) -> str:
     devices = sorted({run["device"] for found in runs.values() for run in found.values()})
     lines = ["# The error at every length of training", "", INTRODUCTION, "", f"Run on: {', '.join(devices)}.", ""]
-    for data, network, num_embeddings in dict.fromkeys(key[:3] for key in runs):
-        of = "" if network == "small" else ", the large network"
+    for data, network, num_embeddings, dim in dict.fromkeys(key[:-1] for key in runs):
+        of = ("" if dim == 64 else f", D = {dim}") + ("" if network == "small" else ", the large network")
         lines += [f"## {data[0].upper() + data[1:]}, K = {num_embeddings:,}{of}", ""]
-        lines += [*table(runs, data, network, num_embeddings), ""]
+        lines += [*table(runs, data, network, num_embeddings, dim), ""]
     return "\n".join([*lines, "![error against steps](lengths.svg)"]) + "\n"
 
 
@@ -557,7 +583,8 @@ that of a branch whose learning rate fell to zero in the last fifth; the run its
 squared error on pictures that were held out, over the variance of those trained on. Means over the seeds, with their
 range; codes in use and perplexity are those of the longest length, on the held-out pictures.
 
-*Photographs*: the twelve of `lexel demo`, the right fifth of each held out; what the default recipe was chosen with.
+*Photographs*: the twelve of `lexel demo`, the right fifth of each held out; what the default recipe was chosen with,
+and here shown with one of its parts changed at a time.
 The others judged it, once. *Wallpapers*: 37 photographs of Debian's packages of desktop backgrounds, every fourth held
 out. *Fashion-MNIST* and its test set. *Speech*: log-mel spectrograms of 489 clips of Czech actors in a game, the clips
 of every fifth place in it held out. `python -m benchmarks.lengths prepare` makes them of these packages of Debian 12:
@@ -581,13 +608,13 @@ def draw(runs: Runs) -> None:
     figure, axes = pyplot.subplots(1, len(JUDGES), figsize=(10, 3.4), layout="constrained")
     for axis, data in zip(axes, JUDGES, strict=True):
         for name, (style, colour, width) in DRAWN.items():
-            found = runs[data, "small", 512, name]
+            found = runs[data, "small", 512, 64, name]
             lengths = [length for length in (*LENGTHS, 32000) if figures(found, length)]
             errors = [list(figures(found, length).values()) for length in lengths]
             axis.plot(lengths, [*map(statistics.mean, errors)], style, color=colour, linewidth=width, label=name)
             axis.fill_between(lengths, [*map(min, errors)], [*map(max, errors)], color=colour, alpha=0.15, linewidth=0)
         axis.set(xscale="log", yscale="log", xlabel="steps", title=data)
-        ticks = [length for length in (*LENGTHS, 32000) if figures(runs[data, "small", 512, OURS], length)]
+        ticks = [length for length in (*LENGTHS, 32000) if figures(runs[data, "small", 512, 64, OURS], length)]
         axis.set_xticks(ticks, [f"{length:,}" for length in ticks])
         axis.yaxis.set_major_formatter("{x:.2f}")
         axis.yaxis.set_minor_formatter("{x:.2f}")
@@ -610,7 +637,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.what == "prepare":
         prepare(arguments.root)
-    elif arguments.what == "run":
+        return
+    if arguments.what == "run":
         jobs = [settings for settings in plan() if stored(settings, CACHE) is None and arguments.only in str(settings)]
         absent = {data for job in jobs if not (PICTURES / f"{(data := job['data'])}.pt").is_file()}
         if absent:
@@ -619,7 +647,7 @@ def main() -> None:
             )
         run_on_gpu(jobs, arguments.limit) if DEVICE.type == "cuda" else run_on_cpu(jobs, arguments.processes)
     runs = stored_runs()
-    missing = [f"{name} on {data}" for data in JUDGES for name in DRAWN if (data, "small", 512, name) not in runs]
+    missing = [f"{name} on {data}" for data in JUDGES for name in DRAWN if (data, "small", 512, 64, name) not in runs]
     if missing:
         raise SystemExit(f"the page stays as it is: {CACHE} has no results of {', '.join(missing)}")
     text = page(runs)
