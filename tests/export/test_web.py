@@ -7,8 +7,11 @@ import hashlib
 import json
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -245,9 +248,34 @@ def test_only_its_own_pages_read_what_is_served(folder: Path) -> None:
             ("/models", {}),
             ("/models/3.js", {}),
             ("/", {"Host": "evil.example"}),
+            ("/", {"Host": "127.0.0.1"}),
         ):
             with pytest.raises(urllib.error.HTTPError, match=r"404|421"):
                 get(path, **headers)
+
+
+def test_a_browser_leaves_out_the_port_of_the_web(folder: Path) -> None:
+    with served(folder) as server:
+        held, server.server_port = server.server_port, 80
+        for host, found in (("127.0.0.1", "200"), ("LOCALHOST:80", "200"), ("localhost:81", "421"), ("evil", "421")):
+            with socket.create_connection(("127.0.0.1", held), timeout=30) as client:
+                client.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+                assert client.makefile("rb").readline().split()[1].decode() == found, host
+
+
+def test_a_client_that_goes_away_is_no_mistake(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with served(folder) as server:
+        for _ in range(5):
+            client = socket.create_connection(("127.0.0.1", server.server_port), timeout=30)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.sendall(f"GET /runtime.js HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n\r\n".encode())
+            client.recv(1)
+            client.close()
+        threads = [thread for thread in threading.enumerate() if "process_request_thread" in thread.name]
+        for thread in threads:
+            thread.join(timeout=30)
+    assert capfd.readouterr().err == ""
 
 
 def test_the_command_serves_until_it_is_told_to_end(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -291,6 +319,15 @@ def test_what_the_page_cannot_show_is_refused_and_nothing_is_written(
         before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
         assert said in refused(words, capsys)
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_run_that_is_named_twice_is_shown_once(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runs[SHOWN[0]]
+    monkeypatch.chdir(run)
+    assert main(["export", str(run), ".", "--format", "web", "--out", str(tmp_path / "out")]) == 0
+    assert [model["title"] for model in listed(tmp_path / "out")["models"]] == [run.name]
 
 
 def test_graphs_that_compute_something_else_are_not_shown(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 from torch import Tensor
 
 import lexel
@@ -81,6 +81,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "damaged.png").write_bytes(content[:3000] + bytes(2000) + content[5000:])
     (folder / "short.png").write_bytes(content[:2000])
     (folder / "notes.png").write_text("not a picture at all\n" * 20)
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" width="60" height="40"><rect width="30" height="30"/></svg>'
+    (folder / "drawing.svg").write_text(svg)
     cat.save(folder / "moving.gif", save_all=True, append_images=[coffee.resize(cat.size)])
     Image.new("RGB", (1, 1), (200, 30, 40)).save(folder / "one.png")
     Image.new("RGB", (20_000, 3), (20, 130, 40)).save(folder / "long.png")
@@ -123,7 +125,9 @@ class Live:
         self.until("live.shown()?.first?.fresh && live.shown().second?.fresh !== false && !live.decoding.busy")
 
     def open(self, *paths: Path, which: str = "first") -> None:
+        self.ask(f"(globalThis.before = live.state.photos.{which}, true)")
         self.page.locator(f'[data-action="choose.{which}"]').set_input_files(paths)
+        self.until(f"live.state.photos.{which} !== globalThis.before")
         self.until(f"live.state.files.{which}?.name === {json.dumps(paths[0].name)} && live.shown()?.{which}")
         self.rest()
 
@@ -355,6 +359,128 @@ def test_k_slides_and_results_stay(live: Live, models: list[Any]) -> None:
     live.press("reset")
 
 
+def slow_to_read(page: Page, name: str) -> None:
+    """Let the page read files of this name only when somebody sets `globalThis.go`."""
+    script = """([name]) => {
+        globalThis.go = false;
+        const own = createImageBitmap;
+        globalThis.createImageBitmap = async (blob, ...rest) => {
+            while (blob.name === name && !globalThis.go) await new Promise((resolve) => setTimeout(resolve, 20));
+            return own(blob, ...rest);
+        };
+    }"""
+    page.evaluate(script, [name])
+
+
+def test_the_last_photo_that_was_chosen_is_shown(browser: Browser, folder: Path, files: Path) -> None:
+    page = browser.new_page(locale="en")
+    page.goto((folder / "index.html").as_uri())
+    live = Live(HANDS["mouse"](page))
+    live.open(files / "one.png")
+    slow_to_read(page, "coffee.png")
+    for name in ("coffee.png", "cat.png"):
+        page.locator('[data-action="choose.first"]').set_input_files(files / name)
+    live.until("live.state.files.first.name === 'cat.png'")
+    page.evaluate("globalThis.go = true")
+    page.wait_for_timeout(500)
+    live.rest()
+    assert live.ask("[live.state.files.first.name, live.shown().first.width].join()") == "cat.png,90"
+    page.close()
+
+
+@pytest.mark.parametrize("change", ["photo", "size"])
+def test_a_stroke_ends_with_what_it_went_over(
+    browser: Browser, folder: Path, files: Path, models: list[Any], change: str
+) -> None:
+    page, noise = browser.new_page(locale="en"), list[str]()
+    page.on("pageerror", lambda error: noise.append(str(error)))
+    page.goto((folder / "index.html").as_uri())
+    live = Live(HANDS["mouse"](page))
+    live.open(files / "coffee.png")
+    grid = page.locator("canvas.tokens")
+    live.choose(int(live.tokens().flatten().bincount(minlength=CODES[1]).argmin()))
+    grid.scroll_into_view_if_needed()
+    box = grid.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 60, box["y"] + 60)
+    if change == "photo":
+        page.locator('[data-action="choose.first"]').set_input_files(files / "cat.png")
+        name = "cat.png"
+    else:
+        page.evaluate("""document.querySelector('[data-control="size"] input[value="0.1"]').click()""")
+        name = "coffee.png"
+    for step in range(60):
+        page.mouse.move(box["x"] + 60 + step, box["y"] + 80)
+        page.wait_for_timeout(10)
+    live.until(f"live.state.files.first.name === {json.dumps(name)} && live.shown()?.first")
+    page.mouse.move(box["x"] + 60, box["y"] + 90)
+    page.mouse.up()
+    live.rest()
+    assert live.tokens().equal(models[1].encode(decode(files / name, 3)[None] / 255)[0])
+    assert page.locator('[data-action="undo"]').is_disabled()
+    assert noise == []
+    page.close()
+
+
+@pytest.mark.parametrize("key", ["Control+z", "Space"])
+def test_keys_in_the_middle_of_a_stroke_lose_nothing_that_can_be_taken_back(
+    open_page: Open, files: Path, key: str
+) -> None:
+    live = open_page()
+    live.open(files / "cat.png")
+    before = live.tokens()
+    live.choose(int(before.flatten().bincount(minlength=CODES[1]).argmin()))
+    grid, mouse = live.page.locator("canvas.tokens"), live.page.mouse
+    live.stroke((3, 2), (3, 9))
+    box = grid.bounding_box()
+    assert box
+    grid.focus()
+    mouse.move(box["x"] + 40, box["y"] + 10)
+    mouse.down()
+    mouse.move(box["x"] + 40, box["y"] + 100)
+    live.page.keyboard.press(key)
+    mouse.move(box["x"] + 40, box["y"] + 160)
+    mouse.up()
+    assert not live.tokens().equal(before)
+    for _ in range(5):  # past the start
+        live.page.keyboard.press("Control+z")
+    assert live.tokens().equal(before)
+
+
+def test_a_second_photo_leaves_what_was_painted_to_be_taken_back(open_page: Open, files: Path) -> None:
+    live = open_page()
+    live.open(files / "cat.png")
+    before = live.tokens()
+    live.choose(int(before.flatten().bincount(minlength=CODES[1]).argmin()))
+    live.stroke((3, 4), (5, 9))
+    painted = live.tokens()
+    live.open(files / "coffee.png", which="second")
+    live.press("swapAll")
+    live.open(files / "alpha.png", which="second")
+    second = live.tokens("second")
+    live.press("undo")
+    assert live.tokens().equal(painted)
+    live.press("undo")
+    assert live.tokens().equal(before)
+    assert live.tokens("second").equal(second)
+
+
+def test_a_picture_is_saved_when_it_is_what_its_tokens_say(open_page: Open, files: Path) -> None:
+    live = open_page()
+    live.open(files / "cat.png")
+    live.open(files / "coffee.png", which="second")
+    with live.page.expect_download() as download:
+        live.page.evaluate("""() => {
+            for (const name of ["swapAll", "keep.picture"]) document.querySelector(`[data-action="${name}"]`).click();
+        }""")
+    picture = np.asarray(Image.open(download.value.path()).convert("RGB"))
+    live.rest()
+    assert live.pixels().movedim(0, -1).numpy().tolist() == picture.tolist()
+    live.press("reset")
+
+
 def test_two_photos_exchange_tokens(live: Live, models: list[Any], files: Path) -> None:
     live.open(files / "coffee.png", which="second")
     first, second = live.tokens(), live.tokens("second")
@@ -428,6 +554,7 @@ BAD = {
     "notes.png": "cannot read notes.png",
     "damaged.png": "damaged.png is damaged",
     "short.png": "cannot read short.png",
+    "drawing.svg": "drawing.svg is damaged, or no picture of pixels, such as an SVG",
     "huge.png": "huge.png has 10,000 × 10,000 pixels",
 }
 STRANGE = {
@@ -654,9 +781,9 @@ def test_both_languages_at_both_widths(browser: Browser, folder: Path, files: Pa
 def test_everything_has_a_name(open_page: Open, files: Path) -> None:
     live = open_page()
     live.open(files / "cat.png")
-    script = """() => [...document.querySelectorAll("button, input, canvas[role], [role=radiogroup]")]
-        .filter((one) => !(one.getAttribute("aria-label") || one.textContent.trim()
-            || one.closest("label")?.textContent.trim())).map((one) => one.outerHTML.slice(0, 200))"""
+    script = """() => [...document.querySelectorAll("button, input, canvas[role], [role=radiogroup], a")]
+        .filter((one) => !one.getAttribute("aria-label") && !(one.closest("label") ?? one).textContent.trim())
+        .map((one) => one.outerHTML.slice(0, 200))"""
     assert live.page.evaluate(script) == []
 
 

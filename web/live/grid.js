@@ -53,10 +53,11 @@ export class Grid {
       this.hands.look(this.cursor);
       this.draw();
     };
-    canvas.onpointerup = canvas.onpointercancel = (event) => {
+    canvas.onpointerup = canvas.onpointercancel = canvas.onlostpointercapture = (event) => {
       if (event.pointerId !== held) return;
       held = null;
-      this.hands.end(event.type === "pointercancel");
+      if (!this.columns) return; // what the stroke went over has gone away
+      this.hands.end(event.type !== "pointerup");
       this.hands.look(this.cursor);
     };
   }

@@ -109,7 +109,7 @@ function lay(canvas, { width, height }) {
 function present() {
   const result = shown();
   bench.hidden = compare.hidden = !result;
-  if (!result) return;
+  if (!result) return grid.hide();
   const { first, second } = result;
   state.level = Math.min(state.level, Math.max(0, first.levels.length - 1));
   lay(seen.photo, first);
@@ -229,16 +229,18 @@ async function refresh() {
     for (const which of ["first", "second"]) {
       const file = state.files[which];
       if (!file || (which === "second" && !state.photos.first)) continue;
-      state.photos[which] ??= await read(file.blob, file.name, state.megapixels);
+      const photo = state.photos[which] ?? (await read(file.blob, file.name, state.megapixels));
       if (mine !== turn) return;
+      state.photos[which] = photo;
       const result = state.results.get(state.number) ?? { edits: [] };
       if (result[which]) continue;
       tell(["encoding", { name: file.name }]);
       await settled();
       const fitted =
         which === "second" ? state.photos.second.covering(result.first.height, result.first.width) : state.photos.first;
-      result[which] = await Sheet.of(model, fitted);
+      const sheet = await Sheet.of(model, fitted);
       if (mine !== turn) return;
+      result[which] = sheet;
       state.results.set(state.number, result);
       if (!patches.has(model)) patches.set(model, new Patches(model, showPatch));
       present();
@@ -264,20 +266,32 @@ function opened(i, onDelay) {
   return loading.get(i);
 }
 
+const wishes = { first: 0, second: 0 }; // for photos: one that takes long to read does not replace a later one
+
 /** Take a file as the first or the second photo; what is there stays until the new one is read. */
-async function take(blob, name, which, found = []) {
+async function take(blob, name, which, found = [], mine = ++wishes[which]) {
   try {
     const photo = await read(blob, name, state.megapixels);
+    if (mine !== wishes[which]) return;
+    letGo();
     state.files[which] = { blob, name, remarks: found };
     state.photos[which] = photo;
     decoding.forget();
-    if (which === "first") state.results.clear();
-    else for (const result of state.results.values()) Object.assign(result, { second: null, edits: [] });
-    if (which === "first") grid.cursor = [0, 0];
+    if (which === "first") {
+      state.results.clear();
+      grid.cursor = [0, 0];
+    } else for (const result of state.results.values()) dropSecond(result);
     await refresh();
   } catch (error) {
-    complain(error);
+    if (mine === wishes[which]) complain(error);
   }
+}
+
+/** Let go of the second photo; what was painted on the first one can still be taken back. */
+function dropSecond(result) {
+  for (const edit of result.edits) edit.before.delete(result.second);
+  result.edits = result.edits.filter((edit) => edit.before.size);
+  result.second = null;
 }
 
 function takeFiles(files, which) {
@@ -289,6 +303,7 @@ function takeFiles(files, which) {
 
 async function takeExample(entry, which) {
   const title = titled(entry);
+  const mine = ++wishes[which];
   try {
     complain(null);
     const source = await fetched("photo", { ...entry, title }, () => tell(["photo.waits", { title }]));
@@ -300,9 +315,9 @@ async function takeExample(entry, which) {
     } catch {
       throw new Complaint("photo.damaged", { name: title });
     }
-    await take(new Blob([bytes], { type }), title, which);
+    if (mine === wishes[which]) await take(new Blob([bytes], { type }), title, which, [], mine);
   } catch (error) {
-    complain(error);
+    if (mine === wishes[which]) complain(error);
   }
 }
 
@@ -330,6 +345,7 @@ let last = null; // cell of the stroke
 let corner = null; // of a rectangle
 
 function start(cell) {
+  finish(); // the space key may come in the middle of a stroke
   if (state.tool === "pick") return;
   if (state.tool === "rectangle") {
     corner = cell;
@@ -419,13 +435,20 @@ function swap(place) {
   grid.refresh();
 }
 
+/** End what the hand is doing, before that which it does it to goes away. */
+function letGo() {
+  finish();
+  unmark();
+}
+
 function finish() {
-  if (edit?.before.size) shown().edits.push(edit);
+  if (edit?.before.size) shown()?.edits.push(edit);
   edit = null;
   showTools();
 }
 
 function undo() {
+  letGo(); // the end of a stroke comes before that of the one before it
   const { first, edits } = shown() ?? {};
   const taken = edits?.pop();
   if (!taken) return;
@@ -439,6 +462,7 @@ function undo() {
 }
 
 function reset() {
+  letGo();
   edit = new Edit();
   for (const sheet of [shown().first, shown().second]) {
     sheet?.original.forEach((code, index) => edit.set(sheet, index, code));
@@ -538,10 +562,9 @@ const sum = element("p", { className: "sum" });
 
 function useTool(name) {
   state.tool = name;
-  unmark();
   for (const input of tools.querySelectorAll("input")) input.checked = input.value === name;
   for (const canvas of [grid.element, seen.decoded]) canvas.dataset.tool = name;
-  showTools();
+  letGo();
 }
 
 function showTools() {
@@ -565,6 +588,7 @@ function showLevels(first) {
       options: first.levels.map((_, i) => [String(i), "level.number"]),
       value: String(state.level),
       onChange: (value) => {
+        letGo();
         state.level = Number(value);
         present();
       },
@@ -603,8 +627,11 @@ const keep = element(
   element(
     "div",
     { className: "row" },
-    button("keep.picture", () => {
-      const { name } = shown().first.photo;
+    button("keep.picture", async () => {
+      const { first } = shown();
+      while (!first.fresh && decoding.busy) await settled(); // until the picture is what the tokens say
+      if (first !== shown()?.first) return;
+      const { name } = first.photo;
       seen.decoded.toBlob((blob) => save(blob, name, "png"), "image/png");
     }),
     button("keep.tokens", () => {
@@ -639,8 +666,7 @@ const choosesModel = models.length
       onChange: (i) => {
         clearTimeout(sliding); // on its way to a model, the slider passes others
         sliding = setTimeout(() => {
-          finish();
-          unmark();
+          letGo();
           state.number = i;
           state.level = 0;
           refresh();
@@ -654,6 +680,7 @@ const sizes = choice("size", {
   options: SIZES.map((size) => [String(size), `size.${size}`]),
   value: String(state.megapixels),
   onChange: (value) => {
+    letGo();
     state.megapixels = Number(value);
     state.photos = { first: null, second: null };
     state.results.clear();

@@ -49,8 +49,8 @@ export const strings = {
     "浏览器读不了 {name}：它可能损坏了，也可能不是认得的图片。换一张 PNG 或 JPEG 试试。",
   ],
   "photo.damaged": [
-    "{name} is damaged: its pixels cannot be read.",
-    "{name} 已经损坏，读不出像素。",
+    "{name} is damaged, or no picture of pixels, such as an SVG. Try a PNG or a JPEG.",
+    "{name} 已经损坏，或者不是由像素组成的图（比如 SVG）。换一张 PNG 或 JPEG 试试。",
   ],
   "photo.large": [
     "{name} has {width} × {height} pixels. The page reads up to {most} megapixels; make it smaller first.",

@@ -259,7 +259,8 @@ def _add_models(parser: Parser) -> None:
 
 
 def _titled(runs: Sequence[Path]) -> dict[str, Autoencoder]:
-    """Load models, by the names of their folders, or by the paths where two folders have one name."""
+    """Load models, each once, by the names of their folders, or by the paths where two folders have one name."""
+    runs = list({run.resolve(): run for run in runs}.values())
     names = [run.resolve().name for run in runs]
     titles = names if len(set(names)) == len(runs) else map(str, runs)
     return {title: load_model(run) for title, run in zip(titles, runs, strict=True)}

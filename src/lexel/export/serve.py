@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,8 @@ from typing_extensions import override
 __all__ = ["PageServer"]
 
 HOST = "127.0.0.1"
+WEB_PORT = 80  # which browsers leave out of the name of a host
+PATIENCE = 60.0  # seconds that a client may take to ask, or to take an answer
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 HEADERS = {
     "Content-Security-Policy": "frame-ancestors 'none'",  # index.html says the rest, for pages from disk as well
@@ -59,6 +62,12 @@ class PageServer(ThreadingHTTPServer):
                 raise
             raise OSError(f"port {port} cannot be had, {reason}: give another, or --port 0 for any free one") from error
 
+    @override
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that go away or are too slow: a closed tab is no mistake."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
     @property
     def address(self) -> str:
         """Where a browser finds the page."""
@@ -66,6 +75,7 @@ class PageServer(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
+    timeout = PATIENCE
     server: PageServer
 
     def do_GET(self) -> None:
@@ -76,7 +86,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, with_content: bool) -> None:
         # A site whose name was made to lead here would be let in by the browser, but it asks under its own name.
-        if self.headers["Host"] not in {f"{name}:{self.server.server_port}" for name in (HOST, "localhost")}:
+        host, _, port = self.headers.get("Host", "").lower().partition(":")
+        if host not in {HOST, "localhost"} or (port or str(WEB_PORT)) != str(self.server.server_port):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
             return
         name = self.path.partition("?")[0].removeprefix("/") or "index.html"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -96,11 +97,8 @@ def export_page(models: Mapping[str, Autoencoder], out: Path, *, overwrite: bool
     """
     refuse_existing(out, overwrite=overwrite, folder=True)
     page = page_of(models)
-    sizes = write_files(page.files, out, overwrite=overwrite)
-    number = len(models)
-    while (stale := out / f"models/{(number := number + 1)}.js").exists():  # of a page of more models
-        stale.unlink()
-    return Exported(sizes, page.verdicts)
+    stale = (f"models/{number}.js" for number in itertools.count(len(models) + 1))  # of a page of more models
+    return Exported(write_files(page.files, out, overwrite=overwrite, stale=stale), page.verdicts)
 
 
 def _check(title: str, model: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,17 +53,28 @@ def export(model: Autoencoder, out: Path, *, overwrite: bool = False) -> Exporte
     return Exported(write_files(files, out, overwrite=overwrite), [graphs.verdict])
 
 
-def write_files(files: Mapping[str, bytes], out: Path, *, overwrite: bool) -> dict[str, int]:
+def write_files(files: Mapping[str, bytes], out: Path, *, overwrite: bool, stale: Iterable[str] = ()) -> dict[str, int]:
     """Write files into a folder, all or none, the last of them last; return their sizes.
+
+    Args:
+        files: what they hold, by name.
+        out: the folder.
+        overwrite: replace what exists.
+        stale: names of files that an earlier export may have left, which go, up to the first that does not exist.
 
     Raises:
         FileExistsError: one of them exists, and `overwrite` is not set.
         BlockingIOError: another process exports into the folder.
         OSError: the folder cannot be written.
     """
-    with locked(out, "exports"), ExitStack() as stack:
-        for name in files:
-            refuse_existing(out / name, overwrite=overwrite, folder=False)
-        for name, content in reversed(list(files.items())):  # what is opened first is moved to its place last
-            stack.enter_context(written_beside(out / name)).write_bytes(content)
+    with locked(out, "exports"):
+        with ExitStack() as stack:
+            for name in files:
+                refuse_existing(out / name, overwrite=overwrite, folder=False)
+            for name, content in reversed(list(files.items())):  # what is opened first is moved to its place last
+                stack.enter_context(written_beside(out / name)).write_bytes(content)
+        for name in stale:  # while it is locked: another export may write such a file next
+            if not (out / name).exists():
+                break
+            (out / name).unlink()
     return {name: len(content) for name, content in files.items()}
