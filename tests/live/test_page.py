@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import shutil
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser
 from torch import Tensor
 
 import lexel
@@ -139,7 +138,7 @@ class Live:
         script = """([name]) => {
             const canvas = document.querySelector(`figure.${name} canvas`);
             const { width, height } = canvas;
-            const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+            const copy = new OffscreenCanvas(width, height).getContext("2d", {willReadFrequently: true});
             copy.drawImage(canvas, 0, 0);
             return [width, height, [...copy.getImageData(0, 0, width, height).data]];
         }"""
@@ -289,7 +288,9 @@ def test_its_tokens_are_those_of_lexel_encode(
         assert live.number("error") == pytest.approx(error, abs=1e-5)
         assert live.number("psnr") == pytest.approx(psnr(image / 255, copy), abs=0.01)
         counts = found.flatten().bincount() / found.numel()
-        assert live.number("perplexity") == pytest.approx(counts.clamp(min=1e-12).log().mul(-counts).sum().exp().item(), abs=0.06)
+        assert live.number("perplexity") == pytest.approx(
+            counts.clamp(min=1e-12).log().mul(-counts).sum().exp().item(), abs=0.06
+        )
         assert live.number("used") == found.unique().numel()
         assert live.number("bits") == found.numel() * np.log2(CODES[number])
         assert live.number("pixelBits") == image.numel() * 8
@@ -354,6 +355,19 @@ def test_k_slides_and_results_stay(live: Live, models: list[Any]) -> None:
     live.press("reset")
 
 
+def test_one_model_leaves_nothing_to_slide(browser: Browser, models: list[Any], files: Path, tmp_path: Path) -> None:
+    export_page({"mine": models[0]}, tmp_path / "live")
+    page = browser.new_page(locale="en")
+    page.goto((tmp_path / "live" / "index.html").as_uri())
+    live = Live(HANDS["mouse"](page))
+    live.open(files / "cat.png")
+    assert "16 · mine" in (page.locator('[data-control="K"]').text_content() or "")
+    assert not page.locator('[data-control="K"] input').is_visible()
+    assert "slide" not in page.locator("main").inner_text()
+    assert not page.locator(".compared").is_visible()
+    page.close()
+
+
 def test_two_photos_exchange_tokens(live: Live, models: list[Any], files: Path) -> None:
     live.open(files / "coffee.png", which="second")
     first, second = live.tokens(), live.tokens("second")
@@ -413,7 +427,7 @@ def test_a_code_looks_as_a_grid_full_of_it(open_page: Open, models: list[Any], f
     for code in (0, 17, 63):
         script = """([code]) => {
             const canvas = document.querySelector(`.palette [data-code="${code}"] canvas`);
-            const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+            const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", {willReadFrequently: true});
             copy.drawImage(canvas, 0, 0);
             return [...copy.getImageData(0, 0, canvas.width, canvas.height).data];
         }"""
@@ -428,7 +442,11 @@ BAD = {
     "short.png": "cannot read short.png",
     "huge.png": "huge.png has 10,000 × 10,000 pixels",
 }
-STRANGE = {"moving.gif": "only the first frame", "one.png": "", "long.png": "20,000 × 3 pixels; it is used at 4,096 × 1"}
+STRANGE = {
+    "moving.gif": "only the first frame",
+    "one.png": "",
+    "long.png": "20,000 × 3 pixels; it is used at 4,096 × 1",
+}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -584,7 +602,9 @@ def test_models_of_all_kinds(
     live.until(f"live.state.number === {order.index(name)} && live.shown()?.first?.fresh")
     live.rest()
     assert not live.page.locator(".complaint").text_content()
-    sheet = live.ask("(({levels, width, height, pixels}) => ({levels, width, height, pixels: [...pixels]}))(live.shown().first)")
+    sheet = live.ask(
+        "(({levels, width, height, pixels}) => ({levels, width, height, pixels: [...pixels]}))(live.shown().first)"
+    )
     size = sheet["height"], sheet["width"]
     assert size == (model.image_size or (62, 90))
     images = torch.tensor(sheet["pixels"]).reshape(1, model.image_channels, *size)
@@ -593,7 +613,9 @@ def test_models_of_all_kinds(
     assert live.tokens().equal(expected)
     grids = model.levels(size)
     inner = expected.shape[-1] if name == "residual" else 1
-    assert [(level["rows"], level["columns"]) for level in sheet["levels"]] == [grid for grid in grids for _ in range(inner)]
+    assert [(level["rows"], level["columns"]) for level in sheet["levels"]] == [
+        grid for grid in grids for _ in range(inner)
+    ]
     last = len(sheet["levels"]) - 1
     if last:
         assert f"{last + 1} levels" in (live.page.locator(".about").text_content() or "")
@@ -627,8 +649,8 @@ def test_both_languages_at_both_widths(browser: Browser, folder: Path, files: Pa
     live.open(files / "coffee.png", which="second")
     assert page.evaluate("document.documentElement.scrollWidth") == width
     cut = """() => [...document.querySelectorAll("button, label, dt, dd, p, h2, th")].filter((one) =>
-        one.scrollWidth > one.clientWidth + 1 && getComputedStyle(one).display !== "inline" && !one.closest(".scrolled"))
-        .map((one) => one.textContent)"""
+        one.scrollWidth > one.clientWidth + 1 && getComputedStyle(one).display !== "inline" &&
+        !one.closest(".scrolled")).map((one) => one.textContent)"""
     assert page.evaluate(cut) == []
     texts = page.locator("h1, h2, .say, .do, .caption, button, label, dt, .sum, .status").all_text_contents()
     chinese = [bool(re.search(r"[一-鿿]", text)) for text in texts if len(re.sub(r"[\W\d]|×", "", text)) > 8]
@@ -643,8 +665,9 @@ def test_both_languages_at_both_widths(browser: Browser, folder: Path, files: Pa
 def test_everything_has_a_name(open_page: Open, files: Path) -> None:
     live = open_page()
     live.open(files / "cat.png")
-    script = """() => [...document.querySelectorAll("button, input, canvas[role], [role=radiogroup], a")].filter((one) =>
-        !(one.getAttribute("aria-label") || one.textContent.trim() || one.closest("label")?.textContent.trim()))
+    script = """() => [...document.querySelectorAll("button, input, canvas[role], [role=radiogroup], a")]
+        .filter((one) => !(one.getAttribute("aria-label") ||
+             one.textContent.trim() || one.closest("label")?.textContent.trim()))
         .map((one) => one.outerHTML.slice(0, 200))"""
     assert live.page.evaluate(script) == []
 

@@ -108,7 +108,8 @@ function lay(canvas, { width, height }) {
 /** Show the result of the model that is chosen. */
 function present() {
   const result = shown();
-  bench.hidden = compare.hidden = !result;
+  bench.hidden = !result;
+  compare.hidden = !result || models.length < 2;
   if (!result) return;
   const { first, second } = result;
   state.level = Math.min(state.level, Math.max(0, first.levels.length - 1));
@@ -632,7 +633,10 @@ const choosesModel = models.length
       max: models.length - 1,
       step: 1,
       value: state.number,
-      format: (i) => [grouped(models[i].codes), titled(models[i])].join(" · "),
+      format: (i) => {
+        const [title, codes] = [titled(models[i]), models[i].codes];
+        return title.includes(String(codes)) ? title : `${grouped(codes)} · ${title}`;
+      },
       onChange: (i) => {
         clearTimeout(sliding); // on its way to a model, the slider passes others
         sliding = setTimeout(() => {
@@ -645,7 +649,8 @@ const choosesModel = models.length
       },
     })
   : "";
-if (models.length === 1) choosesModel.querySelector("input").disabled = true;
+const several = models.length > 1;
+if (choosesModel) choosesModel.querySelector("input").hidden = !several;
 
 const sizes = choice("size", {
   options: SIZES.map((size) => [String(size), `size.${size}`]),
@@ -681,7 +686,7 @@ document.body.replaceChildren(
     element(
       "section",
       { className: "start", id: "start" },
-      element("div", {}, words("h2", "start.title"), words("p", "start.say", "say")),
+      element("div", {}, words("h2", "start.title"), words("p", several ? "start.say" : "start.one", "say")),
       element("div", {}, drop, sizes, choosesModel, status, complaint),
     ),
     bench,
