@@ -19,6 +19,8 @@ from typing_extensions import override
 MODULE = re.compile(r"^::: (lexel\.[\w.]+)$", re.MULTILINE)
 slug = slugify(case="lower")
 CHINESE = "\u3000-\u303f\u4e00-\u9fff\uff00-\uffef“”"
+MARKS = "\u3000-\u303f\uff00-\uffef"  # punctuation as wide as a letter, which brings its own space
+LINE_END = re.compile(rf"(?<=[{CHINESE}])\n(?=[{CHINESE}])|(?<=[{MARKS}])\n|\n(?=[{MARKS}])")
 HEADING = re.compile(r"^```.*?^```|^#+ (?P<title>[^\n]+)$", re.MULTILINE | re.DOTALL)
 UNTOUCHED = re.compile(r"(<(pre|script|textarea|svg)\b.*?</\2>)", re.DOTALL)
 # What the theme brings along for developers of the theme, and for languages that are not here.
@@ -27,7 +29,11 @@ USED_FOR_WORDS = {"lunr.multi.min.js", "lunr.stemmer.support.min.js", "lunr.zh.m
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, **_: Any) -> str:
-    """Leave out the link to the other language, which the site has a switch for; lead from modules to their API."""
+    """Leave out the link to the other language, which the site has a switch for; lead from modules to their API.
+
+    A word after a fence's language is for the tests, and no fence to Markdown's parser.
+    """
+    markdown = re.sub(r"^(```[a-z]+) [a-z-]+$", r"\1", markdown, flags=re.MULTILINE)
     markdown = re.sub(r"^\[(简体中文|English)\]\([\w.-]+\)\n", "", markdown, flags=re.MULTILINE)
     source = Path(config.docs_dir) / page.file.src_uri
     if source.name.endswith(".zh-CN.md"):
@@ -65,10 +71,12 @@ def on_page_content(html: str, **_: Any) -> str:
 
     def drawn(found: re.Match[str]) -> str:
         display = "block" if found["tag"] == "div" else "inline"
-        return converter.convert(unescape(found["formula"]), display=display)
+        formula = unescape(found["formula"]).replace("{aligned}", "{align*}")  # the converter does not know `aligned`
+        formula = converter.convert(formula, display=display)
+        return f'<div class="formula">{formula}</div>' if display == "block" else formula
 
-    formula = r'<(?P<tag>span|div) class="arithmatex">\\[(\[](?P<formula>.*?)\\[)\]]</(?P=tag)>'
-    html = re.sub(formula, drawn, html, flags=re.DOTALL)
+    pattern = r'<(?P<tag>span|div) class="arithmatex">\\[(\[](?P<formula>.*?)\\[)\]]</(?P=tag)>'
+    html = re.sub(pattern, drawn, html, flags=re.DOTALL)
     first, *others = html.split("<img ")
     return '<img loading="lazy" '.join([f"{first}<img {others[0]}", *others[1:]]) if others else first
 
@@ -76,13 +84,13 @@ def on_page_content(html: str, **_: Any) -> str:
 def on_post_page(output: str, **_: Any) -> str:
     """Leave out the spaces of the templates, a fifth of the site, and let the text come before the scripts.
 
-    Between Chinese letters a line's end is no space either.
+    Between Chinese letters, and beside Chinese punctuation, a line's end is no space either.
     """
     output = re.sub(r'(<script) (src="[^"]*/bundle\.)', r'\1 fetchpriority="low" \2', output)
     parts = UNTOUCHED.split(output)
     del parts[2::3]  # the names of the tags
     for i in range(0, len(parts), 2):
-        parts[i] = re.sub(rf"(?<=[{CHINESE}])\n(?=[{CHINESE}])", "", re.sub(r"\s*\n\s*", "\n", parts[i]))
+        parts[i] = LINE_END.sub("", re.sub(r"\s*\n\s*", "\n", parts[i]))
     return "".join(parts)
 
 

@@ -110,8 +110,33 @@ def test_the_search_finds_words_without_a_server(site: Path, page: Page, languag
 def test_no_space_stands_where_a_chinese_line_ends(site: Path) -> None:
     text = (site / "zh-CN" / "docs" / "first-run.html").read_text(encoding="utf-8")
     assert "细碎的叶子和毛发都是糊的" in text
+    assert "叫一个<strong>码字</strong>。小方块" in text
+    home = (site / "zh-CN" / "index.html").read_text(encoding="utf-8")
+    assert "命令行使用。pixel 是" in home  # nor where it ends in a mark, and goes on in Latin letters
     assert text.count("step 50 of 400") == 1
     assert "--out tokens\nlexel decode" in re.sub(r"<[^>]+>", "", text)  # blocks keep their lines
+
+
+@pytest.mark.parametrize("language", ["", "zh-CN/"])
+def test_no_page_slides_sideways_on_a_phone(site: Path, page: Page, language: str) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    pages = sorted((site / language / "docs").glob("*.html"))
+    assert len(pages) > 10
+    wide = []
+    for path in pages:
+        page.goto(path.as_uri())
+        if page.evaluate("document.documentElement.scrollWidth") > 390:
+            wide.append(path.name)
+    assert not wide
+
+
+def test_every_fence_and_formula_is_drawn(site: Path) -> None:
+    raw = [
+        path.relative_to(site)
+        for path in site.rglob("*.html")
+        if re.search(r"```|<m[io]>&(amp;)?</m[io]>", path.read_text(encoding="utf-8"))
+    ]
+    assert not raw
 
 
 def test_one_page_in_both_languages(site: Path, page: Page) -> None:

@@ -361,6 +361,17 @@ def test_whatever_a_decoder_raises_is_a_reason_to_skip_one_file(
         images.read(0)
 
 
+def test_heic_is_named_with_what_to_do(tmp_path: Path) -> None:
+    """What telephones write is an image, whatever its reader knows."""
+    file = tmp_path / "IMG_1.JPG"
+    file.write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    with pytest.raises(ValueError, match="HEIC, which cannot be read; save it as JPEG or PNG"):
+        decode(file, 3)
+    with pytest.raises(ValueError, match="HEIC"):
+        decode(io.BytesIO(file.read_bytes()), 3)
+    assert is_image(file)
+
+
 def test_no_other_program_is_started(tmp_path: Path) -> None:
     (tmp_path / "a.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n")
     with pytest.raises(ValueError, match="not an image"):

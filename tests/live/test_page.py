@@ -142,7 +142,7 @@ class Live:
         script = """([name]) => {
             const canvas = document.querySelector(`figure.${name} canvas`);
             const { width, height } = canvas;
-            const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+            const copy = new OffscreenCanvas(width, height).getContext("2d", {willReadFrequently: true});
             copy.drawImage(canvas, 0, 0);
             return [width, height, [...copy.getImageData(0, 0, width, height).data]];
         }"""
@@ -479,6 +479,19 @@ def test_a_picture_is_saved_when_it_is_what_its_tokens_say(open_page: Open, file
     live.rest()
     assert live.pixels().movedim(0, -1).numpy().tolist() == picture.tolist()
     live.press("reset")
+
+
+def test_one_model_leaves_nothing_to_slide(browser: Browser, models: list[Any], files: Path, tmp_path: Path) -> None:
+    export_page({"mine": models[0]}, tmp_path / "live")
+    page = browser.new_page(locale="en")
+    page.goto((tmp_path / "live" / "index.html").as_uri())
+    live = Live(HANDS["mouse"](page))
+    live.open(files / "cat.png")
+    assert "16 · mine" in (page.locator('[data-control="K"]').text_content() or "")
+    assert not page.locator('[data-control="K"] input').is_visible()
+    assert "slide" not in page.locator("main").inner_text()
+    assert not page.locator(".compared").is_visible()
+    page.close()
 
 
 def test_two_photos_exchange_tokens(live: Live, models: list[Any], files: Path) -> None:

@@ -108,7 +108,8 @@ function lay(canvas, { width, height }) {
 /** Show the result of the model that is chosen. */
 function present() {
   const result = shown();
-  bench.hidden = compare.hidden = !result;
+  bench.hidden = !result;
+  compare.hidden = !result || models.length < 2;
   if (!result) return grid.hide();
   const { first, second } = result;
   state.level = Math.min(state.level, Math.max(0, first.levels.length - 1));
@@ -661,7 +662,7 @@ const choosesModel = models.length
       value: state.number,
       format: (i) => {
         const [title, codes] = [titled(models[i]), models[i].codes];
-        return title.includes(codes) ? title : `${grouped(codes)} · ${title}`;
+        return title.includes(String(codes)) ? title : `${grouped(codes)} · ${title}`;
       },
       onChange: (i) => {
         clearTimeout(sliding); // on its way to a model, the slider passes others
@@ -674,7 +675,8 @@ const choosesModel = models.length
       },
     })
   : "";
-if (models.length === 1) choosesModel.querySelector("input").disabled = true;
+const several = models.length > 1;
+if (choosesModel) choosesModel.querySelector("input").hidden = !several;
 
 const sizes = choice("size", {
   options: SIZES.map((size) => [String(size), `size.${size}`]),
@@ -711,7 +713,7 @@ document.body.replaceChildren(
     element(
       "section",
       { className: "start", id: "start" },
-      element("div", {}, words("h2", "start.title"), words("p", "start.say", "say")),
+      element("div", {}, words("h2", "start.title"), words("p", several ? "start.say" : "start.one", "say")),
       element("div", {}, drop, sizes, choosesModel, status, complaint),
     ),
     bench,

@@ -21,6 +21,10 @@ export const strings = {
     "Choose a photo, drop one anywhere on the page, or paste one. Then slide K, the number of codes the network may choose from: more codes, more detail, more bits.",
     "点按钮选照片，或者直接拖进页面、粘贴进来都行。再拖动 K，也就是码本里有多少个码字：码字越多，细节越多，要存的比特也越多。",
   ],
+  "start.one": [
+    "Choose a photo, drop one anywhere on the page, or paste one.",
+    "点按钮选照片，或者直接拖进页面、粘贴进来都行。",
+  ],
   "choose.first": ["Choose a photo", "选照片"],
   "choose.second": ["Choose a second photo", "选第二张照片"],
   drop: ["or drop it anywhere, or paste it", "也可以拖进来，或者粘贴"],
@@ -198,11 +202,11 @@ export const strings = {
 
   "compare.title": ["What more codes buy", "码字多了，换来什么"],
   "compare.say": [
-    "Each model that you have slid to stays in this table, with your strokes. PSNR is the error on a logarithmic scale: 6 dB more halve the usual error of a pixel.",
+    "Each model that you have slid to stays in this table, with your strokes. PSNR is the error on a logarithmic scale: 6 dB more halves the usual error of a pixel.",
     "拖动 K 看过的模型都留在表里，涂过的也算。PSNR 是取了对数的误差：高 6 dB，像素的平均误差大约减半。",
   ],
   "table.codes": ["K", "K"],
-  "table.error": ["error (MSE)", "均方误差"],
+  "table.error": ["error", "均方误差"],
   "table.psnr": ["PSNR", "PSNR"],
   "table.bits": ["bits", "比特"],
   "table.perplexity": ["perplexity", "困惑度"],

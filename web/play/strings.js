@@ -8,8 +8,8 @@ export const strings = {
     "向量量化要做的事不复杂：手边有一张不长的表，来一个向量，就换成表里离它最近的那一项。真正有意思的是，这张表是学出来的。图像、语音、音乐，都是这样变成语言模型读得懂的 token 的。这里的向量只有两个数，正好是平面上的一个点，谁在动、为什么动，都看得见，也都可以亲手试。",
   ],
   hands: [
-    "<b>Small dots</b> are inputs: what an encoder hands over. <b>Discs</b> are codes: the list. Drag both, or reach them with the Tab key and move them with the arrow keys; where there are many, Page Up and Page Down go from one to the next.",
-    "<b>小点</b>是输入，由编码器送来；<b>圆片</b>是码字，合起来就是码本。两者都能拖；用键盘的话，Tab 键选中，方向键移动，点多的时候用 Page Up、Page Down 换一个。",
+    "<b>Small dots</b> are inputs: what an encoder hands over. <b>Discs</b> are codes: the list. A second network, the decoder, gets the code in place of the input. Drag both, or reach them with the Tab key and move them with the arrow keys; where there are many, Page Up and Page Down go from one to the next.",
+    "<b>小点</b>是输入，由一个叫编码器的网络送来；<b>圆片</b>是码字，合起来就是码本。另一个网络叫解码器，拿到的不是输入，而是换上的码字。小点和圆片都能拖；用键盘的话，Tab 键选中，方向键移动，点多的时候用 Page Up、Page Down 换一个。",
   ],
   footer: [
     'Every number here is computed in float32 by code whose results are tested against <a href="../../README.md">Lexel</a>’s own. The module on four vectors: <a href="statements.html">statement by statement</a>. The whole story in words: <a href="../vector-quantizer.md">The vector quantizer, step by step</a>.',
@@ -134,7 +134,7 @@ export const strings = {
 
   "collapse.title": ["Collapse", "码本坍缩"],
   "collapse.say": [
-    "Only a code that is chosen learns, so after a bad start a few codes take everything and the rest are dead; the perplexity says how many codes, all used alike, would do as much.",
+    "Only a code that is chosen learns, so after a bad start a few codes take everything and the rest are dead; the perplexity says how many codes, all used equally often, would be as varied as those in use.",
     "只有被选中的码字才会学习。开局不好，少数几个码字就把输入全占了，其余的再没有机会，成了死码。困惑度说的是：这样的用法，相当于多少个码字在平均分担。",
   ],
   "collapse.do": [
@@ -175,10 +175,10 @@ export const strings = {
 
   "playground.title": ["All of it together", "全都放在一起"],
   "playground.say": [
-    "Choose where inputs lie, how many codes there are and how they learn; move anything while it runs.",
-    "输入怎么分布、码字有多少、怎样学习，都由你定；运行途中也可以随手拖动。",
+    "A code follows the inputs that chose it, by gradient or by EMA; one that nobody chooses stays where it is, unless revival puts it on an input. An input is pulled to its code, β times as hard. Set all of this here, and move anything while it runs.",
+    "码字跟着选中它的输入走，靠梯度或靠 EMA；没人选的码字待在原地，除非“复活”把它放到某个输入上。输入则被拉向自己的码字，力气是 β 倍。这些都可以在这里调，运行途中也能随手拖动。",
   ],
-  "playground.do": ["Paint something, and see what sixteen codes make of it.", "随便画点什么，看十六个码字怎么分。"],
+  "playground.do": ["Run it. Then choose “painted”, draw something, and see what sixteen codes make of it.", "先运行一遍。再选“自己画”，随便画点什么，看十六个码字怎么分。"],
   "playground.picture": ["Inputs and codes; dead codes are hollow", "输入与码字；空心的是死码"],
   "playground.source": ["Inputs", "输入"],
   "source.blobs": ["blobs", "几团"],

@@ -588,7 +588,7 @@ class Quantizer(WideBuffers, Configurable):
         if inputs.shape[self.channel_dim] != self.embedding_dim:
             raise ValueError(
                 f"{name}: inputs have {inputs.shape[self.channel_dim]} channels at axis {self.channel_dim} of {shape}, "
-                f"expected embedding_dim={self.embedding_dim}"
+                f"expected embedding_dim={self.embedding_dim}; channel_dim= says which axis holds the channels"
             )
         if mask is None:
             return

@@ -32,6 +32,8 @@ WHITE_IS_65535 = {"PNG", "PPM", "JPEG2000"}
 FRAMES = {"AVIF", "FLI", "GIF", "PNG", "TIFF", "WEBP"}
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT = 258, 262, 277, 339  # TIFF 6.0, section 8 and 19
 WHITE_IS_ZERO, UNSIGNED, SIGNED, SHORT = 0, 1, 2, 3
+# How HEIC begins, what telephones write, from the fifth byte on (ISO/IEC 23008-12, annex B.4).
+HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 KINDS = {1: "unsigned", 2: "signed", 3: "float", 5: "complex signed", 6: "complex float"}  # of a sample
 
 # A damaged file is read, or skipped with a reason; the decoder's warnings would only break the progress bar.
@@ -136,9 +138,12 @@ def _opened(file: Path | IO[bytes]) -> Iterator[Image.Image]:
 
 
 def _unknown(file: Path | IO[bytes]) -> str:
-    """Say what a file is that Pillow does not know: of TIFF, it knows few kinds of samples."""
+    """Say what a file is that Pillow does not know: of TIFF, it knows few kinds of samples, of HEIC nothing."""
     try:
         with file.open("rb") if isinstance(file, Path) else nullcontext(file) as opened:
+            opened.seek(4)
+            if opened.read(8) in HEIC:
+                return "HEIC, which cannot be read; save it as JPEG or PNG"
             opened.seek(0)
             tags = TiffImagePlugin.ImageFileDirectory_v2(opened.read(8))
             opened.seek(tags.next)
