@@ -106,7 +106,18 @@ class Finger(_Pointer):
         wire.detach()
 
     def press(self, target: Locator) -> None:
-        target.tap()
+        # The click of a tap comes later than its touches, and not at all while the page still slides: then tap again.
+        target.evaluate("""target => {
+            globalThis.pressed = false;
+            target.addEventListener("click", () => (globalThis.pressed = true), { once: true });
+        }""")
+        for _ in range(5):
+            target.tap()
+            for _ in range(50):
+                if self.page.evaluate("globalThis.pressed"):
+                    return
+                self.page.wait_for_timeout(20)
+        raise AssertionError("no tap became a click")
 
 
 class Keyboard(Hand):
