@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Route
 from torch import Tensor
 
 import lexel
@@ -691,6 +691,21 @@ def test_a_browser_that_cannot_run_it_says_so(browser: Browser, folder: Path, sc
     live.until("document.querySelector('.complaint').textContent")
     assert sentence in live.said()
     assert page.locator("h1").is_visible()
+    page.close()
+
+
+def test_the_page_is_there_before_what_runs_its_models(browser: Browser, folder: Path, files: Path) -> None:
+    page, held = browser.new_page(locale="en"), list[Route]()
+    page.route("**/runtime.js", lambda route: held.append(route))
+    page.goto((folder / "index.html").as_uri(), wait_until="commit")
+    page.locator("h1").wait_for()
+    assert page.evaluate("document.readyState") == "interactive"
+    assert page.locator(".complaint").text_content() == ""
+    (script,) = held
+    script.continue_()
+    live = Live(HANDS["mouse"](page))
+    live.open(files / "one.png")
+    assert live.tokens().numel() == 1
     page.close()
 
 

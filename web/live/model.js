@@ -8,6 +8,10 @@ const TIMED = 64; // tokens in a row and in a column of the grid whose decoding 
 
 export async function runtime() {
   if (typeof WebAssembly === "undefined") throw new Complaint("runtime.off");
+  // It is the largest script and comes last, so that the page is there while it is on its way.
+  if (!globalThis.lexelRuntime && document.readyState !== "complete") {
+    await new Promise((resolve) => addEventListener("load", resolve, { once: true }));
+  }
   if (!globalThis.lexelRuntime) throw new Complaint("runtime.missing");
   try {
     return await globalThis.lexelRuntime.ready;
