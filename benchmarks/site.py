@@ -23,7 +23,7 @@ from benchmarks.layer import machine
 
 SITE = Path(__file__).parent.parent / "build" / "site"
 RESULT = Path(__file__).parent / "results" / "site.md"
-PAGES = ("index.html", "zh-CN/index.html", "docs/first-run.html", "docs/play/index.html", "docs/live/index.html")
+PAGES = ("index.html", "zh-CN/index.html", "docs/first-run.html", "docs/play/index.html")
 SLOW = {"offline": False, "latency": 150, "downloadThroughput": 1.6e6 / 8, "uploadThroughput": 0.75e6 / 8}
 LOADS = 7
 LARGEST = """() => new Promise(found => new PerformanceObserver(list => found(list.getEntries().at(-1).startTime))
