@@ -201,6 +201,14 @@ def diveq(num_embeddings: int, dim: int, variance: float = 1e-3) -> lexel.Quanti
     return lexel.VectorQuantizer(num_embeddings, dim, 0.0, estimator=lexel.DiVeQ(variance), upkeep=alive())
 
 
+def simvq(num_embeddings: int, dim: int) -> lexel.Quantizer:
+    return lexel.VectorQuantizer(num_embeddings, dim, codebook=lexel.SimVQ())
+
+
+def vqbridge(num_embeddings: int, dim: int) -> lexel.Quantizer:
+    return lexel.VectorQuantizer(num_embeddings, dim, codebook=lexel.VQBridge())
+
+
 LEVELS = {64: [8, 8], 512: [8, 8, 8], 4096: [8] * 4, 16384: [8, 8, 8, 8, 4]}
 
 
@@ -216,13 +224,13 @@ RIVALS: dict[str, Make] = {
     "FSQ": scalars,
     "FSQ, normalised inputs": lambda k, d: normalised(scalars(k, d), 1.0),
     "EMA 0.8, k-means start": lambda k, d: lexel.VectorQuantizer(k, d, 1.0, learning=lexel.EMA(0.8), upkeep=alive()),
-    "SimVQ": lambda k, d: lexel.VectorQuantizer(k, d, codebook=lexel.SimVQ()),
-    "SimVQ, normalised inputs": lambda k, d: normalised(lexel.VectorQuantizer(k, d, codebook=lexel.SimVQ()), 1.0),
-    "SimVQ, its layer at a tenth of the rate": lambda k, d: lexel.VectorQuantizer(k, d, codebook=lexel.SimVQ()),
-    "SimVQ, its layer at ten times the rate": lambda k, d: lexel.VectorQuantizer(k, d, codebook=lexel.SimVQ()),
+    "SimVQ": simvq,
+    "SimVQ, normalised inputs": lambda k, d: normalised(simvq(k, d), 1.0),
+    "SimVQ, its layer at a tenth of the rate": simvq,
+    "SimVQ, its layer at ten times the rate": simvq,
     "IBQ": lambda k, d: lexel.presets.ibq(k, embedding_dim=d),
-    "VQBridge": lambda k, d: lexel.VectorQuantizer(k, d, codebook=lexel.VQBridge()),
-    "VQBridge, normalised inputs": lambda k, d: normalised(lexel.VectorQuantizer(k, d, codebook=lexel.VQBridge()), 1.0),
+    "VQBridge": vqbridge,
+    "VQBridge, normalised inputs": lambda k, d: normalised(vqbridge(k, d), 1.0),
     "the classic module": lexel.VectorQuantizer,
 }
 CODEBOOK_RATE = {  # over that of the encoder and the decoder

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from playwright.sync_api import Page
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.report.test_page import OPTIONS
 
 ROOT = Path(__file__).parent.parent
 WEB = ROOT / "web"
+HEIGHT, GAP = 800, 24  # of the README's pictures, in pixels
 
 
 def made_from_sources(folder: Path, page: str) -> None:
@@ -35,3 +42,33 @@ def every_text_in_both_languages(blank: Page, page: str, name: str) -> None:
         assert all(texts), key
         english, chinese = ([sorted(re.findall(p, text)) for p in (r"\{\w+\}", r"<(\w+)")] for text in texts)
         assert english == chinese, key
+
+
+def picture(
+    browser: Browser, page: Path, width: int, locale: str, dark: bool, act: Callable[[Page], None]
+) -> Image.Image:
+    """Return what is seen of a page in a window after some acts."""
+    opened = browser.new_page(
+        viewport={"width": width, "height": HEIGHT},
+        locale=locale,
+        color_scheme="dark" if dark else "light",
+        reduced_motion="reduce",
+    )
+    opened.goto(page.as_uri())
+    act(opened)
+    seen = Image.open(io.BytesIO(opened.screenshot())).convert("RGB")
+    opened.close()
+    return seen
+
+
+def desktop_beside_phone(page: Path, act: Callable[[Page], None], act_on_phone: Callable[[Page], None]) -> Image.Image:
+    """Return a page on a desktop, in English and light, beside a phone, in Chinese and dark."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(OPTIONS))
+        desktop = picture(browser, page, 1200, "en", False, act)
+        phone = picture(browser, page, 390, "zh-CN", True, act_on_phone)
+        browser.close()
+    whole = Image.new("RGBA", (desktop.width + GAP + phone.width, HEIGHT))
+    whole.paste(desktop, (0, 0))
+    whole.paste(phone, (desktop.width + GAP, 0))
+    return whole

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self, override
 
+from lexel._core.checks import check_integer
 from lexel._core.config import Configurable, Part
 from lexel._core.gradients import unit_rows
 from lexel._core.modules import ZeroLinear
@@ -283,8 +284,7 @@ class FactorisedCodebook(Codebook):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.dim < 1:
-            raise ValueError(f"FactorisedCodebook: dim must be at least 1, got {self.dim}")
+        check_integer("FactorisedCodebook", "dim", self.dim, least=1)
 
     @property
     @override
@@ -421,8 +421,7 @@ class VQBridge(Codebook):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("depth", "width", "heads", "codes_per_token"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"VQBridge: {name} must be at least 1, got {getattr(self, name)}")
+            check_integer("VQBridge", name, getattr(self, name), least=1)
         if self.width % self.heads:
             raise ValueError(f"VQBridge: width must be a multiple of heads={self.heads}, got {self.width}")
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lexel._core.by_code import sum_by_code
+from lexel._core.checks import check_weight
 from lexel._core.config import Configurable, Part
 from lexel._core.values import at_hand
 
@@ -93,8 +94,7 @@ class Gradient(Learning):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.weight < float("inf"):
-            raise ValueError(f"Gradient: weight must be finite and not negative, got {self.weight}")
+        check_weight("Gradient", "weight", self.weight)
 
     @property
     @override
@@ -158,8 +158,7 @@ class EMA(Learning):
             raise ValueError(f"EMA: decay must be in [0, 1), got {self.decay}")
         if not self.epsilon > 0:
             raise ValueError(f"EMA: epsilon must be positive, got {self.epsilon}")
-        if not 0 <= self.warmup < float("inf"):
-            raise ValueError(f"EMA: warmup must be finite and not negative, got {self.warmup}")
+        check_weight("EMA", "warmup", self.warmup)
 
     @override
     def build(self, num_embeddings: int, embedding_dim: int) -> LearningModule[Learning]:

@@ -5,22 +5,17 @@ It shows the models of docs/live. It needs a Chinese font: `apt-get install font
 
 from __future__ import annotations
 
-import io
 import shutil
 import tempfile
 from pathlib import Path
 
-from PIL import Image
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Page
 
 from tests.live.test_page import LIVE, Live
 from tests.play.hands import Mouse
-from tests.report.test_page import OPTIONS
-from tests.web import ROOT
+from tests.web import ROOT, desktop_beside_phone
 
 PICTURE = ROOT / "docs" / "images" / "live.webp"
-HEIGHT = 800
-GAP = 24
 GLASSES: list[tuple[int, tuple[int, int], tuple[int, int]]] = [  # width of the brush, first and last cell of a stroke
     (7, (17, 24), (18, 30)),
     (7, (16, 44), (17, 48)),
@@ -39,15 +34,8 @@ DARKEST = """() => {
 }"""
 
 
-def shot(browser: Browser, folder: Path, width: int, locale: str, scheme: str) -> Image.Image:
-    """Return what is seen of the pictures and the palette after some strokes."""
-    page = browser.new_page(
-        viewport={"width": width, "height": HEIGHT},
-        locale=locale,
-        color_scheme="dark" if scheme == "dark" else "light",
-        reduced_motion="reduce",
-    )
-    page.goto((folder / "index.html").as_uri())
+def paint(page: Page) -> None:
+    """Paint glasses into the tokens of the cat."""
     live = Live(Mouse(page))
     live.until("live.shown()?.first")
     live.rest()
@@ -62,25 +50,10 @@ def shot(browser: Browser, folder: Path, width: int, locale: str, scheme: str) -
     live.rest()
     page.mouse.move(0, 0)
     page.locator("#bench").evaluate("bench => scrollTo(0, bench.offsetTop + 1)")
-    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    page.close()
-    return picture
-
-
-def main() -> None:
-    """Write the picture."""
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        for source in (ROOT / "docs" / "live", LIVE):
-            shutil.copytree(source, folder, dirs_exist_ok=True)
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(OPTIONS))
-        desktop = shot(browser, Path(folder), 1200, "en", "light")
-        phone = shot(browser, Path(folder), 390, "zh-CN", "dark")
-        browser.close()
-    whole = Image.new("RGBA", (desktop.width + GAP + phone.width, HEIGHT))
-    whole.paste(desktop, (0, 0))
-    whole.paste(phone, (desktop.width + GAP, 0))
-    whole.save(PICTURE, quality=88, method=6)
 
 
 if __name__ == "__main__":
-    main()
+    with tempfile.TemporaryDirectory() as folder:
+        for source in (ROOT / "docs" / "live", LIVE):
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+        desktop_beside_phone(Path(folder) / "index.html", paint, paint).save(PICTURE, quality=88, method=6)

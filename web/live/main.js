@@ -79,7 +79,8 @@ const figures = Object.entries(seen).map(([name, canvas]) => {
 const hovered = element("p", { className: "hovered" });
 hovered.setAttribute("aria-live", "polite");
 figures[1].append(hovered);
-const numbers = readings("error", "psnr", "bits", "pixelBits", "perplexity", "used");
+const READINGS = ["error", "psnr", "bits", "pixelBits", "perplexity", "used"];
+const numbers = readings(...READINGS);
 const speed = element("p", { className: "caption speed" });
 const bench = element("section", { className: "bench", id: "bench", hidden: true });
 const table = element("table", { className: "compared" });
@@ -165,18 +166,8 @@ function showNumbers() {
   const { first } = result;
   if (first.fresh) result.figures = first.figures(state.level);
   const found = first.fresh ? result.figures : null;
-  numbers.set(
-    found
-      ? {
-          error: found.error.toFixed(5),
-          psnr: `${number(found.psnr, 2)} dB`,
-          bits: grouped(Math.ceil(found.bits)),
-          pixelBits: grouped(found.pixelBits),
-          perplexity: found.used ? found.perplexity.toFixed(1) : "–",
-          used: found.used ? `${grouped(found.used)} / ${grouped(found.codes)}` : "–",
-        }
-      : Object.fromEntries(["error", "psnr", "bits", "pixelBits", "perplexity", "used"].map((key) => [key, "…"])),
-  );
+  const used = found?.used ? `${grouped(found.used)} / ${grouped(found.codes)}` : "–";
+  numbers.set(found ? { ...figured(found), used } : Object.fromEntries(READINGS.map((key) => [key, "…"])));
   sum.textContent = found
     ? text("sum", {
         tokens: grouped(found.tokens),
@@ -187,24 +178,26 @@ function showNumbers() {
   showTable();
 }
 
-const COLUMNS = ["codes", "error", "psnr", "bits", "perplexity", "used"];
+/** The figures of a result as they are written. */
+const figured = (found) => ({
+  error: found.error.toFixed(5),
+  psnr: `${number(found.psnr, 2)} dB`,
+  bits: grouped(Math.ceil(found.bits)),
+  pixelBits: grouped(found.pixelBits),
+  perplexity: found.used ? found.perplexity.toFixed(1) : "–",
+  used: grouped(found.used),
+});
+
+const COLUMNS = ["error", "psnr", "bits", "perplexity", "used"];
 
 function showTable() {
   const cell = (tag, content, properties = {}) => element(tag, { textContent: content, ...properties });
-  const head = element("tr", {}, ...COLUMNS.map((key) => cell("th", text(`table.${key}`), { scope: "col" })));
+  const head = element("tr", {}, ...["codes", ...COLUMNS].map((key) => cell("th", text(`table.${key}`), { scope: "col" })));
   const rows = models.map((entry, i) => {
     const found = state.results.get(i)?.figures;
     const row = element("tr", {}, cell("th", `${grouped(entry.codes)}`, { scope: "row", title: titled(entry) }));
-    const values = found
-      ? [
-          found.error.toFixed(5),
-          `${number(found.psnr, 2)} dB`,
-          grouped(Math.ceil(found.bits)),
-          found.used ? found.perplexity.toFixed(1) : "–",
-          grouped(found.used),
-        ]
-      : ["–", "–", "–", "–", "–"];
-    row.append(...values.map((value) => cell("td", value)));
+    const values = found && figured(found);
+    row.append(...COLUMNS.map((key) => cell("td", values ? values[key] : "–")));
     if (i === state.number) row.setAttribute("aria-current", "true");
     return row;
   });
