@@ -5,8 +5,9 @@
     python -m benchmarks.lengths page
 
 One training run gives the errors at all its lengths: at four fifths of each a branch is trained on with a learning rate
-that falls to zero, measured, and undone. Results are kept in `benchmarks/results/lengths.jsonl`, so that `run` goes on
-where it stopped. On a GPU each training step is one CUDA graph, and many runs share the card.
+that falls to zero, measured, and undone. Runs that differ in their lengths alone are one row. Results are kept in
+`benchmarks/results/lengths.jsonl`, so that `run` goes on where it stopped. On a GPU each training step is one CUDA
+graph, and many runs share the card.
 """
 
 from __future__ import annotations
@@ -446,6 +447,10 @@ def plan() -> Iterator[Settings]:
             yield settings_of(name, JUDGES[0], num_embeddings, seed=0, lengths=LENGTHS[:2])
     for name in BEST:
         yield settings_of(name, JUDGES[0], seed=0, network="large", lengths=LENGTHS[:2])
+    for name in (OURS, *ABLATION):
+        yield settings_of(name, CHOSEN_ON, seed=0, lengths=LENGTHS[2:])
+    for name in ("EMA 0.8, k-means start", "IBQ"):
+        yield settings_of(name, JUDGES[0], seed=0, lengths=LENGTHS[2:])
 
 
 def run_on_gpu(jobs: list[Settings], limit: float, width: int = 24, threads: int = 3) -> None:
@@ -525,7 +530,7 @@ def stored_runs() -> Runs:
         if result := stored(settings, CACHE):
             where = settings["data"], settings["network"], settings["num_embeddings"], settings["embedding_dim"]
             key = *where, settings["name"]
-            found.setdefault(key, {})[settings["seed"]] = result
+            found.setdefault(key, {}).setdefault(settings["seed"], {}).update(result)
     return found
 
 
