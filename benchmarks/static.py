@@ -78,8 +78,8 @@ BY_ERROR: dict[str, dict[str, Any]] = {
         "learning": WARM,
         "upkeep": (ALIVE[0], lexel.Revival(threshold=0.1, decay=0.97, by="error")),
     },
-    "warm-up of 30, by error": {
-        "learning": lexel.EMA(warmup=30),
+    "warm-up of 100, by error": {
+        "learning": lexel.EMA(decay=0.999, warmup=100),
         "upkeep": (ALIVE[0], lexel.Revival(threshold=0.1, decay=0.97, by="error")),
     },
 }
@@ -535,8 +535,8 @@ batches of {BATCH:,} numbers, mean ± standard deviation over {len(SEEDS)} seeds
 REVIVAL_HEAD = f"""`python -m benchmarks.static revival`: {STEPS:,} batches of {BATCH:,}, mean ± standard deviation over
 {len(SEEDS)} seeds, two of patches; of scalars the distortion beyond the best levels, of patches the held-out distortion
 itself. *By error* is `{written(BY_ERROR["defaults, by error"]["upkeep"][1])}` with the defaults, and
-`{written(BY_ERROR["best, by error"]["upkeep"][1])}` otherwise; *warm-up of 30* is
-`{written(BY_ERROR["warm-up of 30, by error"]["learning"])}`.
+`{written(BY_ERROR["best, by error"]["upkeep"][1])}` otherwise; *warm-up of 100* is
+`{written(BY_ERROR["warm-up of 100, by error"]["learning"])}`.
 """
 
 
