@@ -114,7 +114,7 @@ class TestInAQuantizer:
     def test_refusals(self) -> None:
         with pytest.raises(ValueError, match="Orthogonality moves the codes"):
             lexel.VectorQuantizer(16, 4, learning=lexel.EMA(), regularisers=lexel.Orthogonality())
-        with pytest.raises(TypeError, match="regularisers must be a lexel Regulariser"):
+        with pytest.raises(TypeError, match=r"regularisers\[0\] must be a lexel Regulariser, got EMA"):
             lexel.VectorQuantizer(16, 4, regularisers=[lexel.EMA()])
         with pytest.raises(ValueError, match="Entropy: temperature"):
             lexel.Entropy(temperature=0.0)

@@ -377,7 +377,7 @@ def test_refuses_settings_out_of_range(cls: type, wrong: dict[str, object]) -> N
 
 
 def test_refuses_what_is_no_upkeep() -> None:
-    with pytest.raises(TypeError, match="upkeep must be a lexel Upkeep"):
+    with pytest.raises(TypeError, match=r"upkeep\[0\] must be a lexel Upkeep, got EMA"):
         lexel.VectorQuantizer(8, 4, upkeep=[lexel.EMA()])
 
 

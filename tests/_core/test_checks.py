@@ -1,8 +1,9 @@
-"""What the settings of parts may hold."""
+"""What the settings of parts, and the arguments of quantizers, models and priors may hold."""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -11,6 +12,9 @@ import pytest
 import lexel
 import lexel.fit
 from lexel._core.config import registry
+from lexel.models import VQVAE, VQVAE2, VectorAutoencoder
+from lexel.priors import kinds
+from tests.quantizers.zoo import ZOO
 
 
 def fields() -> list[tuple[type, str, Any]]:
@@ -24,6 +28,49 @@ def test_a_value_of_another_type_is_named(cls: type, name: str, hint: Any) -> No
     for value in ("nonsense", [], object()):
         with pytest.raises((TypeError, ValueError), match=f"{cls.__name__}: {name} must be .*got"):
             cls(**{name: value})
+
+
+def built() -> list[Any]:
+    """One quantizer, model and prior of each class."""
+    quantizers = [example.make() for example in ZOO.values()]
+    table = lexel.VectorQuantizer(4, 2)
+    models = [VQVAE(table, hidden_channels=2), VectorAutoencoder(table), VQVAE2([table, lexel.VectorQuantizer(4, 2)])]
+    priors = [kind([(2, 2)], [4], layers=1, width=8, heads=2) for kind in kinds().values()]
+    return [*{type(each): each for each in (*quantizers, *models, *priors)}.values()]
+
+
+@pytest.mark.parametrize("example", built(), ids=lambda example: type(example).__name__)
+def test_an_argument_of_another_type_is_named(example: Any) -> None:
+    build = type(example)
+    names = [*inspect.signature(build).parameters]
+    arguments = {name: lexel.from_config(lexel.to_config(getattr(example, name))) for name in names}
+    build(**arguments)
+    for name in get_type_hints(build.__init__).keys() & {*names}:  # a stranger's may have none
+        for value in (object(), {}):
+            with pytest.raises((TypeError, ValueError), match=f"^{build.__name__}: {name}.* must .*got"):
+                build(**arguments | {name: value})
+
+
+def test_a_constructor_of_ones_own_is_checked_as_well() -> None:
+    class _Own(lexel.NormalisedQuantizer):
+        def __init__(self, quantizer: lexel.Quantizer, *, sizes: tuple[int, ...] = (), **settings: Any) -> None:
+            super().__init__(quantizer, **settings)
+            self.sizes = sizes
+
+    table = lexel.VectorQuantizer(4, 2)
+    assert _Own(table, sizes=(3,), std=np.float32(0.5)).std == 0.5
+    with pytest.raises(TypeError, match=r"^_Own: std must be a number, got '0\.5'"):
+        _Own(table, std="0.5")
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'quantizer'"):
+        _Own()  # type: ignore[call-arg]
+
+
+def test_numbers_in_a_sequence_are_taken_and_written_down() -> None:
+    levels = lexel.to_config(lexel.FiniteScalarQuantizer(np.array([8, 5])))["init_args"]["levels"]
+    assert levels == [8, 5]
+    assert {type(level) for level in levels} == {int}
+    with pytest.raises(TypeError, match=r"FiniteScalarQuantizer: levels\[1\] must be an int, got 2\.5"):
+        lexel.FiniteScalarQuantizer([8, 2.5])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("make", [np.float32, np.float64, float])

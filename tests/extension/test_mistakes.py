@@ -116,8 +116,12 @@ def test_a_tuple_for_a_choice_and_an_argument_that_is_not_kept() -> None:
     ("parts", "kind", "message"),
     [
         ({"regularisers": [lexel.Entropy(0.1), lexel.Entropy(0.5)]}, ValueError, "names of their own"),
-        ({"regularisers": lexel.Entropy}, TypeError, "regularisers must be a lexel Regulariser, got <class"),
-        ({"upkeep": "kmeans"}, TypeError, "upkeep must be a lexel Upkeep, got 'kmeans'"),
+        (
+            {"regularisers": lexel.Entropy},
+            TypeError,
+            "regularisers must be a lexel Regulariser or a sequence of",
+        ),
+        ({"upkeep": "kmeans"}, TypeError, "upkeep must be a lexel Upkeep or a sequence of Upkeep, got"),
     ],
 )
 def test_parts_that_are_none(parts: dict[str, Any], kind: type[Exception], message: str) -> None:

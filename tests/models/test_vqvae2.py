@@ -160,7 +160,7 @@ class TestRefusals:
             make(one, one)
         with pytest.raises(ValueError, match=r"same codebook_sizes, got \[\[16\], \[8\]\]"):
             make(one, lexel.VectorQuantizer(8, 4))
-        with pytest.raises(TypeError, match="list of lexel quantizers, got VectorQuantizer"):
+        with pytest.raises(TypeError, match="sequence of Quantizer, got a VectorQuantizer"):
             VQVAE2(one)
         with pytest.raises(TypeError, match="got Linear"):
             make(one, torch.nn.Linear(1, 1))

@@ -390,7 +390,7 @@ class TestStrided:
 
     def test_refusals(self) -> None:
         for strides in ([2], [2, 0], [2, 1.5], [True, 2], 2):
-            with pytest.raises(ValueError, match="strides must hold a positive int for each of 2, got"):
+            with pytest.raises((ValueError, TypeError), match=r"strides.* must (hold a positive|be a)"):
                 lexel.StridedResidualQuantizer([table(), table()], strides)
         with pytest.raises(ValueError, match="must have one codebook"):
             lexel.StridedResidualQuantizer([lexel.ProductQuantizer([table()])], [1])
@@ -418,9 +418,9 @@ class TestRefusals:
 
     def test_parts(self) -> None:
         part = table()
-        with pytest.raises(TypeError, match="must be a list of quantizers"):
+        with pytest.raises(TypeError, match=r"quantizers(\[.\])? must be a (lexel|sequence of) Quantizer, got"):
             lexel.ResidualQuantizer(part)
-        with pytest.raises(TypeError, match="must be a list of quantizers"):
+        with pytest.raises(TypeError, match=r"quantizers(\[.\])? must be a (lexel|sequence of) Quantizer, got"):
             lexel.ProductQuantizer([nn.Linear(2, 2)])
         with pytest.raises(ValueError, match="at least one"):
             lexel.ProductQuantizer([])
@@ -440,7 +440,7 @@ class TestRefusals:
         [({"depth": 1}, "depth"), ({"depth": 2.5}, "depth"), ({"dropout": 1.5}, "dropout")],
     )
     def test_residual_settings(self, settings: dict[str, object], message: str) -> None:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((ValueError, TypeError), match=f"{message} must be"):
             lexel.ResidualQuantizer([table(), table()], **settings)
 
     @pytest.mark.parametrize(

@@ -86,5 +86,5 @@ def test_refuses_what_is_no_rate(rate: Any) -> None:
 
 
 def test_refuses_what_is_no_quantizer() -> None:
-    with pytest.raises(TypeError, match="QuantizationDropout: quantizer must be a quantizer, got"):
+    with pytest.raises(TypeError, match="QuantizationDropout: quantizer must be a lexel Quantizer, got"):
         lexel.QuantizationDropout(torch.nn.Identity(), 0.1)  # type: ignore[arg-type]

@@ -94,14 +94,14 @@ class TestIndices:
     @pytest.mark.parametrize("family", [lexel.FiniteScalarQuantizer, lexel.LatentQuantizer])
     def test_levels_that_are_none(self, family: type[lexel.FiniteScalarQuantizer]) -> None:
         for levels in (8, "85", [8.0, 5]):
-            with pytest.raises(TypeError, match="levels must be a sequence of int"):
+            with pytest.raises(TypeError, match=r"levels(\[0\])? must be (an|a sequence of) int, got"):
                 family(levels)
         for wrong in ([], [8, 1]):
             with pytest.raises(ValueError, match="levels must hold"):
                 family(wrong)
 
     def test_bounds_that_are_none(self) -> None:
-        with pytest.raises(ValueError, match=r"bound must be one of 'tan', .*, 'normal', got 'tanh'"):
+        with pytest.raises(ValueError, match=r"bound must be 'tan', .* or 'normal', got 'tanh'"):
             lexel.FiniteScalarQuantizer([5], bound="tanh")
         with pytest.raises(ValueError, match=r"noise must be in \[0, 1\], got 1.5"):
             lexel.FiniteScalarQuantizer([5], noise=1.5)
@@ -374,7 +374,7 @@ class TestResidualFiniteScalar:
         assert errors[2] < errors[1] < errors[0]
 
     def test_refusals(self) -> None:
-        with pytest.raises(ValueError, match="depth must be an int of at least 1, got 0"):
+        with pytest.raises(ValueError, match="depth must be at least 1, got 0"):
             lexel.ResidualFiniteScalarQuantizer([5], 0)
         with pytest.raises(ValueError, match="bound must be 'symmetric' or 'artanh', got 'tan'"):
             lexel.ResidualFiniteScalarQuantizer([5], 2, bound="tan")

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import operator
 import types
 from abc import ABCMeta
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["check_integer", "check_number", "check_type", "check_weight"]
+__all__ = ["argument_types", "check_arguments", "check_integer", "check_number", "check_type", "check_weight"]
+
+UNIONS, SEQUENCES = (Union, types.UnionType), (Sequence, Iterable, tuple, list)
+NAMES = {float: "a number", int: "an int", bool: "True or False"}
+SEVERAL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def check_number(owner: str, argument: str, value: Any) -> float:
@@ -58,7 +65,9 @@ def check_integer(owner: str, argument: str, value: Any, *, least: int | None = 
 
 
 def check_type(owner: str, argument: str, value: Any, hint: Any) -> Any:
-    """Return a value of the type that an annotation says: a number, an int, one of some words, an instance of a class.
+    """Return a value of the type that an annotation says, or of one of several.
+
+    A type is a number, an int, some words, a class, or a sequence of these. What others say is not checked.
 
     Raises:
         TypeError: it is of another type.
@@ -68,20 +77,113 @@ def check_type(owner: str, argument: str, value: Any, hint: Any) -> Any:
         >>> check_type("Revival", "by", "count", Literal["usage", "error"])
         Traceback (most recent call last):
         ValueError: Revival: by must be 'usage' or 'error', got 'count'
+        >>> check_type("VQVAE", "scales", [1, "2"], int | Sequence[int])
+        Traceback (most recent call last):
+        TypeError: VQVAE: scales[1] must be an int, got '2' (str)
     """
     kind, parts = get_origin(hint), get_args(hint)
-    if kind in (Union, types.UnionType):
-        some = [part for part in parts if part is not type(None)]
-        several = len(some) > 1  # which only their owner can tell apart
-        return value if several or (value is None and some != [*parts]) else check_type(owner, argument, value, some[0])
-    if kind is Literal:
-        if value not in parts:
-            *most, last = map(repr, parts)
-            raise ValueError(f"{owner}: {argument} must be {', '.join(most)} or {last}, got {value!r}")
-    elif hint is float:
+    if kind in UNIONS:
+        return _check_union(owner, argument, value, parts)
+    if kind in SEQUENCES:
+        return _check_items(owner, argument, value, hint)
+    if hint is float:
         return check_number(owner, argument, value)
-    elif hint is int:
+    if hint is int:
         return check_integer(owner, argument, value)
-    elif type(hint) in (type, ABCMeta) and not isinstance(value, hint):  # not Any, and no protocol
-        raise TypeError(f"{owner}: {argument} must be of the type {hint.__name__}, got {value!r}")
+    if kind is Literal and value not in parts:
+        raise ValueError(f"{owner}: {argument} must be {_named(hint)}, got {value!r}")
+    if type(hint) in (type, ABCMeta) and not isinstance(value, hint):  # not Any, and no protocol
+        raise TypeError(f"{owner}: {argument} must be {_named(hint)}, got {_shown(value)}")
     return value
+
+
+def _check_union(owner: str, argument: str, value: Any, parts: Sequence[Any]) -> Any:
+    failures = []
+    for part in parts:
+        try:
+            return check_type(owner, argument, value, part)
+        except (TypeError, ValueError) as error:
+            failures.append(error)
+    of_items = [error for error in failures if str(error).startswith(f"{owner}: {argument}[")]
+    some = [part for part in parts if part is not type(None)]
+    if of_items or len(some) == 1:
+        raise (of_items or failures)[0]
+    raise TypeError(f"{owner}: {argument} must be {' or '.join(map(_named, some))}, got {_shown(value)}")
+
+
+def _check_items(owner: str, argument: str, value: Any, hint: Any) -> Any:
+    kind, parts = get_origin(hint), get_args(hint)
+    if not hasattr(value, "__iter__") or isinstance(value, (str, bytes, Mapping)):
+        raise TypeError(f"{owner}: {argument} must be {_named(hint)}, got {_shown(value)}")
+    given = list(value)
+    hints = parts if kind is tuple and parts[1:] != (...,) else [parts[0]] * len(given)
+    if len(hints) != len(given):
+        raise TypeError(f"{owner}: {argument} must hold {len(hints)} items, got {_shown(value)}")
+    items = [
+        check_type(owner, f"{argument}[{place}]", item, part)
+        for place, (item, part) in enumerate(zip(given, hints, strict=True))
+    ]
+    same = all(one is other for one, other in zip(items, given, strict=True)) and isinstance(value, Sequence)
+    return value if same else items
+
+
+def check_arguments(cls: type) -> None:
+    """Let the constructor that a class defines refuse arguments of other types than its annotations say.
+
+    Example:
+        >>> class Grid:
+        ...     def __init__(self, side: int) -> None:
+        ...         self.side = side
+        >>> check_arguments(Grid)
+        >>> Grid("3")
+        Traceback (most recent call last):
+        TypeError: Grid: side must be an int, got '3' (str)
+    """
+    if "__init__" not in vars(cls):
+        return
+    build: Callable[..., None] = vars(cls)["__init__"]
+    signature = inspect.signature(build)
+    single = [name for name, each in signature.parameters.items() if each.kind not in SEVERAL]
+
+    @functools.wraps(build)
+    def checked(self: Any, *arguments: Any, **settings: Any) -> None:
+        try:
+            given = signature.bind(self, *arguments, **settings)
+        except TypeError:  # too many, too few: Python's own error says it
+            build(self, *arguments, **settings)
+            return
+        hints = argument_types(build)
+        for name in single[1:]:
+            if name in given.arguments and name in hints:
+                value = given.arguments[name]
+                given.arguments[name] = check_type(type(self).__name__, name, value, hints[name])
+        build(*given.args, **given.kwargs)
+
+    cls.__init__ = checked  # type: ignore[misc]
+
+
+def _named(hint: Any) -> str:
+    """A type in an error."""
+    if get_origin(hint) is Literal:
+        *most, last = map(repr, get_args(hint))
+        return " or ".join([", ".join(most), last] if most else [last])
+    if get_origin(hint) in SEQUENCES:
+        of = [part.__name__ for part in get_args(hint)[:1] if type(part) in (type, ABCMeta)]
+        return f"a sequence of {of[0]}" if of else "a sequence"
+    name = str(getattr(hint, "__name__", hint))
+    own = f"a lexel {name}" if getattr(hint, "__module__", "").startswith("lexel.") else f"of the type {name}"
+    return NAMES.get(hint, own)
+
+
+def _shown(value: Any) -> str:
+    """A value in an error; by its type where it takes several lines."""
+    shown = repr(value)
+    return shown if "\n" not in shown else f"a {type(value).__name__}"
+
+
+def argument_types(make: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of the arguments that a function takes; none if one of their names means nothing here."""
+    try:
+        return get_type_hints(make)
+    except Exception:  # whatever a stranger's annotation raises
+        return {}

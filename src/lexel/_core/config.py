@@ -7,9 +7,9 @@ import inspect
 import types
 from abc import ABC
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, Union, get_args, get_origin
 
-from lexel._core.checks import check_type
+from lexel._core.checks import argument_types, check_arguments, check_type
 from lexel._core.errors import reason_of, sizes_named
 from lexel._core.modules import WideBuffers
 
@@ -49,7 +49,8 @@ class Configurable(ABC):  # noqa: B024, each kind of settings has abstract metho
     it, `from_config` can rebuild it, and the command line can build it by name. A subclass is registered when it is
     defined, outside Lexel too; one with abstract methods left cannot be named.
 
-    A dataclass holds what its annotations say, or is refused; one with a `__post_init__` of its own calls this one.
+    An argument of another type than its annotation says is refused; a dataclass with a `__post_init__` of its own calls
+    this one.
 
     Example:
         >>> import lexel
@@ -60,6 +61,7 @@ class Configurable(ABC):  # noqa: B024, each kind of settings has abstract metho
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        check_arguments(cls)  # of a dataclass, which has no constructor yet, `__post_init__` checks them
         if not cls.__name__.startswith("_"):
             _REGISTRY[class_path(cls)] = cls
 
@@ -184,12 +186,8 @@ def _built(config: Any) -> Any:
 
 
 def _argument_types(make: Callable[..., Any]) -> dict[str, Any]:
-    """The types of the arguments that a class or function takes; none if one of their names means nothing here."""
-    described = make.__init__ if isinstance(make, type) and not dataclasses.is_dataclass(make) else make  # type: ignore[misc]
-    try:
-        return get_type_hints(described)
-    except Exception:  # whatever a stranger's annotation raises
-        return {}
+    """The types of the arguments that a class or function takes."""
+    return argument_types(make.__init__ if isinstance(make, type) and not dataclasses.is_dataclass(make) else make)  # type: ignore[misc]
 
 
 def _with_tuples(value: Any, hint: Any) -> Any:

@@ -148,11 +148,8 @@ def check_architecture(
 
     Raises:
         ValueError: an argument is out of its range.
-        TypeError: a quantizer is not one.
     """
     for quantizer in quantizers:
-        if not isinstance(quantizer, Quantizer):
-            raise TypeError(f"{owner}: quantizer must be a lexel Quantizer, got {type(quantizer).__name__}")
         if quantizer.channel_dim != 1:
             raise ValueError(f"{owner}: the quantizer must have channel_dim=1, got {quantizer.channel_dim}")
     for name, (value, least) in counts.items():
@@ -163,8 +160,6 @@ def check_architecture(
             raise ValueError(f"{owner}: downsampling must be a power of two, got {factor}")
         if factor > MOST_DOWNSAMPLING:  # images are padded to a multiple of it
             raise ValueError(f"{owner}: downsampling must be at most {MOST_DOWNSAMPLING}, got {factor}")
-    if upsampling not in ("transposed", "resize"):
-        raise ValueError(f"{owner}: upsampling must be 'transposed' or 'resize', got {upsampling!r}")
 
 
 def require_images(model: Autoencoder, what: str) -> ImageAutoencoder:

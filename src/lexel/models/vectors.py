@@ -68,8 +68,6 @@ class VectorAutoencoder(Autoencoder, tags=["vector-quantization", "semantic-ids"
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        if not isinstance(quantizer, Quantizer):
-            raise TypeError(f"{name}: quantizer must be a lexel Quantizer, got {type(quantizer).__name__}")
         if quantizer.channel_dim != 1 or not quantizer.positionwise:
             raise ValueError(
                 f"{name}: the quantizer must code single positions and have channel_dim=1, got {quantizer}"

@@ -87,8 +87,6 @@ class VQVAE2(ImageAutoencoder, paper_url="https://arxiv.org/abs/1906.00446"):
         upsampling: Literal["transposed", "resize"] = "transposed",
     ) -> None:
         super().__init__()
-        if isinstance(quantizers, Quantizer) or not hasattr(quantizers, "__iter__"):
-            raise TypeError(f"VQVAE2: quantizers must be a list of lexel quantizers, got {type(quantizers).__name__}")
         levels, factors = list(quantizers), list(downsampling)
         check_architecture(
             "VQVAE2",

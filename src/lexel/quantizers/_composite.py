@@ -133,11 +133,9 @@ def check_parts(name: str, quantizers: Sequence[Quantizer], again: str) -> list[
     """Return the quantizers of a composite as a list; the error for a repeated one suggests `again` instead.
 
     Raises:
-        TypeError: `quantizers` is not a sequence of quantizers, or holds one that quantizes whole maps.
+        TypeError: one quantizes whole maps.
         ValueError: there is none, or one occurs twice.
     """
-    if isinstance(quantizers, Quantizer) or not all(isinstance(part, Quantizer) for part in quantizers):
-        raise TypeError(f"{name}: quantizers must be a list of quantizers, got {quantizers!r}")
     parts = list(quantizers)
     if not parts:
         raise ValueError(f"{name}: quantizers must hold at least one")

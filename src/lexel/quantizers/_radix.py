@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -17,18 +16,11 @@ def check_levels(name: str, levels: Sequence[int]) -> tuple[int, ...]:
     """Check `levels` and return them as a tuple.
 
     Raises:
-        TypeError: `levels` is not a sequence of integers.
         ValueError: it is empty, or a number of levels is below 2.
     """
-    try:
-        if isinstance(levels, str) or any(isinstance(level, bool) for level in levels):
-            raise TypeError
-        levels = tuple(operator.index(level) for level in levels)
-    except TypeError:
-        raise TypeError(f"{name}: levels must be a sequence of int, one for each channel, got {levels!r}") from None
     if not levels or min(levels) < 2:
         raise ValueError(f"{name}: levels must hold one or more numbers of at least 2, got {list(levels)}")
-    return levels
+    return tuple(levels)
 
 
 def from_digits(digits: Tensor, levels: Sequence[int]) -> Tensor:

@@ -49,8 +49,6 @@ class QuantizationDropout(Wrapper):
 
     def __init__(self, quantizer: Quantizer, rate: float = 0.1, *, channel_dim: int = 1) -> None:
         name = type(self).__name__
-        if not isinstance(quantizer, Quantizer):
-            raise TypeError(f"{name}: quantizer must be a quantizer, got {quantizer!r}")
         super().__init__(quantizer, quantizer.embedding_dim, channel_dim)
         self.rate = check_weight(name, "rate", rate)
         if self.rate >= 1:

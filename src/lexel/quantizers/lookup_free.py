@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
-from lexel._core.checks import check_integer, check_weight
+from lexel._core.checks import check_weight
 from lexel._core.gradients import straight_through, unit_rows
 from lexel.quantizers._radix import from_digits, to_digits
 from lexel.quantizers.base import Choice, RowQuantizer
@@ -65,7 +65,6 @@ class LookupFreeQuantizer(RowQuantizer):
         channel_dim: int = 1,
     ) -> None:
         name = type(self).__name__
-        embedding_dim = check_integer(name, "embedding_dim", embedding_dim)
         if not 1 <= embedding_dim <= 62:
             raise ValueError(
                 f"{name}: embedding_dim must be in [1, 62] so that an index fits int64, got {embedding_dim}"

@@ -82,8 +82,6 @@ class MultiScaleResidualQuantizer(Quantizer):
         channel_dim: int = 1,
     ) -> None:
         name = type(self).__name__
-        if not isinstance(quantizer, Quantizer):
-            raise TypeError(f"{name}: quantizer must be a quantizer, got {quantizer!r}")
         if quantizer.index_shape or not quantizer.positionwise:
             raise ValueError(f"{name}: quantizer must have one codebook, got a {type(quantizer).__name__}")
         check_remainders(name, [quantizer])
@@ -111,8 +109,6 @@ class MultiScaleResidualQuantizer(Quantizer):
         ):
             if not 0 <= value <= most or value == math.inf:
                 raise ValueError(f"{name}: {argument} must be in [0, {most}], got {value}")
-        if upsampling not in ("bicubic", "bilinear"):
-            raise ValueError(f"{name}: upsampling must be 'bicubic' or 'bilinear', got {upsampling!r}")
         self.upsampling = upsampling
         self.quantizer = quantizer
         self.commitment_cost = float(commitment_cost)

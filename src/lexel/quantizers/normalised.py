@@ -64,8 +64,6 @@ class NormalisedQuantizer(Wrapper):
     def __init__(
         self, quantizer: Quantizer, std: float = 0.2, *, scale_back: bool = True, channel_dim: int = 1
     ) -> None:
-        if not isinstance(quantizer, Quantizer):
-            raise TypeError(f"NormalisedQuantizer: quantizer must be a quantizer, got {quantizer!r}")
         if not 0 < std < math.inf:
             raise ValueError(f"NormalisedQuantizer: std must be positive and finite, got {std}")
         super().__init__(quantizer, quantizer.embedding_dim, channel_dim)

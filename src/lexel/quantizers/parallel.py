@@ -59,8 +59,6 @@ class ParallelQuantizer(Composite):
     ) -> None:
         name = type(self).__name__
         parts = check_parts(name, quantizers, "use a copy")
-        if combine not in ("sum", "concatenate"):
-            raise ValueError(f"{name}: combine must be 'sum' or 'concatenate', got {combine!r}")
         for argument, sizes in (
             ("embedding_dim", [part.embedding_dim for part in parts]),
             ("output_dim", [part.output_dim for part in parts] if combine == "sum" else [0]),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lexel._core.checks import check_integer
 from lexel.quantizers._composite import Composite, check_parts
 from lexel.quantizers.base import Choice, Quantizer
 
@@ -49,8 +50,7 @@ class ProductQuantizer(Composite):
     def __init__(self, quantizers: Sequence[Quantizer], *, heads: int = 1, channel_dim: int = 1) -> None:
         name = type(self).__name__
         groups = check_parts(name, quantizers, "set heads")
-        if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1:
-            raise ValueError(f"{name}: heads must be an int of at least 1, got {heads!r}")
+        heads = check_integer(name, "heads", heads, least=1)
         channels = heads * sum(group.embedding_dim for group in groups)
         super().__init__(groups, groups, channels, channel_dim, heads)
 

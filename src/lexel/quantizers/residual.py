@@ -84,7 +84,7 @@ class ResidualQuantizer(Composite):
         stages = check_parts(name, quantizers, "set depth")
         check_remainders(name, stages)
         turns = len(stages) if depth is None else depth
-        if isinstance(turns, bool) or not isinstance(turns, int) or turns < len(stages):
+        if turns < len(stages):
             raise ValueError(f"{name}: depth must be at least the number of quantizers, {len(stages)}, got {depth}")
         if not 0 <= dropout <= 1:
             raise ValueError(f"{name}: dropout must be in [0, 1], got {dropout}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lexel._core.checks import check_integer
 from lexel._core.gradients import carry
 from lexel._core.values import constant
 from lexel.quantizers.base import Choice, CodebookIndices, RowQuantizer
@@ -62,11 +63,7 @@ class ResidualFiniteScalarQuantizer(RowQuantizer):
         bound: Literal["symmetric", "artanh"] = "symmetric",
         channel_dim: int = 1,
     ) -> None:
-        name = type(self).__name__
-        if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
-            raise ValueError(f"{name}: depth must be an int of at least 1, got {depth!r}")
-        if bound not in ("symmetric", "artanh"):
-            raise ValueError(f"{name}: bound must be 'symmetric' or 'artanh', got {bound!r}")
+        depth = check_integer(type(self).__name__, "depth", depth, least=1)
         stage = FiniteScalarQuantizer(levels, bound="clamp" if bound == "symmetric" else "artanh")
         super().__init__(stage.num_embeddings, stage.embedding_dim, channel_dim)
         self.levels = stage.levels

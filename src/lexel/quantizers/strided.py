@@ -61,9 +61,7 @@ class StridedResidualQuantizer(Quantizer):
         check_remainders(name, stages)
         if any(stage.index_shape for stage in stages):
             raise ValueError(f"{name}: each quantizer must have one codebook")
-        given = strides if isinstance(strides, Sequence) else ()
-        whole = not any(isinstance(stride, bool) or not isinstance(stride, int) or stride < 1 for stride in given)
-        if len(given) != len(stages) or not whole:
+        if len(strides) != len(stages) or min(strides) < 1:
             raise ValueError(f"{name}: strides must hold a positive int for each of {len(stages)}, got {strides!r}")
         super().__init__(max(stage.num_embeddings for stage in stages), stages[0].embedding_dim, channel_dim)
         self.quantizers = TypedModuleList(stages)

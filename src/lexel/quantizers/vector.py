@@ -102,15 +102,6 @@ class VectorQuantizer(RowQuantizer):
         super().__init__(num_embeddings, embedding_dim, channel_dim)
         self.commitment_cost = check_weight("VectorQuantizer", "commitment_cost", commitment_cost)
         regularisers, upkeep = _as_tuple(regularisers), _as_tuple(upkeep)
-        for argument, part, kind in [
-            ("codebook", codebook, Codebook),
-            ("learning", learning, Learning),
-            ("estimator", estimator, Estimator),
-            *(("regularisers", part, Regulariser) for part in regularisers),
-            *(("upkeep", part, Upkeep) for part in upkeep),
-        ]:
-            if not isinstance(part, kind):
-                raise TypeError(f"VectorQuantizer: {argument} must be a lexel {kind.__name__}, got {part!r}")
         names = [part.name for part in regularisers]
         if len({*names, "codebook", "commitment", "double"}) < len(names) + 3:
             raise ValueError(f"VectorQuantizer: the terms of the loss must have names of their own, got {names}")
