@@ -246,10 +246,9 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("rows", "count", "settings", "message"),
         [
-            (ROWS, 0, {}, "num_embeddings must be an integer of at least 1, got 0"),
-            (ROWS, 2.5, {}, "num_embeddings must be an integer of at least 1, got 2.5"),
-            (ROWS, 2, {"iterations": -1}, "iterations must be an integer of at least 0, got -1"),
-            (ROWS, 2, {"minibatch": 0}, "minibatch must be an integer of at least 1, got 0"),
+            (ROWS, 0, {}, "num_embeddings must be at least 1, got 0"),
+            (ROWS, 2, {"iterations": -1}, "iterations must be at least 0, got -1"),
+            (ROWS, 2, {"minibatch": 0}, "minibatch must be at least 1, got 0"),
             (ROWS, 2, {"tolerance": 1.0}, "tolerance must be in [0, 1), got 1.0"),
             (
                 ROWS,
@@ -279,9 +278,19 @@ class TestErrors:
         with pytest.raises(ValueError, match=re.escape("kmeans: " + message)):
             kmeans(rows, count, **settings)
 
-    def test_integers_are_refused(self) -> None:
-        with pytest.raises(TypeError, match=r"rows must be of a floating type, got torch.int64"):
-            kmeans(ROWS.long(), 2)
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"rows": ROWS.long()}, "rows must be of a floating type, got torch.int64"),
+            ({"rows": "ab"}, "rows must be a tensor or an array (N, D), got 'ab'"),
+            ({"num_embeddings": 2.5}, "num_embeddings must be an int, got 2.5 (float)"),
+            ({"tolerance": "1"}, "tolerance must be a number, got '1'"),
+            ({"unit": "yes"}, "unit must be True or False, got 'yes'"),
+        ],
+    )
+    def test_other_types_are_refused(self, arguments: dict[str, Any], message: str) -> None:
+        with pytest.raises(TypeError, match=re.escape(f"kmeans: {message}")):
+            kmeans(**{"rows": ROWS, "num_embeddings": 2} | arguments)
 
     def test_one_code_is_the_mean_even_of_equal_rows(self) -> None:
         assert kmeans(torch.ones(5, 2), 1).codebook.tolist() == [[1, 1]]

@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from numbers import Integral
 from typing import Literal, NamedTuple
 
 import torch
@@ -24,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lexel._core.by_code import add_by_code
+from lexel._core.checks import check_integer, checked
 from lexel._core.collectives import all_min, all_sum, gather_rows, rank, world_size
 from lexel._core.rows import Rows, read, spans, tensor_of
 from lexel.nearest import nearest_code
@@ -58,6 +58,7 @@ class Clustering(NamedTuple):
     iterations: int
 
 
+@checked
 def kmeans(
     rows: Rows,
     num_embeddings: int,
@@ -113,8 +114,8 @@ def kmeans(
     """
     K = num_embeddings
     for name, value, least in (("num_embeddings", K, 1), ("iterations", iterations, 0), ("minibatch", minibatch, 1)):
-        if value is not None and (not isinstance(value, Integral) or value < least):
-            raise ValueError(f"kmeans: {name} must be an integer of at least {least}, got {value!r}")
+        if value is not None:
+            check_integer("kmeans", name, value, least=least)
     if not 0 <= tolerance < 1:
         raise ValueError(f"kmeans: tolerance must be in [0, 1), got {tolerance!r}")
     every = _open(rows, K, weights, unit, device, (minibatch or 0) * iterations)
@@ -381,7 +382,10 @@ def _open(
     least_total: int,
 ) -> _Data:
     """Read all rows once, check them, and choose scales for sums of them all, or of `least_total` if those are more."""
-    piece = tensor_of(rows[0:1])
+    try:
+        piece = tensor_of(rows[0:1])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"kmeans: rows must be a tensor or an array (N, D), got {rows!r}") from error
     if not piece.is_floating_point():
         raise TypeError(f"kmeans: rows must be of a floating type, got {piece.dtype}")
     if piece.ndim != 2 or piece.shape[1] == 0:

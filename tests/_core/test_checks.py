@@ -51,6 +51,18 @@ def test_an_argument_of_another_type_is_named(example: Any) -> None:
                 build(**arguments | {name: value})
 
 
+PRESETS = {name: make for name, make in registry().items() if name.startswith("lexel.presets.")}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_presets_argument_of_another_type_is_named(name: str) -> None:
+    make = PRESETS[name]
+    make()
+    for argument in inspect.signature(make).parameters:
+        with pytest.raises(TypeError, match=f"^{make.__name__}: {argument} must be .*, got"):
+            make(**{argument: object()})
+
+
 def test_a_constructor_of_ones_own_is_checked_as_well() -> None:
     class _Own(lexel.NormalisedQuantizer):
         def __init__(self, quantizer: lexel.Quantizer, *, sizes: tuple[int, ...] = (), **settings: Any) -> None:

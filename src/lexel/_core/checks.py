@@ -9,9 +9,11 @@ import types
 from abc import ABCMeta
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-__all__ = ["argument_types", "check_arguments", "check_integer", "check_number", "check_type", "check_weight"]
+__all__ = ["argument_types", "check_integer", "check_number", "check_type", "check_weight", "checked"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 UNIONS, SEQUENCES = (Union, types.UnionType), (Sequence, Iterable, tuple, list)
 NAMES = {float: "a number", int: "an int", bool: "True or False"}
@@ -127,39 +129,38 @@ def _check_items(owner: str, argument: str, value: Any, hint: Any) -> Any:
     return value if same else items
 
 
-def check_arguments(cls: type) -> None:
-    """Let the constructor that a class defines refuse arguments of other types than its annotations say.
+def checked(function: Function, *, by_class: bool = False) -> Function:
+    """Let a function refuse arguments of other types than its annotations say.
+
+    Args:
+        function: what to wrap.
+        by_class: whether it is a constructor, and its class is to be named.
 
     Example:
-        >>> class Grid:
-        ...     def __init__(self, side: int) -> None:
-        ...         self.side = side
-        >>> check_arguments(Grid)
-        >>> Grid("3")
+        >>> @checked
+        ... def grid(side: int) -> list[int]:
+        ...     return [0] * side**2
+        >>> grid("3")
         Traceback (most recent call last):
-        TypeError: Grid: side must be an int, got '3' (str)
+        TypeError: grid: side must be an int, got '3' (str)
     """
-    if "__init__" not in vars(cls):
-        return
-    build: Callable[..., None] = vars(cls)["__init__"]
-    signature = inspect.signature(build)
+    signature = inspect.signature(function)
     single = [name for name, each in signature.parameters.items() if each.kind not in SEVERAL]
 
-    @functools.wraps(build)
-    def checked(self: Any, *arguments: Any, **settings: Any) -> None:
+    @functools.wraps(function)
+    def wrapper(*arguments: Any, **settings: Any) -> Any:
         try:
-            given = signature.bind(self, *arguments, **settings)
+            given = signature.bind(*arguments, **settings)
         except TypeError:  # too many, too few: Python's own error says it
-            build(self, *arguments, **settings)
-            return
-        hints = argument_types(build)
-        for name in single[1:]:
+            return function(*arguments, **settings)
+        owner = type(arguments[0]).__name__ if by_class else function.__name__
+        hints = argument_types(function)
+        for name in single:
             if name in given.arguments and name in hints:
-                value = given.arguments[name]
-                given.arguments[name] = check_type(type(self).__name__, name, value, hints[name])
-        build(*given.args, **given.kwargs)
+                given.arguments[name] = check_type(owner, name, given.arguments[name], hints[name])
+        return function(*given.args, **given.kwargs)
 
-    cls.__init__ = checked  # type: ignore[misc]
+    return cast("Function", wrapper)
 
 
 def _named(hint: Any) -> str:

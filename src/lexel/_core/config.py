@@ -9,7 +9,7 @@ from abc import ABC
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, Union, get_args, get_origin
 
-from lexel._core.checks import argument_types, check_arguments, check_type
+from lexel._core.checks import argument_types, check_type, checked
 from lexel._core.errors import reason_of, sizes_named
 from lexel._core.modules import WideBuffers
 
@@ -23,11 +23,14 @@ Function = TypeVar("Function", bound="Callable[..., Configurable]")
 def register(function: Function) -> Function:
     """Register a function that builds something `Configurable`, so that configurations can name it like a class.
 
+    It refuses arguments of other types than its annotations say.
+
     Example:
         >>> import lexel
         >>> lexel.from_config({"class_path": "lexel.presets.vqvae", "init_args": {"num_embeddings": 256}}).bits
         8.0
     """
+    function = checked(function)
     _REGISTRY[f"{function.__module__}.{function.__name__}"] = function
     return function
 
@@ -61,7 +64,8 @@ class Configurable(ABC):  # noqa: B024, each kind of settings has abstract metho
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        check_arguments(cls)  # of a dataclass, which has no constructor yet, `__post_init__` checks them
+        if "__init__" in vars(cls):  # a dataclass has none yet, and `__post_init__` checks its fields
+            cls.__init__ = checked(cls.__init__, by_class=True)  # type: ignore[method-assign]
         if not cls.__name__.startswith("_"):
             _REGISTRY[class_path(cls)] = cls
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from lexel._core.checks import check_arguments
+from lexel._core.checks import checked
 from lexel._core.config import from_config, to_config
 from lexel._core.modules import evaluating
 from lexel.quantizers.base import Quantized, Quantizer
@@ -60,7 +60,8 @@ class Autoencoder(nn.Module, Pretrained, ABC, library_name="lexel", tags=["vecto
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        check_arguments(cls)
+        if "__init__" in vars(cls):
+            cls.__init__ = checked(cls.__init__, by_class=True)  # type: ignore[method-assign]
         _CLASSES[_class_path(cls)] = cls
 
     @classmethod
