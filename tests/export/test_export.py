@@ -19,6 +19,8 @@ from lexel.cli import main
 from lexel.export import export
 from lexel.models import VQVAE, VQVAE2, Autoencoder, VectorAutoencoder
 
+pytestmark = pytest.mark.usefixtures("_operators_read_once")
+
 SMALL = {"hidden_channels": 8, "residual_channels": 4, "residual_layers": 1}
 
 

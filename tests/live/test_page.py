@@ -33,6 +33,8 @@ from tests.web import ROOT, every_text_in_both_languages, made_from_sources
 
 __all__ = ["browser"]  # the fixture
 
+pytestmark = pytest.mark.usefixtures("_operators_read_once")
+
 LIVE = ROOT / "src" / "lexel" / "export" / "page"
 CODES = (16, 64)
 SMALL = {"hidden_channels": 8, "residual_channels": 4, "residual_layers": 1}

@@ -140,7 +140,8 @@ def _pack(x: Tensor, codebook: Tensor, metric: str, p: Plan, units: int) -> _Pac
         *codes, centres, tops, terms, counters, arrivals, count, dimensions, units,
         METRIC=metric_, SAMPLE=64, MOST=MOST,
     )  # fmt: skip
-    block = 16 if dimensions <= 128 else 4
+    # In the interpreter each program costs the same, whatever it packs.
+    block = (16 if dimensions <= 128 else 4) if device.type == "cuda" else p.codes
     kernels.pack[(padded // block,)](
         *codes, centres, tops, terms, flags, high, low, bias, count, dimensions, p.depth,
         METRIC=metric_, MODE=mode, CODES=block, TOPS=_power(len(tops)),
