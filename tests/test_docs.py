@@ -9,7 +9,6 @@ import json
 import re
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -40,93 +39,40 @@ def syntax(block: Token, page: Path) -> ast.Module:
     return ast.increment_lineno(ast.parse(block.content, str(page)), block.map[0] + 1)
 
 
-def blocks(page: Path) -> list[tuple[Token, str | None]]:
-    """Return a page's blocks of code, each with what is in the output block that directly follows it, if one does."""
+def check(page: Path) -> None:
+    """Run a page's blocks in one namespace; each must print the output block that directly follows it, if one does."""
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for token, following in pairwise([*tokens(page), None]):
+        if token is None or token.type != "fence" or token.info not in (RUN, COMPILE_ONLY):
+            continue
+        code = compile(syntax(token, page), str(page), "exec", dont_inherit=True)
+        if token.info == COMPILE_ONLY:
+            continue
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(code, namespace)
+        if following is not None and following.type == "fence" and following.info == OUTPUT:
+            assert token.map is not None
+            assert printed.getvalue().rstrip() == following.content.rstrip(), f"{page.name}, line {token.map[0] + 1}"
+
+
+def promise(page: Path) -> list[tuple[str, str, str | None]]:
+    """What `check` checks of a page: each block, less its comments, and the output that the page shows after it."""
     return [
-        (token, after.content.rstrip() if after and after.type == "fence" and after.info == OUTPUT else None)
+        (token.info, ast.dump(syntax(token, page)), after.content.rstrip() if after and after.info == OUTPUT else None)
         for token, after in pairwise([*tokens(page), None])
         if token and token.type == "fence" and token.info in (RUN, COMPILE_ONLY)
     ]
 
 
-def check(*pages: Path) -> None:
-    """Run pages' blocks in one namespace, once for all of them, although each may print in its own language.
-
-    Each block must print the output that its page shows.
-    """
-    namespace: dict[str, object] = {"__name__": "__main__"}
-    for versions in zip(*map(blocks, pages), strict=True):
-        tree = syntax(versions[0][0], pages[0])
-        for language, (page, (token, _)) in enumerate(zip(pages[1:], versions[1:], strict=True), 1):
-            tree = prints_too(tree, syntax(token, page), LANGUAGE.format(language))
-        code = compile(tree, str(pages[0]), "exec", dont_inherit=True)
-        if versions[0][0].info == COMPILE_ONLY:
-            continue
-        printed = [io.StringIO() for _ in pages]
-        for language, file in enumerate(printed[1:], 1):
-            namespace[LANGUAGE.format(language)] = file
-        with contextlib.redirect_stdout(printed[0]):
-            exec(code, namespace)
-        for page, (token, shown), file in zip(pages, versions, printed, strict=True):
-            assert token.map is not None
-            assert shown is None or file.getvalue().rstrip() == shown, f"{page.name}, line {token.map[0] + 1}"
+ONCE = {json.dumps(promise(page)): page for page in reversed(PAGES)}
 
 
-LANGUAGE = "_printed_in_language_{}"
-
-
-def print_of(node: object) -> ast.Call | None:
-    """Return the call of a statement that prints."""
-    call = node.value if isinstance(node, ast.Expr) else None
-    return call if isinstance(call, ast.Call) and ast.unparse(call.func) == "print" else None
-
-
-def prints_too(tree: Any, other: Any, file: str) -> Any:
-    """Return a block that also prints, to a file, what the same block in another language prints.
-
-    Raises:
-        ValueError: they differ in more than what they print.
-    """
-    if isinstance(tree, list) and isinstance(other, list) and len(tree) == len(other):
-        found = []
-        for one, two in zip(tree, other, strict=True):
-            if print_of(one) and (call := print_of(two)):
-                call.keywords.append(ast.keyword("file", ast.Name(file, ast.Load())))
-                found += [one, ast.fix_missing_locations(two)]
-            else:
-                found.append(prints_too(one, two, file))
-        return found
-    if isinstance(tree, ast.AST) and type(tree) is type(other):
-        for name, value in ast.iter_fields(tree):
-            setattr(tree, name, prints_too(value, getattr(other, name), file))
-    elif tree != other:
-        raise ValueError(f"{tree!r} is not {other!r}")
-    return tree
-
-
-class _WithoutPrints(ast.NodeTransformer):
-    def visit_Expr(self, node: ast.Expr) -> ast.Expr:
-        return ast.Expr(ast.Name("print")) if print_of(node) else node
-
-
-def promise(page: Path) -> str:
-    """All that a page runs, less its comments and what it prints: what pages have in common that are run at once."""
-    return json.dumps(
-        [(token.info, ast.dump(_WithoutPrints().visit(syntax(token, page)))) for token, _ in blocks(page)]
-    )
-
-
-ONCE = [[page for page in PAGES if promise(page) == each] for each in dict.fromkeys(map(promise, PAGES))]
-
-
-@pytest.mark.parametrize("pages", ONCE, ids=lambda pages: str(pages[0].relative_to(ROOT)))
-def test_code_runs_and_prints_what_the_page_shows(
-    pages: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Once for pages that run the same, as many translations do."""
+@pytest.mark.parametrize("page", ONCE.values(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_runs_and_prints_what_the_page_shows(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for pages that promise the same, as many translations do."""
     monkeypatch.chdir(tmp_path)
     with torch.random.fork_rng(devices=[]):
-        check(*pages)
+        check(page)
 
 
 @of_every_page
