@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -25,14 +26,20 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 @pytest.fixture(autouse=True, scope="module")
 def _small_tiles() -> Iterator[None]:
-    """Let a few rows take several programs, each with several tiles."""
+    with small_tiles():
+        assert by_code.why_no_triton(torch.zeros(1).device) == ""
+        yield
+
+
+@contextmanager
+def small_tiles() -> Iterator[None]:
+    """Let tensors of the device take the kernels, and a few rows several programs, each with several tiles."""
     from lexel._core import _triton
 
     with pytest.MonkeyPatch.context() as patch, torch.device(DEVICE):
         patch.setattr(by_code, "DEVICES", {DEVICE})
         for name, size in (("HEIGHT", 4), ("WIDTH", 4), ("CHUNKS", 6), ("COUNTED", 16)):
             patch.setattr(_triton, name, size)
-        assert by_code.why_no_triton(torch.zeros(1).device) == ""
         yield
 
 
