@@ -40,11 +40,12 @@ def _search_in_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return
     entry = replace(_triton.BACKEND, variants=("triton_float32", "triton"), missing=str)
     monkeypatch.setitem(_dispatch.BACKENDS, DEVICE, entry)
+    assert _triton.products_are_sound(torch.device(DEVICE))
     with use_backend("triton"):
         yield
 
 
-DIM = 5
+DIM = 3
 SHAPES = [(1, 7), (6, 1), (3, 5), (2, 3, 4), (1, 2, 3, 2), (3, 1, 1), (0, 4), (2, 0, 3)]
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "channels first": torch.Tensor.contiguous,
@@ -71,8 +72,8 @@ def started(quantizer: Any) -> lexel.Quantizer:
 QUANTIZERS: dict[str, Callable[[int], lexel.Quantizer]] = {
     "default": lambda axis: started(lexel.presets.default(6, DIM, channel_dim=axis)),
     "gradient": lambda axis: lexel.VectorQuantizer(9, DIM, channel_dim=axis),
-    "revival by error": lambda axis: lexel.VectorQuantizer(
-        70, DIM, learning=lexel.EMA(0.5), upkeep=lexel.Revival(0.9, 0.5, by="error"), channel_dim=axis
+    "averages": lambda axis: lexel.VectorQuantizer(
+        70, DIM, learning=lexel.EMA(0.5), upkeep=lexel.Revival(0.9, 0.5), channel_dim=axis
     ),
 }
 
@@ -95,7 +96,7 @@ def test_positions_are_merged_without_a_copy_if_two_axes_suffice(
         assert merged.data_ptr() == z.data_ptr()
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(
     seed=st.integers(0, 2**31),
     name=st.sampled_from(sorted(QUANTIZERS)),
@@ -108,26 +109,24 @@ def test_rows_give_the_same_to_the_bit(seed: int, name: str, shape: tuple[int, .
     quantizer = QUANTIZERS[name](1)
     twin = QUANTIZERS[name](-1)
     twin.load_state_dict(quantizer.state_dict())
-    for turn in range(2):
-        x = inputs_of(seed + turn, shape, layout)
-        mask = torch.rand(shape) < 0.7 if masked else None
-        upstream = torch.randn(x.shape)
-        ends = []
-        for module, axis in ((quantizer, 1), (twin, -1)):
-            z = (x if axis == 1 else x.movedim(1, -1).contiguous()).detach().requires_grad_()
-            module.zero_grad()
-            torch.manual_seed(seed)
-            output = module(z, mask)
-            assert output.quantized.is_contiguous()
-            gradient = upstream if axis == 1 else upstream.movedim(1, -1).contiguous()
-            torch.autograd.backward([output.loss, output.quantized], [torch.ones_like(output.loss), gradient])
-            assert z.grad is not None
-            gradients = [value.grad for value in module.parameters() if value.grad is not None]
-            state = module.state_dict().values()
-            moved = [value.movedim(axis, 1) for value in (output.quantized, z.grad)]
-            ends.append([output.loss, output.indices, output.perplexity, *moved, *gradients, *state])
-        assert len(ends[0]) == len(ends[1])
-        assert all(map(torch.equal, *ends))
+    x = inputs_of(seed, shape, layout)
+    mask = torch.rand(shape) < 0.7 if masked else None
+    upstream = torch.randn(x.shape)
+    ends = []
+    for module, axis in ((quantizer, 1), (twin, -1)):
+        z = (x if axis == 1 else x.movedim(1, -1).contiguous()).detach().requires_grad_()
+        torch.manual_seed(seed)
+        output = module(z, mask)
+        assert output.quantized.is_contiguous()
+        gradient = upstream if axis == 1 else upstream.movedim(1, -1).contiguous()
+        torch.autograd.backward([output.loss, output.quantized], [torch.ones_like(output.loss), gradient])
+        assert z.grad is not None
+        gradients = [value.grad for value in module.parameters() if value.grad is not None]
+        state = module.state_dict().values()
+        moved = [value.movedim(axis, 1) for value in (output.quantized, z.grad)]
+        ends.append([output.loss, output.indices, output.perplexity, *moved, *gradients, *state])
+    assert len(ends[0]) == len(ends[1])
+    assert all(map(torch.equal, *ends))
 
 
 class Copies(TorchDispatchMode):
@@ -153,7 +152,7 @@ class Copies(TorchDispatchMode):
         result = operation(*args, **(kwargs or {}))
         aten = torch.ops.aten
         if operation.overloadpacket in (aten.clone, aten.copy_, aten._to_copy, aten.contiguous, aten.index):
-            self.found += [str(operation)] * (result.numel() >= self.numbers)
+            self.found += [f"{operation} {tuple(result.shape)}"] * (result.numel() >= self.numbers)
         return result
 
 
@@ -222,3 +221,12 @@ def test_parts_that_know_of_rows_only_get_rows() -> None:
     assert torch.equal(quantizers[0].codebook(), quantizers[1].codebook())
     assert copy.deepcopy(quantizers[1]).accepts_positions
     assert not quantizers[0].accepts_positions
+
+
+def test_errors_of_positions_revive_codes() -> None:
+    x = torch.tensor([[0.0, 0.0, 3.0], [7.0, 0.0, 0.0]]).unsqueeze(1)  # all error is that of the 3
+    vq = lexel.VectorQuantizer(3, 1, upkeep=lexel.Revival(threshold=0.5, decay=0.4, by="error"))
+    vq.load_codes(torch.tensor([[0.0], [99.0], [7.0]]))
+    for _ in range(2):
+        vq(x, torch.tensor([[True, False, True], [True, True, True]]))
+    assert vq.codebook().flatten().tolist() == [0.0, 3.0, 7.0]

@@ -140,6 +140,22 @@ def test_parts_of_a_large_codebook_and_batch(monkeypatch: pytest.MonkeyPatch) ->
     check(x[:9], codebook[:258], "dot", k=5)  # the last part has fewer codes than that
 
 
+@pytest.mark.parametrize("most", [2, 7, 1000])
+@pytest.mark.parametrize(("d", "k"), [(6, 1), (30, 1), (140, 1), (6, 3)])
+def test_positions_find_what_their_rows_find(d: int, k: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_triton, "ROWS", most)
+    monkeypatch.setattr(_triton, "LISTS", most * _triton.capacity(k))
+    x, codebook = normal(3 * 7, 80, d)
+    rows = nearest_code(x, codebook, k=k, return_scores=True)
+    for last in (1, 7):  # positions of one axis and of two; channels first, and some of the batches and channels
+        first = x.reshape(3, 7 // last, last, d).movedim(-1, 1).contiguous()
+        some = torch.cat([first, first, first], 1)[:, d : 2 * d]
+        for each in (first, some, torch.stack([some, -some], 1)[:, 0]):
+            found = nearest_code(each.movedim(1, -1), codebook, k=k, return_scores=True)
+            for one, expected in zip(found, rows, strict=True):
+                assert torch.equal(one, expected.reshape(3, 7 // last, last, *[k] * (k > 1)))
+
+
 def test_a_device_that_adds_otherwise_multiplies_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _triton.products_are_sound(torch.device("cpu"))
     gamma = _triton._gamma

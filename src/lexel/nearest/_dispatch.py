@@ -112,7 +112,7 @@ def search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tu
 
     Arguments are already checked and without gradients. Indices are `(*positions, k)`, and so are scores if wanted.
     """
-    if x.ndim > 2 and not (_is_served(x, codebook, k) and BACKENDS[x.device.type].in_place and not is_exporting()):
+    if x.ndim > 2 and (is_exporting() or not _is_served(x, codebook, k) or not BACKENDS[x.device.type].in_place):
         indices, values = search(x.flatten(0, -2), codebook, metric, k, scores)
         shape = *x.shape[:-1], k
         return indices.reshape(shape), values.reshape(shape) if scores else values
