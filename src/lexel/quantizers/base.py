@@ -712,7 +712,7 @@ class RowQuantizer(Quantizer):
 
     def _rows(self, z: Tensor) -> Tensor:
         """Return `(*positions, D)` as `quantize_rows` takes it."""
-        return collapse(z) if self.accepts_positions and takes(z) else z.reshape(-1, z.shape[-1])
+        return collapse(z) if takes(z) and self.accepts_positions else z.reshape(-1, z.shape[-1])
 
     @override
     def lookup_positions(self, indices: Tensor) -> Tensor:
