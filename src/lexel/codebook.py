@@ -60,6 +60,11 @@ class Codebook(Configurable):
         """Whether the task loss must train parameters of the codebook that the quantizer's own loss does not reach."""
         return False
 
+    @property
+    def accepts_positions(self) -> bool:
+        """Whether the module projects and expands `(B, S, D)`, B batches of S rows, as well as rows `(N, D)`."""
+        return False
+
     @abstractmethod
     def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> CodebookModule[Codebook]:
         """Make the module for K codes and inputs of D numbers.
@@ -198,6 +203,7 @@ class FreeCodebook(Codebook):
     """
 
     std: float | None = None
+    accepts_positions = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -365,6 +371,7 @@ class SimVQ(Codebook):
 
     accepts_averages = False
     accepts_placement = False
+    accepts_positions = True
 
     @override
     def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> CodebookModule[Codebook]:
@@ -417,6 +424,7 @@ class VQBridge(Codebook):
 
     accepts_averages = False
     accepts_placement = False
+    accepts_positions = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -490,6 +498,7 @@ class AffineCodebook(Codebook):
     """
 
     accepts_averages = False
+    accepts_positions = True
 
     @override
     def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> CodebookModule[Codebook]:

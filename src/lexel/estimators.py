@@ -62,6 +62,11 @@ class Estimator(Configurable):
         """Whether the loss contains ‖z − quantized‖² as well, with the estimator's own gradient on both sides."""
         return False
 
+    @property
+    def accepts_positions(self) -> bool:
+        """Whether the module takes inputs `(B, S, D)`, B batches of S rows, as well as rows `(N, D)`."""
+        return False
+
     @abstractmethod
     def build(self, num_embeddings: int, embedding_dim: int) -> EstimatorModule[Estimator]:
         """Make the module for K codes of D numbers."""
@@ -149,6 +154,7 @@ class StraightThrough(Estimator):
     """
 
     metric: Metric = "euclidean"
+    accepts_positions = True
 
     @override
     def build(self, num_embeddings: int, embedding_dim: int) -> EstimatorModule[Estimator]:

@@ -36,6 +36,11 @@ class Learning(Configurable):
         """The weight of that term."""
         return 1.0
 
+    @property
+    def accepts_positions(self) -> bool:
+        """Whether the module's `statistics` take `(B, S, D)`, B batches of S rows, as well as rows `(N, D)`."""
+        return False
+
     @abstractmethod
     def build(self, num_embeddings: int, embedding_dim: int) -> LearningModule[Learning]:
         """Make the module for K codes of D numbers."""
@@ -51,8 +56,9 @@ class LearningModule(Part[LearningT]):
         """Return the sums over this rank's inputs that `update` needs; the quantizer adds them up over all ranks.
 
         Args:
-            z: this rank's inputs, `(N, D)`, without gradient; masked rows are zero.
-            indices: int64 `(N,)`, the code that each input chose.
+            z: this rank's inputs, `(N, D)`, without gradient; masked rows are zero. Where the settings declare
+                `accepts_positions`, they may be `(B, S, D)`, channels-first inputs where they lie in memory.
+            indices: int64 `(N,)`, or `(B, S)`, the code that each input chose.
             num_embeddings: K.
         """
         return ()
@@ -90,6 +96,7 @@ class Gradient(Learning):
 
     weight: float = 1.0
     trainable = True
+    accepts_positions = True
     has_codebook_loss = True
 
     def __post_init__(self) -> None:
@@ -151,6 +158,7 @@ class EMA(Learning):
     decay: float = 0.99
     epsilon: float = 1e-5
     warmup: float = 0.0
+    accepts_positions = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -336,7 +336,7 @@ class _RevivalByErrorModule(_RevivalModule):
         found = positions.diff(prepend=positions.new_full((1,), -1)) > 0  # an input, and not that of the code before
         queue = (dead.cumsum(0) - 1).clamp_min(0)
         dead &= found[queue]
-        return rows.take(torch.where(dead, positions[queue], 0)), dead.to(rows.own[0].dtype)
+        return rows.take(torch.where(dead, positions[queue], 0)), dead.to(errors.own.dtype)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -25,14 +26,20 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 @pytest.fixture(autouse=True, scope="module")
 def _small_tiles() -> Iterator[None]:
-    """Let a few rows take several programs, each with several tiles."""
+    with small_tiles():
+        assert by_code.why_no_triton(torch.zeros(1).device) == ""
+        yield
+
+
+@contextmanager
+def small_tiles() -> Iterator[None]:
+    """Let tensors of the device take the kernels, and a few rows several programs, each with several tiles."""
     from lexel._core import _triton
 
     with pytest.MonkeyPatch.context() as patch, torch.device(DEVICE):
         patch.setattr(by_code, "DEVICES", {DEVICE})
         for name, size in (("HEIGHT", 4), ("WIDTH", 4), ("CHUNKS", 6), ("COUNTED", 16)):
             patch.setattr(_triton, name, size)
-        assert by_code.why_no_triton(torch.zeros(1).device) == ""
         yield
 
 
@@ -68,6 +75,21 @@ def test_sums_are_those_of_a_loop(seed: int, rows: int, num_embeddings: int, dim
         torch.testing.assert_close(total, expected + 1)
 
 
+@settings(max_examples=8, deadline=None)
+@given(**SIZES, batches=st.integers(1, 4))
+def test_batches_have_the_sums_of_their_rows(
+    seed: int, rows: int, num_embeddings: int, dim: int, hot: float, batches: int
+) -> None:
+    torch.manual_seed(seed)
+    indices = indices_of(batches * rows, num_embeddings, hot).reshape(batches, rows)
+    parts = torch.randn(batches, dim, rows).mT.requires_grad_(), torch.rand(batches, rows)
+    found = by_code.sum_by_code(indices, num_embeddings, *parts)
+    flat = by_code.sum_by_code(indices.flatten(), num_embeddings, *(part.detach().flatten(0, 1) for part in parts))
+    assert all(map(torch.equal, found, flat))
+    (gradient,) = torch.autograd.grad(found[0].sin().sum(), parts[0])
+    torch.testing.assert_close(gradient, flat[0].cos()[indices])
+
+
 @settings(max_examples=15, deadline=None)
 @given(**SIZES)
 def test_counts_leave_out_masked_positions(seed: int, rows: int, num_embeddings: int, dim: int, hot: float) -> None:
@@ -78,17 +100,20 @@ def test_counts_leave_out_masked_positions(seed: int, rows: int, num_embeddings:
 
 
 @settings(max_examples=15, deadline=None)
-@given(**SIZES, masked=st.booleans())
+@given(**SIZES, masked=st.booleans(), batches=st.sampled_from([0, 1, 3]))
 def test_difference_is_that_of_plain_torch(
-    seed: int, rows: int, num_embeddings: int, dim: int, hot: float, masked: bool
+    seed: int, rows: int, num_embeddings: int, dim: int, hot: float, masked: bool, batches: int
 ) -> None:
     torch.manual_seed(seed)
     z, codes = (torch.randn(dim, n, dtype=torch.float64).T for n in (rows, num_embeddings))
     indices = indices_of(rows, num_embeddings, hot)
-    valid = torch.rand(rows) < 0.6 if masked else None
+    if batches:  # channels first
+        z = torch.randn(batches, dim, rows, dtype=torch.float64).mT
+        indices = indices_of(batches * rows, num_embeddings, hot).reshape(batches, rows)
+    valid = torch.rand(indices.shape) < 0.6 if masked else None
     found = by_code.code_difference(z, codes, indices, valid)
     torch.testing.assert_close(found, by_code._plain_difference(z, codes, indices, valid))
-    assert all(part.is_contiguous() for part in found)
+    assert all(part.stride() == torch.empty_like(z).stride() for part in found[:2])
 
 
 def test_what_is_not_a_number_stays_with_its_code() -> None:

@@ -38,6 +38,32 @@ def test_bad_input_is_named(path, error, words, x, codebook, options):
         nearest_code(x, codebook, **options)
 
 
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("shape", [(2, 3, 4), (1, 5), (3, 0, 2), (2, 1, 1, 2), (0, 4)])
+def test_inputs_at_positions_of_any_shape(level, shape, k):
+    x, codebook = torch.randn(shape[0], 8, *shape[1:]).movedim(1, -1), torch.randn(20, 8)
+    indices, scores = nearest_code(x, codebook, k=k, return_scores=True)
+    rows = nearest_code(x.reshape(-1, 8), codebook, k=k, return_scores=True)
+    assert indices.shape == scores.shape == (*shape, *[k] * (k > 1))
+    assert torch.equal(indices, rows[0].reshape(indices.shape))
+    assert torch.equal(scores, rows[1].reshape(scores.shape))
+    assert torch.equal(nearest_code(x, codebook, k=k), indices)
+    assert nearest_code(x.to("meta"), codebook.to("meta"), k=k).shape == indices.shape
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_positions_compile_and_export(path, strict):
+    torch.compiler.reset()
+    finder, x = Finder(2), torch.randn(3, 8, 4).movedim(1, -1)
+    expected = finder(x)
+    compiled = torch.compile(finder, fullgraph=True, backend="aot_eager")
+    program = torch.export.export(finder, (x,), dynamic_shapes=({0: torch.export.Dim("n")},), strict=strict)
+    assert "lexel" not in str(program.graph)
+    for found in (compiled, program.module()):
+        assert all(map(torch.equal, found(x), expected))
+        assert all(map(torch.equal, found(x[:2]), finder(x[:2])))
+
+
 def search_and_hear_of_it(x, codebook, metric):
     """On a GPU nobody waits for the device: the error comes with a later search."""
     nearest_code(x, codebook, metric=metric)

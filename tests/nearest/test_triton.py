@@ -140,6 +140,19 @@ def test_parts_of_a_large_codebook_and_batch(monkeypatch: pytest.MonkeyPatch) ->
     check(x[:9], codebook[:258], "dot", k=5)  # the last part has fewer codes than that
 
 
+@pytest.mark.parametrize(("d", "k", "most"), [(6, 1, 3), (30, 1, 1000), (140, 1, 5), (6, 3, 10)])
+def test_positions_find_what_their_rows_find(d: int, k: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_triton, "ROWS", most)
+    monkeypatch.setattr(_triton, "LISTS", most * _triton.capacity(k))
+    x, codebook = normal(2 * 5, 40, d)
+    rows = nearest_code(x, codebook, k=k, return_scores=True)
+    first = x.reshape(2, 5, d).mT.contiguous()  # channels first
+    for each in (first, torch.cat([first, first, first], 1)[:, d : 2 * d].unsqueeze(-1)):
+        found = nearest_code(each.movedim(1, -1), codebook, k=k, return_scores=True)
+        for one, expected in zip(found, rows, strict=True):
+            assert torch.equal(one, expected.reshape(each.movedim(1, -1).shape[:-1] + (k,) * (k > 1)))
+
+
 def test_a_device_that_adds_otherwise_multiplies_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _triton.products_are_sound(torch.device("cpu"))
     gamma = _triton._gamma

@@ -13,11 +13,25 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["add_by_code", "code_difference", "count_by_code"]
+__all__ = ["add_by_code", "batch_strides", "code_difference", "count_by_code", "offsets"]
 
 HEIGHT, WIDTH, NUMBERS = 128, 64, 2048  # of a tile of rows, at most
 CHUNKS = 2048  # programs that share the rows of one sum by code, at most
 COUNTED = 128  # indices that one program counts
+
+
+@triton.jit
+def offsets(batch, place, S, batch_stride, row_stride):
+    """Where rows of `(B, S, D)` begin: those `place` rows behind the first of a batch, in that batch or a later one."""
+    later = place // S
+    return (batch + later).to(tl.int64) * batch_stride + (place - later * S).to(tl.int64) * row_stride
+
+
+def batch_strides(x: Tensor) -> tuple[int, int, int, int]:
+    """Return S and the three strides of `(B, S, D)`. Rows `(N, D)` are batches of one: the compiler drops the rest."""
+    if x.ndim == 2:
+        return 1, x.stride(0), 1, x.stride(1)
+    return x.shape[1], *x.stride()  # type: ignore[return-value]
 
 
 @triton.jit
@@ -32,16 +46,26 @@ def _difference_kernel(
     count,
     dim,
     num_embeddings,
+    S,
+    z_batch,
     z_row,
     z_column,
+    batch_stride,
+    row_stride,
+    column_stride,
     code_row,
     code_column,
     HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
     """Gather codes, subtract the inputs, and sum the squares of a block of rows."""
-    row = tl.program_id(0).to(tl.int64) * HEIGHT + tl.arange(0, HEIGHT)
+    first = tl.program_id(0).to(tl.int64) * HEIGHT
+    row = first + tl.arange(0, HEIGHT)
     there = row < count
+    batch = first // S
+    local = (first - batch * S).to(tl.int32) + tl.arange(0, HEIGHT)
+    z_rows = offsets(batch, local, S, z_batch, z_row)[:, None]
+    rows = offsets(batch, local, S, batch_stride, row_stride)[:, None]
     code = tl.load(indices + row, mask=there, other=0)
     known = there & (code >= 0) & (code < num_embeddings)
     counts = there
@@ -49,14 +73,14 @@ def _difference_kernel(
         counts = tl.load(valid + row, mask=there, other=0) != 0
     squares = tl.zeros((HEIGHT, WIDTH), errors.dtype.element_ty)
     for start in range(0, dim, WIDTH):
-        column = start + tl.arange(0, WIDTH)
+        column = start + tl.arange(0, WIDTH).to(tl.int64)
         within = (column < dim)[None, :]
-        x = tl.load(z + row[:, None] * z_row + column[None, :] * z_column, mask=there[:, None] & within, other=0)
+        x = tl.load(z + z_rows + column[None, :] * z_column, mask=there[:, None] & within, other=0)
         place = code[:, None] * code_row + column[None, :] * code_column
         e = tl.load(codes + place, mask=known[:, None] & within, other=float("nan"))  # an index out of range shows
         d = tl.where(counts[:, None] & within, e - x, 0)
         squares += d * d
-        target = row[:, None] * dim + column[None, :]
+        target = rows + column[None, :] * column_stride
         tl.store(quantized + target, e, mask=there[:, None] & within)
         tl.store(difference + target, d, mask=there[:, None] & within)
     tl.store(errors + tl.program_id(0), tl.sum(tl.sum(squares, 1), 0))
@@ -66,13 +90,13 @@ def code_difference(z: Tensor, codes: Tensor, indices: Tensor, valid: Tensor | N
     """Return the codes e of inputs, e − z, zero in rows that do not count, and the sum of its squares.
 
     Args:
-        z: `(N, D)`, any strides.
+        z: `(N, D)` or `(B, S, D)`, any strides.
         codes: `(K, D)`, any strides, the same dtype.
-        indices: int64 `(N,)`.
-        valid: bool `(N,)`; None when all rows count.
+        indices: int64 `(N,)` or `(B, S)`.
+        valid: bool of that shape; None when all rows count.
     """
-    count, dim = z.shape
-    quantized, difference = (torch.empty((count, dim), dtype=z.dtype, device=z.device) for _ in range(2))
+    count, dim = indices.numel(), z.shape[-1]
+    quantized, difference = torch.empty_like(z), torch.empty_like(z)
     height, width = _tile(dim)
     errors = z.new_empty(triton.cdiv(count, height))
     if count:
@@ -88,7 +112,8 @@ def code_difference(z: Tensor, codes: Tensor, indices: Tensor, valid: Tensor | N
                 count,
                 dim,
                 len(codes),
-                *z.stride(),
+                *batch_strides(z),
+                *batch_strides(quantized)[1:],
                 *codes.stride(),
                 HEIGHT=height,
                 WIDTH=width,
@@ -111,6 +136,8 @@ def _run_kernel(
     count,
     dim,
     num_embeddings,
+    S,
+    batch_stride,
     row_stride,
     column_stride,
     sum_row,
@@ -125,7 +152,7 @@ def _run_kernel(
     chunk before, goes to `heads`.
     """
     chunk = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
+    column = (tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)).to(tl.int64)
     within = (column < dim)[None, :]
     local = tl.arange(0, HEIGHT)
     end = (chunk + 1) * tiles * HEIGHT
@@ -139,7 +166,7 @@ def _run_kernel(
         after = tl.load(codes + place + 1, mask=place + 1 < count, other=-1).to(tl.int64)
         row = tl.load(order + place, mask=there, other=0)
         begins = code != before
-        source = row[:, None] * row_stride + column[None, :] * column_stride
+        source = offsets(0, row, S, batch_stride, row_stride)[:, None] + column[None, :] * column_stride
         value = tl.load(rows + source, mask=there[:, None] & within, other=0)
         value += tl.where(((local == 0) & (code == before))[:, None], carry[None, :], 0)  # the run of the tile before
         flags = tl.zeros((HEIGHT, WIDTH), tl.int32) + begins[:, None].to(tl.int32)
@@ -195,7 +222,7 @@ def _join_kernel(
 
 
 def add_by_code(totals: Sequence[Tensor], indices: Tensor, rows: Sequence[Tensor]) -> None:
-    """Add to each of several totals `(K, …)`, in place, the sums of its rows `(N, …)` by code.
+    """Add to each of several totals `(K, …)`, in place, the sums of its rows `(N, …)` or `(B, S, …)` by code.
 
     The rows are sorted by code, and each chunk of them is summed up by a program of its own, however many have the same
     code: 32 to 128 rows, or a 2,048th of all if that is more. The programs of the chunks in which a run of equal codes
@@ -203,17 +230,17 @@ def add_by_code(totals: Sequence[Tensor], indices: Tensor, rows: Sequence[Tensor
 
     Args:
         totals: K is below 2^31.
-        indices: int64 `(N,)`, in [0, K).
+        indices: int64 `(N,)` or `(B, S)`, in [0, K).
         rows: floating or integer, of the dtypes of the totals, any strides.
     """
-    count, num_embeddings = len(indices), len(totals[0])
+    count, num_embeddings = indices.numel(), len(totals[0])
     if not count:
         return
     # A sort takes as many passes as its keys have bytes.
-    codes, order = indices.to(torch.int16 if num_embeddings <= 1 << 15 else torch.int32).sort(stable=True)
+    codes, order = indices.flatten().to(torch.int16 if num_embeddings <= 1 << 15 else torch.int32).sort(stable=True)
     for total, part in zip(totals, rows, strict=True):
-        total, part = total.view(num_embeddings, -1), part.reshape(count, -1)
-        dim = part.shape[1]
+        total, part = total.view(num_embeddings, -1), part.reshape(*indices.shape, -1)
+        dim = part.shape[-1]
         height, width = _tile(dim)
         tiles = triton.cdiv(count, height * CHUNKS)
         length = height * tiles
@@ -223,7 +250,7 @@ def add_by_code(totals: Sequence[Tensor], indices: Tensor, rows: Sequence[Tensor
         tile = {"HEIGHT": height, "WIDTH": width}
         with torch.cuda.device_of(part):
             _run_kernel[(chunks, columns)](
-                codes, order, part, total, heads, *sizes, *part.stride(), *total.stride(), tiles, **tile
+                codes, order, part, total, heads, *sizes, *batch_strides(part), *total.stride(), tiles, **tile
             )
             if chunks > 1:
                 _join_kernel[(chunks - 1, columns)](codes, total, heads, *sizes, *total.stride(), length, **tile)

@@ -176,11 +176,10 @@ class AllRows:
     Every rank must construct it and call its methods, whether or not it has inputs of its own.
 
     Args:
-        rows: this rank's inputs, `(N, D)`.
-        valid: bool `(N,)`, False for rows that do not count; None when all count.
+        rows: this rank's inputs, `(N, D)`, or `(B, S, D)` for B batches of S rows.
+        valid: bool `(N,)` or `(B, S)`, False for rows that do not count; None when all count.
 
     Attributes:
-        own: this rank's rows, and which of them count. A rank without inputs holds one row that does not count.
         total: int64 scalar, how many rows there are on all ranks.
 
     Example:
@@ -191,13 +190,14 @@ class AllRows:
 
     def __init__(self, rows: Tensor, valid: Tensor | None = None) -> None:
         rows = rows.detach()
-        if len(rows) == 0:  # one row that does not count, so that every rank can index
-            rows, valid = rows.new_zeros(1, rows.shape[1]), torch.zeros(1, dtype=torch.bool, device=rows.device)
+        if rows.shape[:-1].numel() == 0:  # one row that does not count, so that every rank can index
+            rows, valid = rows.new_zeros(1, rows.shape[-1]), torch.zeros(1, dtype=torch.bool, device=rows.device)
         self._all_count = valid is None
         self._order: Tensor | None = None
         if valid is None:
-            valid = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-        self.own = rows, valid
+            valid = torch.ones(rows.shape[:-1], dtype=torch.bool, device=rows.device)
+        valid = valid.flatten()
+        self._rows, self._valid = rows, valid
         self._count = valid.sum()
         held = torch.zeros(world_size(), dtype=torch.int64, device=rows.device)
         held[rank()] = self._count
@@ -205,19 +205,26 @@ class AllRows:
         self._offset = held[: rank()].sum()
         self.total = held.sum()
 
+    @property
+    def own(self) -> tuple[Tensor, Tensor]:
+        """This rank's rows, `(N, D)`, and which of them count. A rank without inputs holds one that does not count."""
+        return self._rows.flatten(0, -2), self._valid
+
     def _in_order(self) -> Tensor | None:
         """The rows that count, and then the others; None where all count. It is made when it is first needed."""
         if self._order is None and not self._all_count:
-            self._order = torch.argsort(~self.own[1], stable=True)
+            self._order = torch.argsort(~self._valid, stable=True)
         return self._order
 
     def take(self, positions: Tensor) -> Tensor:
         """Return the rows at `positions` (int64 `(n,)`, the same on all ranks, in [0, total)), `(n, D)`, to all."""
         local = positions - self._offset
         held = (local >= 0) & (local < self._count)
-        local = local.clamp(0, len(self.own[0]) - 1)
+        local = local.clamp(0, len(self._valid) - 1)
         order = self._in_order()
-        rows = self.own[0][local if order is None else order[local]]
+        number = local if order is None else order[local]
+        own = self._rows
+        rows = own[number] if own.ndim == 2 else own[number // own.shape[1], number % own.shape[1]]
         return all_sum(torch.where(held.unsqueeze(1), rows, 0))[0]
 
     def draw(self, weights: Tensor, count: Tensor, most: int, start: Tensor) -> Tensor:
@@ -244,7 +251,7 @@ class AllRows:
             >>> rows.draw(torch.tensor([2.0, 0.0, 3.0]), two, 3, half)
             tensor([ 0,  2, -1])
         """
-        rows, valid = self.own
+        rows, valid = self._rows, self._valid
         weights = weights.detach() if len(weights) else rows.new_zeros(1)
         lengths = ((weights / -all_min(-weights.max())).nan_to_num(0, 0, 0) * 2**30).long()
         ends = lengths.cumsum(0)

@@ -28,13 +28,13 @@ def quantization_step(
         commitment = Σ ‖z − sg[e]‖²    ∂/∂z = 2 (z − e)
 
     Args:
-        z: inputs, `(N, D)`, floating.
+        z: inputs, `(N, D)` or `(B, S, D)`, floating.
         codes: `(K, D)`, the same dtype.
-        indices: int64 `(N,)`, in [0, K).
-        valid: bool `(N,)`, False for rows that do not count; None when all count.
+        indices: int64 `(N,)` or `(B, S)`, in [0, K).
+        valid: bool of that shape, False for rows that do not count; None when all count.
 
     Returns:
-        `quantized` `(N, D)`, `codebook` and `commitment`, two scalars. They can be differentiated twice.
+        `quantized`, of the shape of z, and `codebook` and `commitment`, two scalars. They can be differentiated twice.
 
     Example:
         >>> z, codes = torch.tensor([[3.0, 2.0]], requires_grad=True), torch.tensor([[0.0, 0.0], [2.0, 1.0]])
@@ -85,15 +85,15 @@ class _Step(torch.autograd.Function):
                 grad_z = torch.addcmul(grad_z, difference_z, grad_commitment, value=-2)
         if grad_codebook is not None and ctx.needs_input_grad[1]:
             scale = 2 * grad_codebook  # multiplied into the inputs or the codes, whichever are fewer
-            few_codes = ctx.num_embeddings < len(difference_e)
+            few_codes = ctx.num_embeddings < indices.numel()
             rows = difference_e if few_codes else difference_e * scale
             (grad_codes,) = sum_by_code(indices, ctx.num_embeddings, rows)
             grad_codes = grad_codes * scale if few_codes else grad_codes
         if grad_difference_z is not None:
-            grad_difference_z = grad_difference_z if valid is None else grad_difference_z * valid.unsqueeze(1)
+            grad_difference_z = grad_difference_z if valid is None else grad_difference_z * valid.unsqueeze(-1)
             grad_z = -grad_difference_z if grad_z is None else grad_z - grad_difference_z
         if grad_difference_e is not None:
-            grad_difference_e = grad_difference_e if valid is None else grad_difference_e * valid.unsqueeze(1)
+            grad_difference_e = grad_difference_e if valid is None else grad_difference_e * valid.unsqueeze(-1)
             (more,) = sum_by_code(indices, ctx.num_embeddings, grad_difference_e)
             grad_codes = more if grad_codes is None else grad_codes + more
         return grad_z, grad_codes, None, None

@@ -33,7 +33,9 @@ def nearest_code(
     """Find the nearest code, or the `k` nearest codes, of every input.
 
     Args:
-        x: inputs, `(N, D)`, any floating dtype and any strides; finite.
+        x: inputs, `(N, D)` or any other shape that ends in D, `(*positions, D)`; any floating dtype and any strides;
+            finite. On a GPU inputs with the channels first, such as ``features.movedim(1, -1)``, are read where they
+            lie.
         codebook: codes, `(K, D)`, likewise, on the same device.
         metric: `"euclidean"` (smallest distance), `"cosine"` (largest cosine; that of a zero vector is 0) or `"dot"`
             (largest dot product).
@@ -42,8 +44,9 @@ def nearest_code(
             gradient; recompute them from `codebook[indices]` where one is needed.
 
     Returns:
-        int64 indices, `(N,)` if `k` is 1, otherwise `(N, k)` with the best first; the lowest index on a tie. With
-        `return_scores`, a pair of the indices and of scores in that shape, float32 (float64 for float64 input).
+        int64 indices, `(N,)` or `(*positions,)` if `k` is 1, otherwise `(N, k)` or `(*positions, k)` with the best
+        first; the lowest index on a tie. With `return_scores`, a pair of the indices and of scores in that shape,
+        float32 (float64 for float64 input).
 
     Raises:
         TypeError: `x` or `codebook` is not a floating tensor, or the metric is not one of the three.
@@ -61,23 +64,23 @@ def nearest_code(
     _check(x, codebook, metric, k)
     indices, scores = _dispatch.search(x.detach(), codebook.detach(), metric, k, return_scores)
     if k == 1:
-        indices, scores = indices[:, 0], scores[:, 0]
+        indices, scores = indices[..., 0], scores[..., 0]
     return (indices, scores) if return_scores else indices
 
 
 def _check(x: Tensor, codebook: Tensor, metric: str, k: int) -> None:
-    for name, tensor, rows in (("x", x, "N"), ("codebook", codebook, "K")):
+    for name, tensor, shape in (("x", x, "(*positions, D)"), ("codebook", codebook, "(K, D)")):
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
             raise TypeError(f"{name} must be a floating tensor, not {kind}; convert it with .float()")
-        if tensor.ndim != 2:
-            raise ValueError(f"{name} must be ({rows}, D), not of shape {tuple(tensor.shape)}")
+        if tensor.ndim < 2 or (name == "codebook" and tensor.ndim > 2):
+            raise ValueError(f"{name} must be {shape}, not of shape {tuple(tensor.shape)}")
     if metric not in METRICS:
         raise TypeError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}")
     if x.device != codebook.device:
         raise ValueError(f"x is on {x.device} and codebook on {codebook.device}; move one of them")
-    if x.shape[1] != codebook.shape[1]:
-        raise ValueError(f"x has {x.shape[1]} dimensions and codebook has {codebook.shape[1]}")
+    if x.shape[-1] != codebook.shape[1]:
+        raise ValueError(f"x has {x.shape[-1]} dimensions and codebook has {codebook.shape[1]}")
     if codebook.shape[0] == 0 or codebook.shape[1] == 0:
         raise ValueError(f"codebook is empty: its shape is {tuple(codebook.shape)}")
     if not 1 <= k <= codebook.shape[0]:

@@ -110,8 +110,12 @@ def variant_for(device_type: str) -> str | None:
 def search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tuple[Tensor, Tensor]:
     """Search with the backend of the tensors' device if it serves them, otherwise with the portable search.
 
-    Arguments are already checked and without gradients.
+    Arguments are already checked and without gradients. Indices are `(*positions, k)`, and so are scores if wanted.
     """
+    if x.ndim > 2 and (is_exporting() or not _is_served(x, codebook, k) or not BACKENDS[x.device.type].in_place):
+        indices, values = search(x.flatten(0, -2), codebook, metric, k, scores)
+        shape = *x.shape[:-1], k
+        return indices.reshape(shape), values.reshape(shape) if scores else values
     if x.is_meta:
         return _describe(x, codebook, metric, k, scores)
     if _kept and is_exporting() and k == 1 and not scores:
@@ -139,7 +143,7 @@ def _is_served(x: Tensor, codebook: Tensor, k: int) -> bool:
     return (
         _wide(x, codebook) in entry.dtypes
         and k <= entry.most_neighbours
-        and x.shape[0] <= entry.most_rows
+        and x.shape[:-1].numel() <= entry.most_rows
         and codebook.shape[0] <= entry.most_rows
     )
 
@@ -154,14 +158,15 @@ def _run(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tupl
     variant = variant_for(kind)
     # A graph may have been compiled for a backend, and the portable search chosen since.
     if variant is None or BACKENDS[kind].missing():
-        return _search_portably(x, codebook, metric, k, scores)
+        indices, values = _search_portably(x.flatten(0, -2), codebook, metric, k, scores)
+        shape = *x.shape[:-1], k
+        return indices.view(shape), values.view(shape) if scores else values
     return BACKENDS[kind].search(x, codebook, metric, k, scores, variant)
 
 
 def _describe(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tuple[Tensor, Tensor]:
-    rows = x.shape[0]
-    indices = x.new_empty((rows, k), dtype=torch.int64)
-    return indices, x.new_empty((rows if scores else 0, k), dtype=_wide(x, codebook))
+    shape = *x.shape[:-1], k
+    return x.new_empty(shape, dtype=torch.int64), x.new_empty(shape if scores else (0, k), dtype=_wide(x, codebook))
 
 
 # The operator, which torch.compile does not look into. It is registered with torch.library.impl because an operator of

@@ -22,6 +22,8 @@ class Search(Protocol):
     gradient. `variant` is one of the backend's. Returns int64 indices `(N, k)`, the best first, the lowest index on a
     tie, and their scores `(N, k)` in float32, or in float64 if one of the two is, or `(0, k)` unless `scores` is true.
     NaN and infinity are a ValueError.
+
+    A backend that declares `in_place` gets `x` `(*positions, D)`, and returns `(*positions, k)` for `(N, k)`.
     """
 
     def __call__(
@@ -45,6 +47,8 @@ class Backend:
             serve them.
         most_rows: the largest N and the largest K.
         most_neighbours: the largest k.
+        in_place: whether it takes inputs at positions of any shape, and reads them where they lie. Other backends get
+            rows, for which inputs with the channels first are copied.
     """
 
     name: str
@@ -54,3 +58,4 @@ class Backend:
     dtypes: tuple[torch.dtype, ...]
     most_rows: int
     most_neighbours: int
+    in_place: bool = False

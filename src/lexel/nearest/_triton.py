@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lexel._core.by_code import why_no_triton
+from lexel._core.positions import collapse
 from lexel._core.values import HostValue, is_recorded
 from lexel.nearest import _portable
 from lexel.nearest._interface import Backend
@@ -79,16 +81,31 @@ def _power(number: int) -> int:
 def _search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool, variant: str) -> tuple[Tensor, Tensor]:
     with torch.cuda.device(x.get_device()):  # -1, which changes nothing, for the CPU
         _raise_what_was_found(x.device)
-        indices = torch.empty((len(x), k), dtype=torch.int64, device=x.device)
-        tiles = plan(x.shape[1], len(codebook), variant == "triton" and products_are_sound(x.device))
-        most = min(ROWS if k == 1 else LISTS // capacity(k), max(4096, PACKED_INPUTS // x.shape[1]))
-        for start in range(0, len(x), most):
-            _nearest(x[start : start + most], codebook, metric, indices[start : start + most], tiles)
+        indices = torch.empty((*x.shape[:-1], k), dtype=torch.int64, device=x.device)
+        tiles = plan(x.shape[-1], len(codebook), variant == "triton" and products_are_sound(x.device))
+        most = min(ROWS if k == 1 else LISTS // capacity(k), max(4096, PACKED_INPUTS // x.shape[-1]))
+        batches = collapse(x)
+        for part, found in zip(_parts(batches, most), _parts(indices.view(*batches.shape[:-1], k), most), strict=True):
+            _nearest(part, codebook, metric, found.view(-1, k), tiles)
         _send_news(x.device)
         if not scores:
             return indices, x.new_empty((0, k), dtype=torch.float32)
-        values = _portable.sliced_scores(x, codebook, indices, metric)
+        rows = x.flatten(0, -2)
+        values = _portable.sliced_scores(rows, codebook, indices.view(len(rows), k), metric).view(indices.shape)
         return indices, (-values if metric == "euclidean" else values).to(torch.float32)
+
+
+def _parts(x: Tensor, most: int) -> Iterator[Tensor]:
+    """Yield views of `(N, D)` or `(B, S, D)` that hold at most so many rows: of whole batches, or of a part of one."""
+    if not x.numel():
+        return
+    if x.ndim == 2:
+        yield from torch.split(x, most)
+    elif x.shape[1] <= most:
+        yield from torch.split(x, most // x.shape[1])
+    else:
+        for batch in x:
+            yield from torch.split(batch, most)
 
 
 def _nearest(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, p: Plan) -> None:
@@ -102,10 +119,10 @@ def _nearest(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, p: Plan)
     found = indices[:, :0]
     for start in range(0, len(codebook), most):
         part = codebook[start : start + most]
-        nearest = indices.new_empty((len(x), min(k, len(part))))
+        nearest = indices.new_empty((len(indices), min(k, len(part))))
         run(x, part, metric, nearest, p)
         found = torch.cat([found, nearest + start], 1)
-        found = _portable.decide(x, codebook, found, metric, min(k, found.shape[1]))
+        found = _portable.decide(x.flatten(0, -2), codebook, found, metric, min(k, found.shape[1]))
     indices.copy_(found)
 
 
@@ -121,9 +138,10 @@ class _Packed(NamedTuple):
 
 def _pack(x: Tensor, codebook: Tensor, metric: str, p: Plan, units: int) -> _Packed:
     """Pack the codes, and the inputs where a program does not hold them whole; units: those in each lane of a tile."""
+    from lexel._core._triton import batch_strides
     from lexel.nearest import _triton_kernels as kernels
 
-    (rows, dimensions), count, device = x.shape, len(codebook), x.device
+    rows, dimensions, count, device = x.shape[:-1].numel(), x.shape[-1], len(codebook), x.device
     padded = -(-count // p.codes) * p.codes
     numbers = torch.float32 if p.mode == "float" else torch.float16
     new = torch.zeros if p.mode == "joint" else torch.empty
@@ -135,7 +153,7 @@ def _pack(x: Tensor, codebook: Tensor, metric: str, p: Plan, units: int) -> _Pac
     arrivals = torch.empty(MOST, dtype=torch.int32, device=device)
     tops = torch.empty(-(-dimensions // 64), device=device)
     metric_, mode = _METRICS[metric], _MODES[p.mode]
-    inputs, codes = (x, *x.stride()), (codebook, *codebook.stride())
+    inputs, codes = (x, *batch_strides(x)), (codebook, *codebook.stride())
     kernels.centre[(len(tops),)](
         *codes, centres, tops, terms, counters, arrivals, count, dimensions, units,
         METRIC=metric_, SAMPLE=64, MOST=MOST,
@@ -162,7 +180,7 @@ def _run(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, p: Plan) -> 
     """Write the nearest code of every input; `_triton_kernels.py` says what each kernel does."""
     from lexel.nearest import _triton_kernels as kernels
 
-    (rows, dimensions), count, device = x.shape, len(codebook), x.device
+    (rows, _), dimensions, count, device = indices.shape, x.shape[-1], len(codebook), x.device
     packed = _pack(x, codebook, metric, p, units=min(p.codes, LOOK) // LANES // p.unit)
     pending, sizes, crowded, hard = torch.empty((4, rows), dtype=torch.int32, device=device)
     candidates = torch.empty((rows, 2 * LANES), dtype=torch.int32, device=device)
@@ -205,7 +223,7 @@ def _run_many(x: Tensor, codebook: Tensor, metric: str, indices: Tensor, p: Plan
     """Write the k nearest codes of every input, the best first."""
     from lexel.nearest import _triton_kernels as kernels
 
-    (rows, dimensions), k = x.shape, indices.shape[1]
+    (rows, k), dimensions = indices.shape, x.shape[-1]
     p = replace(p, inputs=64, codes=128, warps=4, packed=p.mode == "single")
     packed = _pack(x, codebook, metric, p, units=0)
     best = _power(k)
@@ -344,4 +362,5 @@ BACKEND = Backend(
     dtypes=(torch.float32, torch.float16, torch.bfloat16),
     most_rows=2**31 - 1,
     most_neighbours=64,
+    in_place=True,
 )

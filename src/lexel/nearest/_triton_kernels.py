@@ -12,7 +12,8 @@ For the k nearest codes two others follow upon `pack`:
     list_best   for each input the codes that may be among the k nearest
     sort_best   these by true distance, and, where a list does not hold them, all codes
 
-Sizes are not specialised, so that a batch of another size compiles nothing anew; strides are.
+Inputs are `(B, S, D)`, B batches of S rows, or rows `(N, D)` as batches of one: the strides say where each lies. Sizes
+are not specialised, so that a batch of another size compiles nothing anew; strides are, and S is one of them.
 
 Nothing of size (N, K) is written, and no kernel waits for the host: lists have their lengths in device memory.
 docs/nearest-code-search.md derives the bound.
@@ -22,6 +23,8 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
+from lexel._core._triton import offsets
 
 # The counters that kernels share, an int32 each.
 PENDING = tl.constexpr(0)  # inputs to decide
@@ -262,7 +265,7 @@ def _error(length, residue, terms, counters, gamma, wide_epsilon, MODE: tl.const
 
 @triton.jit(do_not_specialize=["N", "D"])
 def pack_inputs(
-    x, x_row, x_column, centres, terms, counters, packed, errors, N, D, P, gamma, wide_epsilon,
+    x, S, x_batch, x_row, x_column, centres, terms, counters, packed, errors, N, D, P, gamma, wide_epsilon,
     METRIC: tl.constexpr, INPUTS: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
     """Write the inputs as float16 numbers and the bound of each, where a program of `scan` cannot hold a whole row.
@@ -271,13 +274,14 @@ def pack_inputs(
     """
     place = tl.program_id(0).to(tl.int64) * INPUTS + tl.arange(0, INPUTS)
     real = place < N
-    scales = _scales(x, place * x_row, x_column, terms, real, D, METRIC, INPUTS, STEP)
+    rows = offsets(0, place.to(tl.int32), S, x_batch, x_row)
+    scales = _scales(x, rows, x_column, terms, real, D, METRIC, INPUTS, STEP)
     length = tl.zeros((INPUTS,), tl.float32)
     residue = tl.zeros((INPUTS,), tl.float32)
     wrong = tl.zeros((INPUTS,), tl.int32)
     for start in range(0, P, STEP):
         depth = start + tl.arange(0, STEP)
-        v, bad = _inputs(x, place * x_row, x_column, centres, scales, depth, real, D, METRIC)
+        v, bad = _inputs(x, rows, x_column, centres, scales, depth, real, D, METRIC)
         wrong = tl.maximum(wrong, bad)
         length += tl.sum(v * v, 1)
         residue += _square_left_out(v, SINGLE)
@@ -406,7 +410,7 @@ def _tile_scores(
 
 @triton.jit(do_not_specialize=["N", "tiles", "D", "few"])
 def scan(
-    x, x_row, x_column, centres, terms, counters, flags, packed_inputs, errors, high, low, bias,
+    x, S, x_batch, x_row, x_column, centres, terms, counters, flags, packed_inputs, errors, high, low, bias,
     rows_in, indices, pending, sizes, candidates, overflow,
     N, tiles, D, gamma, wide_epsilon, few,
     P: tl.constexpr, METRIC: tl.constexpr, MODE: tl.constexpr, UNIT: tl.constexpr, LISTED: tl.constexpr,
@@ -433,7 +437,7 @@ def scan(
         row = tl.load(rows_in + place, mask=real, other=0)
     else:
         row = place.to(tl.int32)
-    rows = row.to(tl.int64) * x_row
+    rows = offsets(0, row, S, x_batch, x_row)
     WHOLE: tl.constexpr = STEP == P
     BLOCK: tl.constexpr = UNIT * LANES
     WIDTH: tl.constexpr = CODES if CODES < 128 else 128  # codes that are looked at together
@@ -604,7 +608,7 @@ def _true_scores(
 
 @triton.jit(do_not_specialize=["K", "D", "few", "most", "chunk", "chunks"])
 def decide(
-    x, x_row, x_column, codes, code_row, code_column, counters, pending, sizes, candidates,
+    x, S, x_batch, x_row, x_column, codes, code_row, code_column, counters, pending, sizes, candidates,
     crowded, hard, indices, values, places, arrivals,
     K, D, few, most, chunk, chunks,
     METRIC: tl.constexpr, PAIRS: tl.constexpr, DEPTH: tl.constexpr, UNIT: tl.constexpr, LANES: tl.constexpr,
@@ -622,7 +626,7 @@ def decide(
         slot = block * BLOCK + pair // UNIT
         real = slot < total
         row = tl.load(pending + slot, mask=real, other=0)
-        rows = row.to(tl.int64) * x_row
+        rows = offsets(0, row, S, x_batch, x_row)
         size = tl.load(sizes + slot, mask=real, other=0)
         best = tl.full((PAIRS,), float("-inf"), tl.float64)
         best_code = tl.full((PAIRS,), NONE, tl.int32)
@@ -665,7 +669,7 @@ def decide(
             row = tl.load(crowded + slot)
         else:
             row = tl.load(hard + slot - first_list)
-        rows = tl.zeros((PAIRS,), tl.int64) + row.to(tl.int64) * x_row
+        rows = tl.zeros((PAIRS,), tl.int64) + offsets(0, row, S, x_batch, x_row)
         best = tl.full((PAIRS,), float("-inf"), tl.float64)
         best_code = tl.full((PAIRS,), NONE, tl.int32)
         for part in range(start, end, PAIRS):
@@ -697,8 +701,8 @@ def decide(
 
 @triton.jit(do_not_specialize=["N", "tiles", "D", "k"])
 def list_best(
-    x, x_row, x_column, centres, terms, counters, flags, packed_inputs, errors, high, low, bias, sizes, candidates,
-    N, tiles, D, gamma, wide_epsilon, k,
+    x, S, x_batch, x_row, x_column, centres, terms, counters, flags, packed_inputs, errors, high, low, bias,
+    sizes, candidates, N, tiles, D, gamma, wide_epsilon, k,
     P: tl.constexpr, METRIC: tl.constexpr, MODE: tl.constexpr, INPUTS: tl.constexpr, CODES: tl.constexpr,
     STEP: tl.constexpr, PACKED: tl.constexpr, GROUPS: tl.constexpr, CAPACITY: tl.constexpr,
 ):  # fmt: skip
@@ -710,7 +714,7 @@ def list_best(
     """
     place = tl.program_id(0).to(tl.int64) * INPUTS + tl.arange(0, INPUTS)
     real = place < N
-    rows = place * x_row
+    rows = offsets(0, place.to(tl.int32), S, x_batch, x_row)
     if PACKED:
         error = tl.load(errors + place, mask=real, other=0.0)
         wrong = (error < 0).to(tl.int32)
@@ -769,7 +773,7 @@ def list_best(
 
 @triton.jit(do_not_specialize=["K", "D", "k"])
 def sort_best(
-    x, x_row, x_column, codes, code_row, code_column, sizes, candidates, indices, K, D, k,
+    x, S, x_batch, x_row, x_column, codes, code_row, code_column, sizes, candidates, indices, K, D, k,
     METRIC: tl.constexpr, PAIRS: tl.constexpr, DEPTH: tl.constexpr, CAPACITY: tl.constexpr, BEST: tl.constexpr,
 ):  # fmt: skip
     """Write the k nearest of the codes that are listed for an input, or of all codes where the list overflowed."""
@@ -777,7 +781,7 @@ def sort_best(
     size = tl.load(sizes + row)
     every = size > CAPACITY
     count = tl.where(every, K, size)
-    rows = tl.zeros((PAIRS,), tl.int64) + row * x_row
+    rows = tl.zeros((PAIRS,), tl.int64) + offsets(0, row, S, x_batch, x_row)
     pair = tl.arange(0, PAIRS)
     rank = tl.arange(0, BEST)
     best = tl.full((BEST,), float("-inf"), tl.float64)

@@ -14,10 +14,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from typing_extensions import Self, override
 
+from lexel._core.by_code import takes
 from lexel._core.checks import check_integer
 from lexel._core.collectives import all_sum, mean_of_rows, require_same, world_size
 from lexel._core.config import Configurable, from_config
 from lexel._core.modules import WideBuffers, evaluating, without_autocast
+from lexel._core.positions import collapse
 from lexel._core.recomputation import Recorder, is_checkpointed, is_second_run
 from lexel._core.sharding import require_whole
 from lexel._core.values import Refusal, at_hand, is_recorded
@@ -152,14 +154,15 @@ def check_choice(
 
     Raises:
         TypeError: `indices` are not int64.
-        ValueError: `indices` are not `(N, *index_shape)`, or `quantized` is not of `shape` `(N, D)`.
+        ValueError: `indices` are not `(N, *index_shape)`, or `quantized` is not of `shape` `(N, D)`; or likewise for
+            `(B, S, D)`.
     """
     if torch.compiler.is_compiling():
         return
     if not isinstance(indices, Tensor) or indices.dtype != torch.int64:
         raise TypeError(f"{owner}: indices must be an int64 tensor, got {getattr(indices, 'dtype', type(indices))}")
     for name, value, expected in (
-        ("indices", indices, (shape[0], *index_shape)),
+        ("indices", indices, (*shape[:-1], *index_shape)),
         ("quantized", quantized, tuple(shape)),
     ):
         if not isinstance(value, Tensor) or tuple(value.shape) != expected:
@@ -670,6 +673,15 @@ class RowQuantizer(Quantizer):
         tensor([2, 7])
     """
 
+    @property
+    def accepts_positions(self) -> bool:
+        """Whether `quantize_rows` takes `(B, S, D)`, B batches of S rows, as well as rows `(N, D)`.
+
+        Then, where kernels can read them so, it gets channels-first inputs where they lie in memory; else a copy of
+        them as rows. The mask and what it returns have the same positions, `(B, S)`.
+        """
+        return False
+
     @abstractmethod
     def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
         """Quantize the rows of `z` `(N, D)`, float32 or float64.
@@ -688,15 +700,19 @@ class RowQuantizer(Quantizer):
 
     @override
     def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Choice:
-        rows = z.reshape(-1, self.embedding_dim)
-        choice = self.quantize_rows(rows, None if valid is None else valid.reshape(-1))
+        rows = self._rows(z)
+        choice = self.quantize_rows(rows, None if valid is None else valid.reshape(rows.shape[:-1]))
         name = type(self).__name__
         if not isinstance(choice, Choice):
             raise TypeError(f"{name}.quantize_rows must return a lexel.Choice, got {type(choice).__name__}")
-        check_choice(name, choice.indices, choice.quantized, (rows.shape[0], self.output_dim), self.index_shape)
+        check_choice(name, choice.indices, choice.quantized, (*rows.shape[:-1], self.output_dim), self.index_shape)
         indices = choice.indices.reshape(*z.shape[:-1], *self.index_shape)
         quantized = choice.quantized.reshape(*z.shape[:-1], self.output_dim)
         return replace(choice, indices=indices, quantized=quantized)
+
+    def _rows(self, z: Tensor) -> Tensor:
+        """Return `(*positions, D)` as `quantize_rows` takes it."""
+        return collapse(z) if takes(z) and self.accepts_positions else z.reshape(-1, z.shape[-1])
 
     @override
     def lookup_positions(self, indices: Tensor) -> Tensor:

@@ -139,6 +139,12 @@ class VectorQuantizer(RowQuantizer):
     def could_use_upkeep(self) -> bool:
         return self.codebook.settings.accepts_placement and not self.upkeep
 
+    @property
+    @override
+    def accepts_positions(self) -> bool:
+        parts = self.codebook.settings, self.learning.settings, self.estimator.settings
+        return all(part.accepts_positions for part in parts) and not self.regularisers
+
     @override
     def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
         inputs, z = z, self.codebook.project(z)
@@ -158,18 +164,18 @@ class VectorQuantizer(RowQuantizer):
 
         statistics = [self._counts(indices, valid), commitment_error]
         if own_errors is not None:
-            statistics += sum_by_code(indices, self.num_embeddings, own_errors)
+            statistics += sum_by_code(indices.flatten(), self.num_embeddings, own_errors)
         if moving:
             counted = z.detach()
             if valid is not None and z is not inputs:  # of which those that do not count are zero already
-                counted = torch.where(valid.unsqueeze(1), counted, 0)
+                counted = torch.where(valid.unsqueeze(-1), counted, 0)
             statistics += self.learning.statistics(counted, indices, self.num_embeddings)
         if self.training:
             # In training alone: evaluating on one rank must not wait for the others.
             statistics = list(all_sum(*statistics))
         counts, error, *sums = statistics
         errors = None if own_errors is None or rows is None else StepErrors(sums.pop(0), own_errors, rows)
-        elements = counts.sum().clamp_min(1) * z.shape[1]
+        elements = counts.sum().clamp_min(1) * z.shape[-1]
 
         def mean(local: Tensor) -> Tensor:
             return mean_over_ranks(local, error, elements) if self.training else local / elements
@@ -207,7 +213,7 @@ class VectorQuantizer(RowQuantizer):
 
     @override
     def unquantized_positions(self, z: Tensor) -> Tensor:
-        rows = self.codebook.expand(self.codebook.project(z.reshape(-1, z.shape[-1])))
+        rows = self.codebook.expand(self.codebook.project(self._rows(z)))
         return rows.reshape(*z.shape[:-1], rows.shape[-1])
 
     @torch.no_grad()
@@ -274,8 +280,8 @@ class VectorQuantizer(RowQuantizer):
     @torch.no_grad()
     def _errors(z: Tensor, quantized: Tensor, valid: Tensor | None) -> Tensor:
         """The squared error of each input, `(N,)`; zero where it does not count."""
-        errors = torch.linalg.vector_norm(z - quantized, dim=1).square_()
-        return errors if valid is None else torch.where(valid, errors, 0)
+        errors = torch.linalg.vector_norm(z - quantized, dim=-1).square_()
+        return (errors if valid is None else torch.where(valid, errors, 0)).flatten()
 
     @torch.no_grad()
     def _apply_upkeep(self, z: Tensor, valid: Tensor | None) -> AllRows:
