@@ -57,6 +57,10 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or what is left at the end looks like a leak
+
+
 def devices(config: pytest.Config) -> list[str]:
     """The devices to run tests on."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
