@@ -70,7 +70,7 @@ def kmeans(
     minibatch: int | None = None,
     weights: Tensor | None = None,
     unit: bool = False,
-    device: str | torch.device | None = None,
+    device: str | int | torch.device | None = None,
 ) -> Clustering:
     """Find K codes that make the mean squared distance of a row to its nearest code small.
 
@@ -318,14 +318,14 @@ def _start(every: _Data, num_embeddings: int, init: str | Tensor, seed: int) -> 
                 f"of shape {tuple(init.shape)}"
             )
         return init.detach().to(every.like, copy=True)
+    if not isinstance(init, str) or init not in ("split-merge", "split", "random"):  # a sequence compares item by item
+        raise ValueError(f"kmeans: init must be 'split-merge', 'split', 'random' or codes (K, D), got {init!r}")
     if init == "random":
         drawn = _sample(every, K, seed)
         assert drawn.numbers is not None
         codes = every.like.new_zeros(K, every.like.shape[1])
         codes[drawn.numbers] = drawn.read(0, len(drawn.source))
         return all_sum(codes)[0]
-    if init not in ("split-merge", "split"):
-        raise ValueError(f"kmeans: init must be 'split-merge', 'split', 'random' or codes (K, D), got {init!r}")
     size = min(every.total, max(SETTLING * K, LEAST), max(SAMPLE // every.like.shape[1], 1))
     sample, moving = _sample(every, size, seed), min(every.total, max(MOVING * K, LEAST))
 
@@ -378,7 +378,7 @@ def _open(
     num_embeddings: int,
     weights: Tensor | None,
     unit: bool,
-    device: str | torch.device | None,
+    device: str | int | torch.device | None,
     least_total: int,
 ) -> _Data:
     """Read all rows once, check them, and choose scales for sums of them all, or of `least_total` if those are more."""

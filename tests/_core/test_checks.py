@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from typing import Any, get_type_hints
+from typing import Any, List, Sequence, Tuple, get_type_hints  # noqa: UP035
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 import lexel
 import lexel.fit
+from lexel._core.checks import check_type, checked
 from lexel._core.config import registry
 from lexel.models import VQVAE, VQVAE2, VectorAutoencoder
 from lexel.priors import kinds
@@ -101,3 +104,69 @@ def test_a_part_of_ones_own_is_checked_as_well() -> None:
 
     with pytest.raises(TypeError, match=r"_Own: every must be an int, got 1\.5 \(float\)"):
         _Own(every=1.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("hint", [List, Sequence, Tuple])  # noqa: UP006
+def test_a_sequence_of_anything_is_taken(hint: Any) -> None:
+    value = (1, "2")
+    assert check_type("grid", "sides", value, hint) is value
+
+
+@pytest.mark.parametrize("value", [np.zeros(3), torch.zeros(3), np.array(3), torch.tensor(3), []], ids=repr)
+def test_arrays_are_no_words_and_no_sequences_without_an_axis(value: Any) -> None:
+    with pytest.raises(ValueError, match="Revival: by must be 'usage' or 'error', got"):
+        lexel.Revival(by=value)
+    if getattr(value, "ndim", 1) == 0:
+        with pytest.raises(TypeError, match="FiniteScalarQuantizer: levels must be a sequence of int, got"):
+            lexel.FiniteScalarQuantizer(value)
+
+
+def test_a_list_of_modules_stays_a_module() -> None:
+    class _Own(lexel.NormalisedQuantizer):
+        def __init__(self, others: Sequence[nn.Module]) -> None:
+            super().__init__(lexel.VectorQuantizer(4, 2))
+            self.others = others
+
+    others = nn.ModuleList([nn.Linear(2, 2)])
+    assert _Own(others).others is others  # type: ignore[arg-type]
+    assert "others.0.weight" in _Own(others).state_dict()  # type: ignore[arg-type]
+
+
+def test_a_default_of_another_type_is_taken_and_comes_back() -> None:
+    class Loose(lexel.NormalisedQuantizer):
+        def __init__(self, quantizer: lexel.Quantizer, depth: int = None) -> None:  # type: ignore[assignment]  # noqa: RUF013
+            super().__init__(quantizer)
+            self.depth = depth
+
+    config = lexel.to_config(Loose(lexel.VectorQuantizer(4, 2)))
+    assert lexel.from_config(config).depth is None
+
+    @dataclasses.dataclass(frozen=True)
+    class LoosePart(lexel.upkeep.Upkeep):
+        every: int = None  # type: ignore[assignment]
+
+        def build(self, num_embeddings: int, embedding_dim: int) -> Any: ...
+
+    assert LoosePart(every=None).every is None  # type: ignore[arg-type]
+
+
+def test_truth_values_of_numpy_are_taken() -> None:
+    @checked
+    def grid(side: bool) -> bool:
+        return side
+
+    assert grid(np.bool_(True)) is True
+    with pytest.raises(TypeError, match="side must be True or False, got 1"):
+        grid(1)  # type: ignore[arg-type]
+
+
+def test_devices_by_number_are_taken() -> None:
+    with pytest.raises(Exception, match=r"(?i)cuda|accelerator|device") as error:
+        lexel.kmeans(torch.randn(4, 2), 2, device=99)
+    assert "must be" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [np.zeros((2, 2)), [[0.0, 1.0]], 3, "nearest"], ids=repr)
+def test_a_start_of_another_kind_is_named(value: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"kmeans: init must be .*got"):
+        lexel.kmeans(torch.randn(4, 2), 2, init=value)

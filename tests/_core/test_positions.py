@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from typing_extensions import override
 
 import lexel
 from lexel._core import by_code, values
@@ -194,9 +195,7 @@ def test_a_step_copies_no_inputs(name: str, masked: bool, monkeypatch: pytest.Mo
 
 
 class _Rows(lexel.EMA):
-    """A learning rule of somebody who knows of rows only."""
-
-    accepts_positions = False
+    """A learning rule of somebody who knows of rows only: what it inherits says nothing of that."""
 
     def build(self, num_embeddings: int, embedding_dim: int) -> Any:
         part = super().build(num_embeddings, embedding_dim)
@@ -221,6 +220,21 @@ def test_parts_that_know_of_rows_only_get_rows() -> None:
     assert torch.equal(quantizers[0].codebook(), quantizers[1].codebook())
     assert copy.deepcopy(quantizers[1]).accepts_positions
     assert not quantizers[0].accepts_positions
+
+
+def test_quantizers_that_know_of_rows_only_get_rows() -> None:
+    class _Flat(lexel.VectorQuantizer):
+        @override
+        def quantize_rows(self, z: Tensor, valid: Tensor | None) -> lexel.Choice:
+            assert z.ndim == 2
+            assert valid is not None
+            assert valid.ndim == 1
+            return super().quantize_rows(z, valid)
+
+    x, mask = torch.randn(2, DIM, 6), torch.rand(2, 6) < 0.7
+    flat, quantizer = _Flat(8, DIM), lexel.VectorQuantizer(8, DIM)
+    quantizer.load_state_dict(flat.state_dict())
+    assert torch.equal(flat(x, mask).quantized, quantizer(x, mask).quantized)
 
 
 def test_errors_of_positions_revive_codes() -> None:

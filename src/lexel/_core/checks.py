@@ -7,9 +7,12 @@ import inspect
 import operator
 import types
 from abc import ABCMeta
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+import numpy as np
+from torch import nn
 
 __all__ = ["argument_types", "check_integer", "check_number", "check_type", "check_weight", "checked"]
 
@@ -86,13 +89,16 @@ def check_type(owner: str, argument: str, value: Any, hint: Any) -> Any:
     kind, parts = get_origin(hint), get_args(hint)
     if kind in UNIONS:
         return _check_union(owner, argument, value, parts)
-    if kind in SEQUENCES:
+    if kind in SEQUENCES and parts:  # not typing.List alone, nor an empty tuple
         return _check_items(owner, argument, value, hint)
     if hint is float:
         return check_number(owner, argument, value)
     if hint is int:
         return check_integer(owner, argument, value)
-    if kind is Literal and value not in parts:
+    if hint is bool and isinstance(value, np.bool_):
+        return bool(value)
+    # A set compares what has the same hash alone: arrays and tensors compare item by item, and have no truth value.
+    if kind is Literal and not (isinstance(value, Hashable) and value in {*parts}):
         raise ValueError(f"{owner}: {argument} must be {_named(hint)}, got {value!r}")
     if type(hint) in (type, ABCMeta) and not isinstance(value, hint):  # not Any, and no protocol
         raise TypeError(f"{owner}: {argument} must be {_named(hint)}, got {_shown(value)}")
@@ -115,18 +121,23 @@ def _check_union(owner: str, argument: str, value: Any, parts: Sequence[Any]) ->
 
 def _check_items(owner: str, argument: str, value: Any, hint: Any) -> Any:
     kind, parts = get_origin(hint), get_args(hint)
-    if not hasattr(value, "__iter__") or isinstance(value, (str, bytes, Mapping)):
-        raise TypeError(f"{owner}: {argument} must be {_named(hint)}, got {_shown(value)}")
-    given = list(value)
+    try:
+        if isinstance(value, (str, bytes, Mapping)):
+            raise TypeError
+        items = iter(value)  # arrays without an axis have the method
+    except TypeError:
+        raise TypeError(f"{owner}: {argument} must be {_named(hint)}, got {_shown(value)}") from None
+    given = list(items)
     hints = parts if kind is tuple and parts[1:] != (...,) else [parts[0]] * len(given)
     if len(hints) != len(given):
         raise TypeError(f"{owner}: {argument} must hold {len(hints)} items, got {_shown(value)}")
-    items = [
+    taken = [
         check_type(owner, f"{argument}[{place}]", item, part)
         for place, (item, part) in enumerate(zip(given, hints, strict=True))
     ]
-    same = all(one is other for one, other in zip(items, given, strict=True)) and isinstance(value, Sequence)
-    return value if same else items
+    same = all(one is other for one, other in zip(taken, given, strict=True))
+    # A list of modules is a module itself: a plain list would hide what it holds.
+    return value if same and isinstance(value, (Sequence, nn.Module)) else taken
 
 
 def checked(function: Function, *, by_class: bool = False) -> Function:
@@ -156,7 +167,9 @@ def checked(function: Function, *, by_class: bool = False) -> Function:
         owner = type(arguments[0]).__name__ if by_class else function.__name__
         hints = argument_types(function)
         for name in single:
-            if name in given.arguments and name in hints:
+            # A default may be of another type, as in `x: int = None`, and a configuration gives it.
+            default = signature.parameters[name].default
+            if name in hints and given.arguments.get(name, default) is not default:
                 given.arguments[name] = check_type(owner, name, given.arguments[name], hints[name])
         return function(*given.args, **given.kwargs)
 

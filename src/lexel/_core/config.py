@@ -73,6 +73,8 @@ class Configurable(ABC):  # noqa: B024, each kind of settings has abstract metho
         hints = _argument_types(type(self))
         for field in dataclasses.fields(self):  # type: ignore[arg-type]  # dataclasses alone call this
             value = getattr(self, field.name)
+            if value is None and field.default is None:  # as in `every: int = None`
+                continue
             if (same := check_type(type(self).__name__, field.name, value, hints.get(field.name))) is not value:
                 object.__setattr__(self, field.name, same)
 

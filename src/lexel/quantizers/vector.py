@@ -142,8 +142,12 @@ class VectorQuantizer(RowQuantizer):
     @property
     @override
     def accepts_positions(self) -> bool:
+        # What a base class says of its own code does not hold for code that somebody derives from it.
+        if type(self).quantize_rows is not VectorQuantizer.quantize_rows:
+            return False
         parts = self.codebook.settings, self.learning.settings, self.estimator.settings
-        return all(part.accepts_positions for part in parts) and not self.regularisers
+        declared = all("accepts_positions" in vars(type(part)) and part.accepts_positions for part in parts)
+        return declared and not self.regularisers
 
     @override
     def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
