@@ -19,7 +19,7 @@ __all__ = ["argument_types", "check_integer", "check_number", "check_type", "che
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 UNIONS, SEQUENCES = (Union, types.UnionType), (Sequence, Iterable, tuple, list)
-NAMES = {float: "a number", int: "an int", bool: "True or False"}
+NAMES = {float: "a number", int: "an int", bool: "True or False", str: "a text"}
 SEVERAL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -72,7 +72,8 @@ def check_integer(owner: str, argument: str, value: Any, *, least: int | None = 
 def check_type(owner: str, argument: str, value: Any, hint: Any) -> Any:
     """Return a value of the type that an annotation says, or of one of several.
 
-    A type is a number, an int, some words, a class, or a sequence of these. What others say is not checked.
+    A type is a number, an int, a truth value, a text, some words, a class of Lexel's, or a sequence of these. Other types
+    are not checked: strangers may write `Path` and take a text.
 
     Raises:
         TypeError: it is of another type.
@@ -100,7 +101,7 @@ def check_type(owner: str, argument: str, value: Any, hint: Any) -> Any:
     # A set compares what has the same hash alone: arrays and tensors compare item by item, and have no truth value.
     if kind is Literal and not (isinstance(value, Hashable) and value in {*parts}):
         raise ValueError(f"{owner}: {argument} must be {_named(hint)}, got {value!r}")
-    if type(hint) in (type, ABCMeta) and not isinstance(value, hint):  # not Any, and no protocol
+    if _is_checked(hint) and not isinstance(value, hint):
         raise TypeError(f"{owner}: {argument} must be {_named(hint)}, got {_shown(value)}")
     return value
 
@@ -174,6 +175,11 @@ def checked(function: Function, *, by_class: bool = False) -> Function:
         return function(*given.args, **given.kwargs)
 
     return cast("Function", wrapper)
+
+
+def _is_checked(hint: Any) -> bool:
+    own = type(hint) in (type, ABCMeta) and hint.__module__.startswith("lexel.")  # no protocol
+    return own or hint in (bool, str, type(None))
 
 
 def _named(hint: Any) -> str:
