@@ -72,7 +72,7 @@ def check_integer(owner: str, argument: str, value: Any, *, least: int | None = 
 def check_type(owner: str, argument: str, value: Any, hint: Any) -> Any:
     """Return a value of the type that an annotation says, or of one of several.
 
-    A type is a number, an int, a truth value, a text, some words, a class of Lexel's, or a sequence of these. Other types
+    A type is a number, an int, a truth value, a text, some words, a class of Lexel's, or a sequence of these. Others
     are not checked: strangers may write `Path` and take a text.
 
     Raises:
