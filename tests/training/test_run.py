@@ -369,6 +369,7 @@ class TestFullDisk:
             mount -t tmpfs -o size=$(($(du -sk {run} | cut -f 1) + 24))k none {tmp_path}/disk || exit 77
             cp -r {run} {tmp_path}/disk/run
             {sys.executable} -m lexel resume {tmp_path}/disk/run --steps 8; echo code $?
+            cmp {run}/last.ckpt {tmp_path}/disk/run/last.ckpt && echo whole
             mount -o remount,size=64m {tmp_path}/disk
             {sys.executable} -m lexel resume {tmp_path}/disk/run --steps 8; echo code $?
             cp -r {tmp_path}/disk/run {tmp_path}/run
@@ -379,7 +380,7 @@ class TestFullDisk:
         )  # fmt: skip
         if ran.returncode in (1, 77) and "code" not in ran.stdout:
             pytest.skip("this machine lets nobody mount a small disk")
-        assert "code 2" in ran.stdout, ran.stderr
+        assert "code 2\nwhole\n" in ran.stdout, ran.stderr
         assert ran.stdout.endswith("code 0\n"), ran.stderr
         assert "Traceback" not in ran.stderr
         assert "No space left on device" in ran.stderr
