@@ -11,7 +11,6 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-import numpy as np
 from torch import nn
 
 __all__ = ["argument_types", "check_integer", "check_number", "check_type", "check_weight", "checked"]
@@ -96,7 +95,7 @@ def check_type(owner: str, argument: str, value: Any, hint: Any) -> Any:
         return check_number(owner, argument, value)
     if hint is int:
         return check_integer(owner, argument, value)
-    if hint is bool and isinstance(value, np.bool_):
+    if hint is bool and str(getattr(value, "dtype", "")) == "bool" and isinstance(value, Hashable):  # numpy's
         return bool(value)
     # A set compares what has the same hash alone: arrays and tensors compare item by item, and have no truth value.
     if kind is Literal and not (isinstance(value, Hashable) and value in {*parts}):
