@@ -9,7 +9,7 @@ an ONNX export traces.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -113,9 +113,7 @@ def search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tu
     Arguments are already checked and without gradients. Indices are `(*positions, k)`, and so are scores if wanted.
     """
     if x.ndim > 2 and (is_exporting() or not _is_served(x, codebook, k) or not BACKENDS[x.device.type].in_place):
-        indices, values = search(x.flatten(0, -2), codebook, metric, k, scores)
-        shape = *x.shape[:-1], k
-        return indices.reshape(shape), values.reshape(shape) if scores else values
+        return _by_rows(search, x, codebook, metric, k, scores)
     if x.is_meta:
         return _describe(x, codebook, metric, k, scores)
     if _kept and is_exporting() and k == 1 and not scores:
@@ -128,6 +126,16 @@ def search(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tu
     x, codebook = (tensor if tensor.dtype in dtypes else tensor.to(wide) for tensor in (x, codebook))
     indices, values = _operator(x, codebook, metric, k, scores)
     return indices, values
+
+
+def _by_rows(
+    search_rows: Callable[[Tensor, Tensor, str, int, bool], tuple[Tensor, Tensor]],
+    x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Search at positions of any shape with a search that takes rows."""
+    indices, values = search_rows(x.flatten(0, -2), codebook, metric, k, scores)
+    shape = *x.shape[:-1], k
+    return indices.reshape(shape), values.reshape(shape) if scores else values
 
 
 def _wide(x: Tensor, codebook: Tensor) -> torch.dtype:
@@ -158,9 +166,7 @@ def _run(x: Tensor, codebook: Tensor, metric: str, k: int, scores: bool) -> tupl
     variant = variant_for(kind)
     # A graph may have been compiled for a backend, and the portable search chosen since.
     if variant is None or BACKENDS[kind].missing():
-        indices, values = _search_portably(x.flatten(0, -2), codebook, metric, k, scores)
-        shape = *x.shape[:-1], k
-        return indices.view(shape), values.view(shape) if scores else values
+        return _by_rows(_search_portably, x, codebook, metric, k, scores)
     return BACKENDS[kind].search(x, codebook, metric, k, scores, variant)
 
 
