@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from lexel._core.errors import blamed_on
-from lexel._core.files import ENVIRONMENT, WORKPLACE, environment_of, require_file
+from lexel._core.files import ENVIRONMENT, environment_of, remove_halves, require_file
 from lexel._core.locks import LOCK, locked
 from lexel._core.places import MODEL, PRIOR_FACTS, instead, stands_at
 from lexel._core.pretrained import CONFIG as MODEL_CONFIG
@@ -167,8 +166,7 @@ class RunFolder:
     def tidy(self) -> None:
         """Remove what a process had half written when it was killed."""
         for folder in (self.path, *(self.path / name for name in (MODEL, f"{MODEL}/{TOKENIZER}", SAMPLES))):
-            for half in folder.glob(f"{WORKPLACE}*/"):
-                shutil.rmtree(half, ignore_errors=True)
+            remove_halves(folder)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

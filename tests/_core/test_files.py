@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
 
-from lexel._core.files import inside, refuse_existing, require_file, written_beside
+from lexel._core.files import inside, refuse_existing, remove_halves, require_file, written_beside
 
 
 def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
@@ -94,6 +94,11 @@ def test_a_kill_in_the_middle_leaves_what_was_there(tmp_path: Path) -> None:
     ran = subprocess.run([sys.executable, "-c", program, str(target)], check=False, timeout=60)
     assert ran.returncode == -signal.SIGKILL
     assert target.read_text() == "before"
+    with written_beside(tmp_path / "another") as temporary:  # another process writes another file
+        remove_halves(tmp_path, {"answer", "question"})
+        assert temporary.exists()
+        temporary.write_text("42")
+    assert {path.name for path in tmp_path.iterdir()} == {"answer", "another"}
 
 
 def test_an_error_names_the_result_and_no_temporary_path(tmp_path: Path) -> None:

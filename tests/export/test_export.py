@@ -117,6 +117,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert set(before) == {"encoder.onnx", "decoder.onnx", "export.json"}
 
+    (out / ".lexel.killed").mkdir()
+    (out / ".lexel.killed/encoder.onnx").touch()
     assert main(["export", str(run)]) == 2
     assert "exists; give --overwrite" in capsys.readouterr().err
     assert main(["export", str(run / "model"), "--out", str(tmp_path / "other")]) == 0
@@ -132,6 +134,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setattr(builtins, "__import__", without)
     assert main(["export", str(run), "--overwrite"]) == 0
     assert "onnxruntime is not installed" in capsys.readouterr().err
+    assert not (out / ".lexel.killed").exists()
     monkeypatch.undo()
 
     before = {path.name: path.read_bytes() for path in out.iterdir()}

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ __all__ = [
     "inside",
     "is_one_file",
     "refuse_existing",
+    "remove_halves",
     "require_file",
     "require_inside",
     "written_beside",
@@ -158,6 +159,19 @@ def written_beside(path: Path) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_halves(folder: Path, files: Collection[str] | None = None) -> None:
+    """Remove what a process had half written with `written_beside` when it was killed.
+
+    Args:
+        folder: into which it wrote.
+        files: names of the files to which that may have come, which nobody else writes there now; any if None.
+    """
+    for half in folder.glob(f"{WORKPLACE}*/"):
+        with suppress(FileNotFoundError):  # another process has just come to its end
+            if files is None or all(path.name in files for path in half.iterdir()):
+                shutil.rmtree(half, ignore_errors=True)
 
 
 def require_inside(names: Iterable[str]) -> None:

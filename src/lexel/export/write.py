@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from lexel._core.files import refuse_existing, written_beside
+from lexel._core.files import refuse_existing, remove_halves, written_beside
 from lexel._core.locks import locked
 from lexel.export.convert import Verdict, convert
 from lexel.models import Autoencoder
@@ -68,6 +68,7 @@ def write_files(files: Mapping[str, bytes], out: Path, *, overwrite: bool, stale
         OSError: the folder cannot be written.
     """
     with locked(out, "exports"):
+        remove_halves(out, files)
         with ExitStack() as stack:
             for name in files:
                 refuse_existing(out / name, overwrite=overwrite, folder=False)

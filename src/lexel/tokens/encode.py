@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from lexel._core.console import messages, progress_bar
 from lexel._core.errors import blamed_on, require_within
-from lexel._core.files import WORKPLACE, refuse_existing, written_beside
+from lexel._core.files import refuse_existing, remove_halves, written_beside
 from lexel._core.locks import LOCK, locked
 from lexel.data.batches import MOST_BATCH, batches
 from lexel.data.examples import Examples
@@ -308,7 +307,7 @@ def _encode_missing(work: Work, engine: Engine, missing: Sequence[int], done: di
 def _begin(work: Work, stamp: str, *, overwrite: bool) -> dict[int, Done]:
     """Take over the folder; return the shards of an interrupted encoding that are whole."""
     out, plan = work.out, {**_plan(work), "files": stamp}
-    _clear_halves(out)
+    remove_halves(out)
     present = {entry.name for entry in out.iterdir()} - {LOCK}
     begun = out / PROGRESS
     with blamed_on(begun, f"is damaged; give --overwrite to begin {out} again"):
@@ -378,18 +377,12 @@ def _whole(work: Work, done: Done) -> bool:
 
 def _clear(out: Path) -> None:
     """Remove the files of a token set, and nothing else; the list of its shards first, so that no part looks whole."""
-    _clear_halves(out)
+    remove_halves(out)
     for name in (MANIFEST, PROGRESS):
         (out / name).unlink(missing_ok=True)
     for entry in list(out.iterdir()):
         if is_shard(entry.name) and entry.is_file():
             entry.unlink()
-
-
-def _clear_halves(out: Path) -> None:
-    """Remove what a process had half written when it was killed."""
-    for half in out.glob(f"{WORKPLACE}*/"):
-        shutil.rmtree(half, ignore_errors=True)
 
 
 def labels_of(examples: Examples, labels: str) -> Labels | None:
