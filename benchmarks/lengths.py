@@ -190,7 +190,9 @@ def pictures(name: str, device: torch.device = DEVICE) -> Pictures:
 # What is trained
 
 
-def normalised(quantizer: lexel.Quantizer, std: float = 0.2) -> lexel.Quantizer:
+def normalised(quantizer: lexel.Quantizer, std: float | None = None) -> lexel.Quantizer:
+    """With the inputs' shift and scale of Lexel's default, or another spread."""
+    std = std or lexel.presets.default(2, quantizer.embedding_dim).std
     return lexel.NormalisedQuantizer(quantizer, std, scale_back=False)
 
 

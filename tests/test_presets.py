@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import lexel
 from lexel import presets
@@ -35,3 +36,20 @@ def test_the_default_remembers_longer_and_revives_sooner_the_more_codes_there_ar
     )
     assert 0 < revivals[1] <= revivals[0] < 1
     assert 0.8 <= decays[0] <= decays[1] < 1
+
+
+def test_channels_that_are_always_zero_change_nothing_in_the_default() -> None:
+    narrow, wide = presets.default(16, 4), presets.default(16, 12)
+    for step in range(20):
+        z, upstream = torch.randn(2, 8, 4, 5, 5, generator=torch.Generator().manual_seed(step)).unbind()
+        found = []
+        for quantizer, padding in ((narrow, 0), (wide, 8)):
+            torch.manual_seed(step)
+            inputs = z.clone().requires_grad_()
+            output = quantizer(F.pad(inputs, (0, 0, 0, 0, 0, padding)))
+            quantized = output.quantized[:, :4]
+            assert not output.quantized[:, 4:].any()
+            found.append(
+                (output.loss, quantized, *torch.autograd.grad(output.loss + (quantized * upstream).sum(), inputs))
+            )
+        torch.testing.assert_close(*found)
