@@ -9,7 +9,7 @@ from abc import ABC
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, Union, get_args, get_origin
 
-from lexel._core.checks import argument_types, check_type, checked
+from lexel._core.checks import argument_types, check_fields, checked
 from lexel._core.errors import reason_of, sizes_named
 from lexel._core.modules import WideBuffers
 
@@ -70,13 +70,7 @@ class Configurable(ABC):  # noqa: B024, each kind of settings has abstract metho
             _REGISTRY[class_path(cls)] = cls
 
     def __post_init__(self) -> None:
-        hints = _argument_types(type(self))
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]  # dataclasses alone call this
-            value = getattr(self, field.name)
-            if value is None and field.default is None:  # as in `every: int = None`
-                continue
-            if (same := check_type(type(self).__name__, field.name, value, hints.get(field.name))) is not value:
-                object.__setattr__(self, field.name, same)
+        check_fields(self)
 
     @property
     def config(self) -> dict[str, Any]:
