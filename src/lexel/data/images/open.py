@@ -64,7 +64,8 @@ def open_images(
         data: a folder of images at any depth; one image; a `.npy` or `.npz` array, `(N, H, W)`, `(N, H, W, C)` or
             `(N, C, H, W)`, uint8, bool, or floating in [0, 1]; or anything local that `datasets.load_dataset` opens (a
             folder or file of Parquet, Arrow, JSON, …), of which the first column of images is taken, from all splits.
-            Links to folders are followed, each folder is read once; hidden files and the folders of runs are left out.
+            Links to folders are followed, each folder is read once; hidden files and the folders of runs and of tokens
+            are left out.
             If the name of a file does not say its type, its content does. An image of more pixels than
             `lexel.data.images.decode.most_pixels` allows cannot be read.
         channels: 1, 3 or 4 to convert to grey, colour, or colour and transparency; by default those of the data (files
