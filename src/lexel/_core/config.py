@@ -40,9 +40,10 @@ def registry() -> dict[str, Callable[..., Configurable]]:
     return {name: make for name, make in _REGISTRY.items() if not inspect.isabstract(make)}
 
 
-def class_path(cls: type) -> str:
+def class_path(cls: type[Configurable]) -> str:
     """Return the name under which a class stands in configuration files: ``lexel.EMA`` for what Lexel exports."""
-    return f"lexel.{cls.__name__}" if cls.__module__.startswith("lexel.") else f"{cls.__module__}.{cls.__qualname__}"
+    own = cls.__module__.startswith("lexel.")
+    return f"{cls.exported_by}.{cls.__name__}" if own else f"{cls.__module__}.{cls.__qualname__}"
 
 
 class Configurable(ABC):  # noqa: B024, each kind of settings has abstract methods of its own
@@ -61,6 +62,8 @@ class Configurable(ABC):  # noqa: B024, each kind of settings has abstract metho
         Traceback (most recent call last):
         TypeError: EMA: decay must be a number, got '0.9'
     """
+
+    exported_by: ClassVar[str] = "lexel"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
