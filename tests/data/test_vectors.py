@@ -188,6 +188,14 @@ def test_parts_without_rows_are_left_out(tmp_path: Path) -> None:
 
 
 def test_items_that_are_numbers_are_written_as_numbers(tmp_path: Path) -> None:
+def test_the_tables_of_a_folder_may_be_named_in_capitals(tmp_path: Path) -> None:
+    """And stand in folders that are named like tables, as Spark writes them."""
+    parts = tmp_path / "items.parquet"
+    parts.mkdir()
+    pq.write_table(pa.table({"item": ITEMS, "embedding": [*ROWS]}), parts / "PART-0.PARQUET")
+    assert open_vectors(tmp_path).items == ITEMS
+
+
     kind = kind_of(VectorAutoencoder)
     for name, items in (("numbers", ["7", "12"]), ("texts", ["7", "012"])):
         with kind.writer(tmp_path / f"{name}.parquet", items, [0, 1]) as write:

@@ -17,7 +17,7 @@ from lexel.data.images.decode import is_image, most_pixels
 from lexel.data.images.files import ImageFiles, walk
 from lexel.data.images.tables import open_table
 from lexel.data.labels import Labels
-from lexel.data.tables import USUAL, Columns, is_saved, is_table
+from lexel.data.tables import USUAL, Columns, is_saved, is_table, tables_among
 
 __all__ = ["Images", "open_images"]
 
@@ -115,7 +115,7 @@ def _open(path: Path, channels: int | None, layout: str | None, columns: Columns
 
 def _open_folder(path: Path, channels: int | None, columns: Columns) -> Images:
     found = walk(path)
-    tables = [name for name in found.files if name.lower().endswith((".parquet", ".arrow"))]
+    tables = tables_among(found.files)
     extensions = Image.registered_extensions()
     saved = is_saved(path)
     pictured = any(Path(name).suffix.lower() in extensions for name in found.files)

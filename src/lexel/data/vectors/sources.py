@@ -27,6 +27,7 @@ from lexel.data.tables import (
     kinds_of_columns,
     load_table,
     read_labels,
+    tables_among,
 )
 
 __all__ = ["Source", "open_source"]
@@ -34,7 +35,6 @@ __all__ = ["Source", "open_source"]
 # Names that a column of vectors, or of the items that they belong to, often has; in the order of preference.
 VECTOR_NAMES = ("embedding", "embeddings", "vector", "vectors", "emb", "features")
 ITEM_NAMES = ("item", "item_id", "id", "ids", "items", "name", "key")
-MAPPED = (".parquet", ".arrow")  # what is taken of a folder
 MOST_UNPACKED = 1 << 30  # bytes of an archive that unpacks to more than a hundredfold
 
 
@@ -176,8 +176,8 @@ class Column(Source):
 
     def __init__(self, path: Path, columns: Columns) -> None:
         self.arguments = path, columns
-        tables = [] if is_saved(path) else sorted(each for each in path.rglob("*") if each.suffix in MAPPED)
-        self.table = load_table(path, [str(each.relative_to(path)) for each in tables], "vectors")
+        files = [] if is_saved(path) else sorted(each for each in path.rglob("*") if each.is_file())
+        self.table = load_table(path, tables_among(str(each.relative_to(path)) for each in files), "vectors")
         lists = [name for name, feature in self.table.features.items() if is_list_of_numbers(feature)]
         self.path = path
         try:
