@@ -52,7 +52,7 @@ class Source(ABC):
 
     @abstractmethod
     def rows(self, numbers: Sequence[int]) -> NDArray[Any]:
-        """Return the rows of some numbers, `(n, D)`; those of a range are read as one piece.
+        """Return the rows of one or more numbers, `(n, D)`; those of a range are read as one piece.
 
         Raises:
             ValueError: a row has another length than the others, or is empty.
@@ -206,8 +206,6 @@ class Column(Source):
 
     @override
     def rows(self, numbers: Sequence[int]) -> NDArray[Any]:
-        if not len(numbers):
-            return np.zeros((0, self.dim), np.float32)
         cells = self.vectors[place_of(numbers)].column(self.name).combine_chunks()
         cells = cells.combine_chunks() if hasattr(cells, "combine_chunks") else cells
         if hasattr(cells, "storage"):  # an extension type of `datasets`, such as Array2D
