@@ -204,7 +204,13 @@ class Autoencoder(nn.Module, Pretrained, Configurable, library_name="lexel", tag
         return [one for each, own in split for one in own.reshape(-1, len(each.codebook_sizes)).unbind(1)]
 
     def bits(self, size: tuple[int, ...]) -> float:
-        """Return how many bits the indices of an example of a `size` have as they are."""
+        """Return how many bits the indices of an example of a `size` have as they are.
+
+        Example:
+            >>> import lexel
+            >>> lexel.models.VQVAE(lexel.VectorQuantizer(512, 64), downsampling=8).bits((50, 70))
+            567.0
+        """
         return sum(math.prod(own) * each.bits for own, each in zip(self.maps(size), self.quantizers, strict=True))
 
     @property
