@@ -63,7 +63,7 @@ class Configurable(ABC):  # noqa: B024, each kind of settings has abstract metho
         TypeError: EMA: decay must be a number, got '0.9'
     """
 
-    exported_by: ClassVar[str] = "lexel"
+    exported_by: ClassVar[str] = "lexel"  # from where Lexel exports its own
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from typing_extensions import override
 
 from lexel._core.errors import blamed_on
+from lexel._core.files import refuse_bomb
 from lexel.data.labels import Labels
 from lexel.data.tables import (
     LABEL,
@@ -35,7 +36,6 @@ __all__ = ["Source", "open_source"]
 # Names that a column of vectors, or of the items that they belong to, often has; in the order of preference.
 VECTOR_NAMES = ("embedding", "embeddings", "vector", "vectors", "emb", "features")
 ITEM_NAMES = ("item", "item_id", "id", "ids", "items", "name", "key")
-MOST_UNPACKED = 1 << 30  # bytes of an archive that unpacks to more than a hundredfold
 
 
 class Source(ABC):
@@ -96,9 +96,7 @@ class Array(Source):
                 self.array = found
             else:
                 with found:
-                    for entry in found.zip.infolist():
-                        if entry.file_size > max(MOST_UNPACKED, 100 * entry.compress_size):
-                            raise ValueError(f"{entry.compress_size:,} bytes would become {entry.file_size:,}")
+                    refuse_bomb(found.zip)
                     ranks = {name: found[name].ndim for name in found.files}
                     self.array = found[chosen(ranks, columns.examples)]
                     flat = [name for name, rank in ranks.items() if rank == 1]
