@@ -12,8 +12,7 @@ from lexel._core.errors import blamed_on
 from lexel._core.files import ENVIRONMENT, environment_of, remove_halves, require_file
 from lexel._core.locks import LOCK, locked
 from lexel._core.places import MODEL, PRIOR_FACTS, instead, stands_at
-from lexel._core.pretrained import CONFIG as MODEL_CONFIG
-from lexel._core.pretrained import WEIGHTS
+from lexel._core.pretrained import CONFIG as MODEL_CONFIG, WEIGHTS
 from lexel.models import Autoencoder
 
 __all__ = [
