@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from sklearn.cluster import KMeans
 from torch import Tensor
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +12,7 @@ from lexel._core.errors import blamed_on
 from lexel._core.files import ENVIRONMENT, environment_of, remove_halves, require_file
 from lexel._core.locks import LOCK, locked
 from lexel._core.places import MODEL, PRIOR_FACTS, instead, stands_at
-from lexel._core.pretrained import CONFIG as MODEL_CONFIG
-from lexel._core.pretrained import WEIGHTS
+from lexel._core.pretrained import CONFIG as MODEL_CONFIG, WEIGHTS
 from lexel.models import Autoencoder
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "is_report",
     "load_model",
     "model_folder",
+    "read_metrics",
 ]
 
 CONFIG, METRICS, REPORT = "config.yaml", "metrics.csv", "report.html"
@@ -178,6 +179,28 @@ class RunFolder:
         """
         with locked(self.path, "trains"):
             yield
+
+
+def read_metrics(path: Path) -> tuple[list[dict[str, str]], bool]:
+    """Return the rows of a file of metrics, and whether these are all: a last row that a kill cut off is none."""
+    if not path.is_file():
+        return [], True
+    rows: list[dict[str, str]] = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:  # a spreadsheet may write a mark
+            reader = csv.DictReader(file)
+            rows.extend(reader)
+        sound = "step" in (reader.fieldnames or ())
+    except csv.Error:
+        sound = False
+    if rows and None in rows[-1].values():  # cut off
+        rows.pop()
+    whole = [row for row in rows if _is_whole(row)]
+    return whole, sound and len(whole) == len(rows)
+
+
+def _is_whole(row: dict[str, str]) -> bool:
+    return None not in row and None not in row.values() and row.get("step", "").isdecimal()
 
 
 def is_report(path: Path) -> bool:

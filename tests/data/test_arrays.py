@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lexel.data.images import arrays, open_images
+from lexel._core import files
+from lexel.data.images import open_images
 from tests.data.test_open import all_of
 
 RANDOM = np.random.default_rng(0)
@@ -137,7 +138,7 @@ class TestDamage:
         assert "\n" not in str(caught.value)
 
     def test_a_small_archive_does_not_fill_the_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(arrays, "LARGE", 1 << 20)
+        monkeypatch.setattr(files, "LARGE", 1 << 20)
         path = saved(tmp_path, np.zeros((2, 1000, 1000), np.uint8), "z.npz")
         with pytest.raises(ValueError, match="bytes would become 2,000,128"):
             open_images(path)

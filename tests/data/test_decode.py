@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from lexel.data.images import open_images
 from lexel.data.images.decode import MAX_PIXELS, decode, glance, is_image
+from lexel.data.images.kind import KIND
 
 # Pillow says of damaged files what is wrong with them; pytest puts its own filters over Lexel's.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
@@ -271,6 +273,36 @@ class TestColour:
         assert red > 240
         assert max(green, blue) < 15
         assert glance(stored(frames[0], kind)) is None
+
+
+class TestPillow:
+    """An image that is open already is its file, whoever has opened it, and however often it is asked."""
+
+    @pytest.mark.parametrize("channels", [1, 3, 4])
+    @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "deep grey", "deep grey, one hidden", "turned"])
+    def test_has_the_pixels_of_its_file(self, photograph: Image.Image, mode: str, channels: int) -> None:
+        options: dict[str, object] = {}
+        if mode in ("RGBA", "LA"):
+            image = photograph.convert(mode)
+            image.putalpha(photograph.convert("L"))
+        elif mode == "P":
+            image, options = photograph.quantize(256), {"transparency": bytes(range(256))}
+        elif mode == "turned":
+            image, options = photograph, {"exif": Image.Exif()}
+            options["exif"][0x0112] = 6
+        else:
+            image, options = Image.fromarray(RAMP), {"transparency": 257} if "hidden" in mode else {}
+        file = stored(image, "PNG", **options).getvalue()
+        expected = decode(io.BytesIO(file), channels)
+        model = SimpleNamespace(image_channels=channels)
+        opened, loaded = Image.open(io.BytesIO(file)), Image.open(io.BytesIO(file))
+        loaded.load()
+        for given in (opened, opened, loaded):
+            assert torch.equal(KIND.decode(given, model), expected)
+
+    def test_grey_of_no_file_is_refused_where_its_white_is_not_known(self) -> None:
+        with pytest.raises(ValueError, match="which value is white is not known for an image of mode I;16"):
+            KIND.decode(Image.fromarray(RAMP), SimpleNamespace(image_channels=1))
 
 
 class TestSize:

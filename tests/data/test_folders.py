@@ -121,13 +121,20 @@ def test_a_long_way_down(tmp_path: Path) -> None:
     assert len(walk(tmp_path).files) == 1
 
 
-def test_the_folders_of_runs_are_left_out(folder: Path, run: Path) -> None:
+def test_the_folders_of_runs_and_tokens_are_left_out(folder: Path, run: Path) -> None:
     before = names(folder)
+    for tokens, name in (("deep/tokens", "_tokens.json"), ("deep/unfinished", "_progress.jsonl")):
+        (folder / tokens).mkdir(parents=True)
+        (folder / tokens / name).touch()
     shutil.copytree(run, folder / "deep/run")
     (folder / "people/environment.json").write_text('{"PATH": "/bin"}')  # of something else
     (folder / "people/environment.json").rename(folder / "environment.json")
     found = open_images(folder)
     assert [name for name in found.names if name.endswith((".png", ".jpg", ".bmp", ".webp"))] == before
     assert not any("deep" in name for name in found.names)
-    assert walk(folder).remarks == {"deep/run": "the folder of a run"}
+    assert walk(folder).remarks == {
+        "deep/run": "the folder of a run",
+        "deep/tokens": "a set of tokens",
+        "deep/unfinished": "a set of tokens",
+    }
     assert len(open_images(folder / "deep/run/samples")) > 0

@@ -69,6 +69,7 @@ def test_every_form_holds_the_same_rows_in_any_piece_and_process(tmp_path: Path,
     assert torch.equal(found[:], rows)
     assert torch.equal(pickle.loads(pickle.dumps(found))[40:10:-3], rows[np.arange(40, 10, -3)])
     assert torch.equal(found.batch([7, 7, 0]), rows[[7, 7, 0]])
+    assert torch.equal(found.batch([]), rows[:0])
     assert torch.equal(found[-1], rows[-1])
     read = dict(found.readable([3, 4, 5, 9, 2]))
     assert list(read) == [3, 4, 5, 9, 2]
@@ -185,6 +186,14 @@ def test_parts_without_rows_are_left_out(tmp_path: Path) -> None:
     assert torch.equal(found[:], torch.from_numpy(ROWS))
     with pytest.raises(ValueError, match="it has no rows"):
         open_vectors(tmp_path / "part-0.parquet")
+
+
+def test_the_tables_of_a_folder_may_be_named_in_capitals(tmp_path: Path) -> None:
+    """And stand in folders that are named like tables, as Spark writes them."""
+    parts = tmp_path / "items.parquet"
+    parts.mkdir()
+    pq.write_table(pa.table({"item": ITEMS, "embedding": [*ROWS]}), parts / "PART-0.PARQUET")
+    assert open_vectors(tmp_path).items == ITEMS
 
 
 def test_items_that_are_numbers_are_written_as_numbers(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ IDENTITY = {"_embedding.weight": torch.eye(4)}
     ("name", "save"),
     [
         ("model.safetensors", lambda state, path: safetensors.torch.save_file(state, path)),
+        ("MODEL.SAFETENSORS", lambda state, path: safetensors.torch.save_file(state, path)),
         ("model.pt", lambda state, path: torch.save(state, path)),
         ("last.ckpt", lambda state, path: torch.save({"epoch": 3, "state_dict": state}, path)),
         ("vq_ds16.pt", lambda state, path: torch.save({"model": state, "steps": 7}, path)),

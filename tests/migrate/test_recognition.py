@@ -189,3 +189,5 @@ def test_what_is_no_state_dict() -> None:
     for source in ([1, 2], None, 7):
         with pytest.raises(TypeError, match=f"source must be a path or a state dict, got {type(source).__name__}"):
             migrate.load(source)
+    with pytest.raises(TypeError, match=r"migrate\.load: channel_dim must be an int, got '1'"):
+        migrate.load({"_embedding.weight": torch.eye(4)}, commitment_cost=1.0, channel_dim="1")

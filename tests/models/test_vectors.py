@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,37 @@ def test_layers_are_mirrored_and_a_saved_model_codes_as_before(tmp_path: Path) -
     assert torch.equal(loaded.encode(3 * vectors), model.encode(vectors))  # only directions count
     with pytest.raises(ValueError, match="class_path"):
         ImageAutoencoder.named("lexel.models.VectorAutoencoder")
+
+
+class Bounded(VectorAutoencoder):
+    """A model from elsewhere."""
+
+    def __init__(self, quantizer: lexel.Quantizer, bound: float = 1.0, steps: tuple[int, ...] = (1,)) -> None:
+        super().__init__(quantizer)
+        self.bound, self.steps = bound, steps
+
+
+class Forgetful(VectorAutoencoder):
+    """One that does not keep what it is given."""
+
+    def __init__(self, quantizer: lexel.Quantizer, bound: float = 1.0) -> None:
+        super().__init__(quantizer)
+
+
+def test_a_model_from_elsewhere_is_saved_by_its_own_name(tmp_path: Path) -> None:
+    Bounded(residual(), 0.5, (1, 2)).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["class_path"] == "tests.models.test_vectors.Bounded"
+    assert config.keys() == {"class_path", "quantizer", "bound", "steps"}
+    loaded = Autoencoder.from_pretrained(tmp_path)
+    assert type(loaded) is Bounded
+    assert loaded.bound == 0.5
+    assert list(loaded.steps) == [1, 2]
+
+
+def test_an_argument_that_a_model_does_not_keep_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"Forgetful must keep each argument of its constructor.* it has no bound$"):
+        Forgetful(residual()).save_pretrained(tmp_path)
 
 
 def test_calibration_brings_the_encoders_inputs_to_mean_0_and_variance_1() -> None:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -101,6 +102,11 @@ class TestSampling:
     )
     def test_a_setting_out_of_range_is_named(self, how: dict[str, float]) -> None:
         with pytest.raises(ValueError, match=next(iter(how))):
+            Sampling(**how)
+
+    @pytest.mark.parametrize("how", [{"temperature": "1"}, {"top_k": "5"}, {"top_k": 2.5}, {"top_p": "1"}], ids=str)
+    def test_a_setting_of_another_type_is_named(self, how: dict[str, Any]) -> None:
+        with pytest.raises(TypeError, match=f"^Sampling: {next(iter(how))} must be "):
             Sampling(**how)
 
 

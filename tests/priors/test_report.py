@@ -12,7 +12,7 @@ from playwright.sync_api import sync_playwright
 from lexel.cli import main
 from lexel.priors import FREE
 from lexel.priors.painter import Painter
-from lexel.report.prior import Code, frames, judged
+from lexel.report.prior import Code, frames, judged, write_prior_report
 from lexel.report.reading import read_run
 from tests.commands import refused
 from tests.report.test_page import OPTIONS, opened
@@ -60,6 +60,13 @@ def test_a_saved_prior_has_a_page_without_curves(prior: Path, tmp_path: Path) ->
     text = (tmp_path / "saved/report.html").read_text()
     assert "no record of its training" in text
     assert "Not measured" in text
+
+
+def test_a_folder_is_no_place_for_a_page(tmp_path: Path) -> None:
+    """That is said before the prior is read, and so before anything is drawn."""
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match=str(tmp_path)):
+            write_prior_report(tmp_path / "nowhere", tmp_path, overwrite=overwrite)
 
 
 def test_frames_are_grey_where_nothing_is_drawn(prior: Path) -> None:

@@ -18,8 +18,7 @@ from lexel.priors import FREE
 from lexel.priors.painter import Painter
 from lexel.priors.write import SHEET
 from lexel.runs import load_model
-from tests.commands import TINY as TINY_MODEL
-from tests.commands import refused
+from tests.commands import TINY as TINY_MODEL, refused
 from tests.priors.conftest import TINY
 
 

@@ -19,8 +19,7 @@ import lexel
 from lexel.cli import main
 from lexel.data.images import open_images, to_pixels
 from lexel.models import VQVAE
-from lexel.report import page as page_module
-from lexel.report import write_report
+from lexel.report import page as page_module, write_report
 from lexel.report.page import WEB
 from lexel.report.sections import MOST_CODES, SECTIONS, Report, Section
 from lexel.runs import load_model

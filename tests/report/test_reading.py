@@ -49,6 +49,12 @@ def test_metrics_that_are_not_finite_are_missing(run: Path) -> None:
     assert found.steps == 10
 
 
+@pytest.mark.parametrize("cut", ["9", "9,", "9,1"])
+def test_a_row_that_a_kill_cut_off_is_none_and_a_spreadsheet_s_mark_no_damage(run: Path, cut: str) -> None:
+    (run / "metrics.csv").write_bytes(b"\xef\xbb\xbfstep,loss,psnr\n0,1,20\n" + cut.encode())
+    assert read_run(run, load_model(run)).metrics == [{"step": 0, "loss": 1, "psnr": 20}]
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

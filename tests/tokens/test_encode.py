@@ -416,6 +416,30 @@ def test_it_does_not_go_on_with_other_data_of_the_same_names(model: VQVAE, tmp_p
         lexel.tokens.encode(model, tmp_path / "a.npy", tmp_path / "t", shard_size=1)
 
 
+@pytest.mark.parametrize("way", ["relative data", "relative out", "a link to the data", "a link to out"])
+def test_it_goes_on_within_the_folder_of_its_data_by_whatever_path(
+    model: VQVAE, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    data = shutil.copytree(pictures, tmp_path / "data")
+    (tmp_path / "link").symlink_to(data / "tokens" if "out" in way else data)
+    monkeypatch.chdir(tmp_path)
+    given, out = {
+        "relative data": ("data", data / "tokens"),
+        "relative out": (data, "data/tokens"),
+        "a link to the data": ("link", "data/tokens"),
+        "a link to out": ("data", "link"),
+    }[way]
+    (data / "tokens").mkdir()
+
+    def interrupted(work: Work, numbers: Sequence[int], advance: Callable[[int], None]) -> Iterator[Done]:
+        yield from here(work, numbers[:2], advance)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lexel.tokens.encode(model, given, out, shard_size=5, engine=interrupted)
+    assert lexel.tokens.encode(model, given, out, shard_size=5).examples == 30
+
+
 def test_every_format_that_is_read_again_keeps_the_grids_of_several_levels(pictures: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     levels = [lexel.VectorQuantizer(8, 4) for _ in range(2)]

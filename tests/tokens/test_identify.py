@@ -115,6 +115,12 @@ def test_what_does_not_fit_is_named_and_nothing_is_written(
     assert sorted(tmp_path.rglob("*")) == there
 
 
+def test_an_unknown_way_to_be_unique_is_refused_before_anything_is_read(tmp_path: Path, model: Path) -> None:
+    loaded = VectorAutoencoder.from_pretrained(model)
+    with pytest.raises(ValueError, match="unique must be one of suffix, nearest-free, or None, got 'both'"):
+        identify(loaded, tmp_path / "missing.npy", tmp_path / "ids.parquet", unique="both")
+
+
 def test_images_have_no_ids(tmp_path: Path, rows: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
     VQVAE(lexel.VectorQuantizer(8, 4), hidden_channels=4, residual_channels=2).save_pretrained(tmp_path / "images")
     np.save(tmp_path / "data.npy", rows)

@@ -16,11 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from lexel.tokens import Facts, IDs, Row, write_set
-from lexel.tokens import open as open_tokens
+from lexel.tokens import Facts, IDs, Row, open as open_tokens, write_set
 
 MODEL = "0123456789abcdef"
 

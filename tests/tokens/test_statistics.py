@@ -11,13 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import lexel.tokens
 from lexel.cli import main
-from lexel.tokens import Facts, Row, TokenSet, statistics_of
-from lexel.tokens import statistics as module
+from lexel.tokens import Facts, Row, TokenSet, statistics as module, statistics_of
 from lexel.tokens.token_set import Columns
 from tests.commands import refused
 

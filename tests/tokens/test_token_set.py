@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 from pathlib import Path
 
@@ -95,6 +96,13 @@ class TestReading:
         assert tokens.total == 18
         with pytest.raises(ValueError, match="one shape"):
             tokens.batch([0, 3])
+
+    @pytest.mark.parametrize("shape", [(3, 4), ()])
+    def test_a_batch_of_no_examples_is_refused(self, shape: tuple[int, ...]) -> None:
+        flat = np.zeros(2 * math.prod(shape), np.uint8)
+        columns = Columns(["a", "b"], {}, np.array([shape, shape], np.int64).reshape(2, -1), flat)
+        with pytest.raises(ValueError, match=r"one or more examples of one shape, got \[\]"):
+            TokenSet(Facts("vectors", 8, (8,), ""), columns).batch([])
 
     @pytest.mark.parametrize(
         ("count", "type_"), [(256, "uint8"), (257, "uint16"), (1 << 16, "uint16"), (1 << 40, "int64")]

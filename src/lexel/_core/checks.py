@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import operator
@@ -13,7 +14,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 from torch import nn
 
-__all__ = ["argument_types", "check_integer", "check_number", "check_type", "check_weight", "checked"]
+__all__ = ["argument_types", "check_fields", "check_integer", "check_number", "check_type", "check_weight", "checked"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -174,6 +175,28 @@ def checked(function: Function, *, by_class: bool = False) -> Function:
         return function(*given.args, **given.kwargs)
 
     return cast("Function", wrapper)
+
+
+def check_fields(settings: Any) -> None:
+    """Refuse values of a dataclass of other types than its annotations say; numpy's numbers become Python's.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Settings:
+        ...     steps: int = 5
+        ...     def __post_init__(self) -> None:
+        ...         check_fields(self)
+        >>> Settings("5")
+        Traceback (most recent call last):
+        TypeError: Settings: steps must be an int, got '5' (str)
+    """
+    hints = argument_types(type(settings))
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if value is None and field.default is None:  # as in `every: int = None`
+            continue
+        if (same := check_type(type(settings).__name__, field.name, value, hints.get(field.name))) is not value:
+            object.__setattr__(settings, field.name, same)
 
 
 def _is_checked(hint: Any) -> bool:

@@ -9,7 +9,7 @@ from abc import ABC
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, Union, get_args, get_origin
 
-from lexel._core.checks import argument_types, check_type, checked
+from lexel._core.checks import argument_types, check_fields, checked
 from lexel._core.errors import reason_of, sizes_named
 from lexel._core.modules import WideBuffers
 
@@ -40,9 +40,10 @@ def registry() -> dict[str, Callable[..., Configurable]]:
     return {name: make for name, make in _REGISTRY.items() if not inspect.isabstract(make)}
 
 
-def class_path(cls: type) -> str:
+def class_path(cls: type[Configurable]) -> str:
     """Return the name under which a class stands in configuration files: ``lexel.EMA`` for what Lexel exports."""
-    return f"lexel.{cls.__name__}" if cls.__module__.startswith("lexel.") else f"{cls.__module__}.{cls.__qualname__}"
+    own = cls.__module__.startswith("lexel.")
+    return f"{cls.exported_by}.{cls.__name__}" if own else f"{cls.__module__}.{cls.__qualname__}"
 
 
 class Configurable(ABC):  # noqa: B024, each kind of settings has abstract methods of its own
@@ -62,6 +63,8 @@ class Configurable(ABC):  # noqa: B024, each kind of settings has abstract metho
         TypeError: EMA: decay must be a number, got '0.9'
     """
 
+    exported_by: ClassVar[str] = "lexel"  # from where Lexel exports its own
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):  # a dataclass has none yet, and `__post_init__` checks its fields
@@ -70,13 +73,7 @@ class Configurable(ABC):  # noqa: B024, each kind of settings has abstract metho
             _REGISTRY[class_path(cls)] = cls
 
     def __post_init__(self) -> None:
-        hints = _argument_types(type(self))
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]  # dataclasses alone call this
-            value = getattr(self, field.name)
-            if value is None and field.default is None:  # as in `every: int = None`
-                continue
-            if (same := check_type(type(self).__name__, field.name, value, hints.get(field.name))) is not value:
-                object.__setattr__(self, field.name, same)
+        check_fields(self)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ except ImportError as error:
 
 from typing_extensions import override
 
-__all__ = ["complain", "messages", "printable", "progress_bar", "results", "track"]
+__all__ = ["complain", "messages", "progress_bar", "results", "track"]
 
 Item = TypeVar("Item")
 
@@ -32,11 +32,11 @@ Item = TypeVar("Item")
 COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
-def printable(text: str, encoding: str = "utf-8") -> str:
+def _printable(text: str, encoding: str = "utf-8") -> str:
     r"""Spell out what a terminal would take for a command or cannot encode; return other text unchanged.
 
     Example:
-        >>> print(printable("a\x1b[31mb[/red].png"))
+        >>> print(_printable("a\x1b[31mb[/red].png"))
         a\x1b[31mb[/red].png
     """
     spelt = COMMANDS.sub(lambda character: character[0].encode("unicode_escape").decode(), text)
@@ -49,7 +49,7 @@ class PlainConsole(Console):
     @override
     def render_str(self, text: str, **settings: Any) -> Text:
         """Render text that is printed or stands in a table."""
-        return super().render_str(printable(text, self.encoding), **{**settings, "markup": False, "emoji": False})
+        return super().render_str(_printable(text, self.encoding), **{**settings, "markup": False, "emoji": False})
 
 
 messages = PlainConsole(stderr=True, highlight=False)

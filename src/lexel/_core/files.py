@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 from lexel._core.errors import naming
 
@@ -20,6 +21,7 @@ __all__ = [
     "environment_of",
     "inside",
     "is_one_file",
+    "refuse_bomb",
     "refuse_existing",
     "remove_halves",
     "require_file",
@@ -29,6 +31,7 @@ __all__ = [
 
 ENVIRONMENT = "environment.json"  # of a run's folder
 LONGEST_ENVIRONMENT = 1 << 16  # bytes
+LARGE = 1 << 30  # bytes
 WORKPLACE = ".lexel."  # how the name of a folder begins in which a file is being written
 
 SLASHES = tuple({"/", os.sep})
@@ -106,6 +109,17 @@ def refuse_existing(path: Path, *, overwrite: bool, folder: bool | None = None) 
         )
     if not os.access(above, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "nothing can be written in this folder", str(above))
+
+
+def refuse_bomb(archive: ZipFile) -> None:
+    """Refuse a small archive that would fill the memory: no data compresses to a hundredth of its size.
+
+    Raises:
+        ValueError: it would.
+    """
+    for entry in archive.infolist():
+        if entry.file_size > max(LARGE, 100 * entry.compress_size):
+            raise ValueError(f"{entry.compress_size:,} bytes would become {entry.file_size:,}; save it as .npy")
 
 
 def require_file(path: Path) -> None:

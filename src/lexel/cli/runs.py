@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,6 +26,7 @@ from lexel.cli.common import (
     print_evaluation,
 )
 from lexel.models import ImageAutoencoder
+from lexel.training.processes import is_first_process
 from lexel.training.settings import ReconstructionSettings, Settings
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def required(settings: Namespace, name: str, shown: str) -> str:
 
 def report_end(run: Path, outcome: Outcome) -> int:
     """Say how a run ended, unless another process does, and return the exit code."""
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    if not is_first_process():
         return 0
     if not outcome.finished:
         results.print(

@@ -16,6 +16,8 @@ from lexel.data.labels import Labels
 
 __all__ = ["Examples", "listed"]
 
+MOST_NAMED = 5  # files, in a message
+
 # Size of the cache in each process: a small set is decoded once, and a large one does not fill the memory. Nothing
 # leaves the cache again: when examples are drawn at random, any share of the set serves as well as another.
 CACHE_BYTES = 1 << 28
@@ -219,9 +221,9 @@ def _warn(line: str) -> None:
     messages.print(line, style="yellow", markup=False, soft_wrap=True)
 
 
-def _with_reasons(reasons: Mapping[str, str], most: int = 5) -> str:
-    named = ", ".join(f"{printable(name)} ({reason})" for name, reason in list(reasons.items())[:most])
-    return named + (f" and {len(reasons) - most} more" if len(reasons) > most else "")
+def _with_reasons(reasons: Mapping[str, str]) -> str:
+    named = ", ".join(f"{printable(name)} ({reason})" for name, reason in list(reasons.items())[:MOST_NAMED])
+    return named + (f" and {len(reasons) - MOST_NAMED} more" if len(reasons) > MOST_NAMED else "")
 
 
 def _files(count: int, adjective: str = "") -> str:

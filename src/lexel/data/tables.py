@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,9 +23,11 @@ __all__ = [
     "kinds_of_columns",
     "load_table",
     "read_labels",
+    "tables_among",
 ]
 
 TABLES = {".parquet": "parquet", ".arrow": "arrow", ".json": "json", ".jsonl": "json", ".csv": "csv"}
+MAPPED = (".parquet", ".arrow")  # what is taken of a folder
 LABEL = "label"  # the name of the column of classes
 
 
@@ -68,6 +70,11 @@ def is_table(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(6)
     return path.suffix.lower() in TABLES or head.startswith((b"PAR1", b"ARROW1"))
+
+
+def tables_among(names: Iterable[str]) -> list[str]:
+    """Return which files of a folder are its tables, by their names, whether in small letters or capitals."""
+    return [name for name in names if name.lower().endswith(MAPPED)]
 
 
 def is_saved(path: Path) -> bool:

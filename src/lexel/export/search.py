@@ -10,8 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from onnxscript import INT64, graph, script, values
-from onnxscript import opset18 as op
+from onnxscript import INT64, graph, opset18 as op, script, values
 
 __all__ = ["TRANSLATIONS"]
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
+from lexel._core.checks import check_integer
 from lexel.migrate._files import read, tensors_in
 from lexel.migrate._formats import check_settings, not_sure, parts_with_counts, recognise
 from lexel.migrate._keys import Keys
@@ -67,7 +68,8 @@ def load(
     Raises:
         FileNotFoundError: `source` does not exist.
         ImportError: `source` is a safetensors file, and safetensors is not installed.
-        TypeError: a setting is missing, or there is one that such a quantizer does not have; `source` is neither.
+        TypeError: a setting is missing, or there is one that such a quantizer does not have; `source` is neither;
+            `channel_dim` is no int.
         ValueError: no known quantizer is found, or several; its keys fit several formats; it is part of a larger one; a
             key of the quantizer is unknown or missing, has an unexpected shape, or holds NaN or Inf; a k-means start
             has not happened yet.
@@ -81,6 +83,7 @@ def load(
     """
     if not isinstance(source, (str, PathLike, Mapping)):
         raise TypeError(f"migrate.load: source must be a path or a state dict, got {type(source).__name__}")
+    channel_dim = check_integer("migrate.load", "channel_dim", channel_dim)
     if isinstance(source, Mapping):
         return _load(source, prefix, format, channel_dim, settings)
     content = read(source)

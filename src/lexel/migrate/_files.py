@@ -31,7 +31,7 @@ def read(path: str | PathLike[str]) -> Mapping[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
     _check_sums(path)
     with blamed_on(

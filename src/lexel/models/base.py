@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from lexel._core.checks import checked
-from lexel._core.config import from_config, to_config
+from lexel._core.config import Configurable, from_config, registry
 from lexel._core.modules import evaluating
 from lexel.quantizers.base import Quantized, Quantizer
 
@@ -31,8 +30,6 @@ __all__ = ["Autoencoder", "Level"]
 CLASS_PATH = "class_path"  # the entry of the configuration that names the class; files without one hold a VQVAE
 FIRST = "lexel.models.VQVAE"
 
-_CLASSES: dict[str, type[Autoencoder]] = {}
-
 
 class Level(NamedTuple):
     """What one quantizer of a model was given, and what it returned.
@@ -46,7 +43,7 @@ class Level(NamedTuple):
     output: Quantized
 
 
-class Autoencoder(nn.Module, Pretrained, ABC, library_name="lexel", tags=["vector-quantization"]):
+class Autoencoder(nn.Module, Pretrained, Configurable, library_name="lexel", tags=["vector-quantization"]):
     """Turns examples of a kind of data into codes and back, through one or more quantizers.
 
     A subclass stores each argument of its constructor as an attribute of the same name. The `size` of an example is the
@@ -57,12 +54,7 @@ class Autoencoder(nn.Module, Pretrained, ABC, library_name="lexel", tags=["vecto
     """
 
     kind: ClassVar[str]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "__init__" in vars(cls):
-            cls.__init__ = checked(cls.__init__, by_class=True)  # type: ignore[method-assign]
-        _CLASSES[_class_path(cls)] = cls
+    exported_by = "lexel.models"
 
     @classmethod
     def named(cls, class_path: str) -> type[Self]:
@@ -71,18 +63,12 @@ class Autoencoder(nn.Module, Pretrained, ABC, library_name="lexel", tags=["vecto
         Raises:
             ValueError: there is none.
         """
-        found = _CLASSES.get(class_path)
-        if found is None or not issubclass(found, cls) or inspect.isabstract(found):
-            known = ", ".join(
-                sorted(
-                    name for name, each in _CLASSES.items() if issubclass(each, cls) and not inspect.isabstract(each)
-                )
-            )
-            hint = (
-                "" if class_path.startswith("lexel.") else "; on the command line, name the model's file with --plugin"
-            )
-            raise ValueError(f"unknown class_path {class_path!r} of a model; known: {known}{hint}")
-        return found
+        models = {name: make for name, make in registry().items() if isinstance(make, type) and issubclass(make, cls)}
+        if class_path not in models:
+            foreign = not class_path.startswith("lexel.")
+            hint = "; on the command line, name the model's file with --plugin" if foreign else ""
+            raise ValueError(f"unknown class_path {class_path!r} of a model; known: {', '.join(sorted(models))}{hint}")
+        return models[class_path]
 
     @property
     @abstractmethod
@@ -218,7 +204,13 @@ class Autoencoder(nn.Module, Pretrained, ABC, library_name="lexel", tags=["vecto
         return [one for each, own in split for one in own.reshape(-1, len(each.codebook_sizes)).unbind(1)]
 
     def bits(self, size: tuple[int, ...]) -> float:
-        """Return how many bits the indices of an example of a `size` have as they are."""
+        """Return how many bits the indices of an example of a `size` have as they are.
+
+        Example:
+            >>> import lexel
+            >>> lexel.models.VQVAE(lexel.VectorQuantizer(512, 64), downsampling=8).bits((50, 70))
+            567.0
+        """
         return sum(math.prod(own) * each.bits for own, each in zip(self.maps(size), self.quantizers, strict=True))
 
     @property
@@ -244,7 +236,8 @@ class Autoencoder(nn.Module, Pretrained, ABC, library_name="lexel", tags=["vecto
     @property
     def config(self) -> dict[str, Any]:
         """The constructor's arguments as plain data, and the name of the class."""
-        return {CLASS_PATH: _class_path(type(self)), **{name: to_config(getattr(self, name)) for name in _names(self)}}
+        config = super().config
+        return {CLASS_PATH: config["class_path"], **config["init_args"]}
 
     def _flat(self, indices: Sequence[Tensor]) -> Tensor:
         """Join the indices of all levels, as `encode` returns them."""
@@ -268,7 +261,7 @@ class Autoencoder(nn.Module, Pretrained, ABC, library_name="lexel", tags=["vecto
         if (Path(model_id) / "model" / CONFIG).is_file() and not path.is_file():
             raise ValueError(f"{model_id} is the folder of a run: give that of its model, {Path(model_id) / 'model'}")
         named = cls.named(str((config or {}).get(CLASS_PATH, FIRST)))
-        names = _names(named)
+        names = inspect.signature(named.__init__).parameters
         model = named(**{name: from_config(value) for name, value in model_kwargs.items() if name in names})
         if not Path(model_id).is_dir():
             path = Path(
@@ -279,13 +272,3 @@ class Autoencoder(nn.Module, Pretrained, ABC, library_name="lexel", tags=["vecto
             )  # fmt: skip
         load_weights(path, model, map_location)
         return model.eval()
-
-
-def _names(model: Autoencoder | type[Autoencoder]) -> list[str]:
-    cls = model if isinstance(model, type) else type(model)
-    return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
-
-
-def _class_path(cls: type) -> str:
-    own = cls.__module__.startswith("lexel.models.")
-    return f"lexel.models.{cls.__name__}" if own else f"{cls.__module__}.{cls.__qualname__}"

@@ -134,7 +134,6 @@ def check_architecture(
     owner: str,
     quantizers: Sequence[Quantizer],
     factors: Sequence[int],
-    upsampling: str,
     **counts: tuple[int, int],
 ) -> None:
     """Check what the models have in common.
@@ -143,7 +142,6 @@ def check_architecture(
         owner: the class to name.
         quantizers: its quantizers.
         factors: the side of the square of pixels for which a position stands, of each.
-        upsampling: how the decoder doubles the resolution.
         counts: further arguments by name, with the least that each may be.
 
     Raises:

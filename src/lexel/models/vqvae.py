@@ -53,8 +53,6 @@ class VQVAE(ImageAutoencoder, paper_url="https://arxiv.org/abs/1711.00937"):
         torch.Size([1, 3, 50, 70])
     """
 
-    kind = "images"
-
     def __init__(
         self,
         quantizer: Quantizer,
@@ -70,7 +68,6 @@ class VQVAE(ImageAutoencoder, paper_url="https://arxiv.org/abs/1711.00937"):
             "VQVAE",
             [quantizer],
             [downsampling],
-            upsampling,
             image_channels=(image_channels, 1),
             hidden_channels=(hidden_channels, 2),
             residual_channels=(residual_channels, 1),
@@ -116,33 +113,6 @@ class VQVAE(ImageAutoencoder, paper_url="https://arxiv.org/abs/1711.00937"):
     @override
     def synthesize(self, quantized: Sequence[Tensor], size: tuple[int, ...] | None = None) -> Tensor:
         return self.images(quantized[0], size)
-
-    @override
-    def levels(self, size: tuple[int, ...]) -> list[tuple[int, int]]:
-        """Return the grids of which the indices of an image of `size` (H, W) consist, coarse to fine.
-
-        One, `(⌈H/f⌉, ⌈W/f⌉)`, for most quantizers. If there are more, indices are `(B, L)`: the positions of one grid
-        after those of the other, each row by row.
-
-        Example:
-            >>> import lexel
-            >>> VQVAE(lexel.VectorQuantizer(512, 64), downsampling=8).levels((50, 70))
-            [(7, 9)]
-        """
-        height, width = size
-        return self.quantizer.grids((-(-height // self.downsampling), -(-width // self.downsampling)))
-
-    @override
-    def bits(self, size: tuple[int, ...]) -> float:
-        """Return the bits that the indices of an image of `size` (H, W) carry at most.
-
-        Example:
-            >>> import lexel
-            >>> VQVAE(lexel.VectorQuantizer(512, 64), downsampling=8).bits((50, 70))
-            567.0
-        """
-        rows, columns = self.levels(size)[-1]
-        return rows * columns * self.quantizer.bits
 
     def latents(self, images: Tensor) -> Tensor:
         """Encode images `(B, C, H, W)` into the inputs of the quantizer, `(B, D, ⌈H/f⌉, ⌈W/f⌉)`.

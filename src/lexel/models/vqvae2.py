@@ -92,7 +92,6 @@ class VQVAE2(ImageAutoencoder, paper_url="https://arxiv.org/abs/1906.00446"):
             "VQVAE2",
             levels,
             factors,
-            upsampling,
             image_channels=(image_channels, 1),
             hidden_channels=(hidden_channels, 2),
             residual_channels=(residual_channels, 1),

@@ -30,7 +30,6 @@ from lexel._core._triton import offsets
 PENDING = tl.constexpr(0)  # inputs to decide
 CROWDED = tl.constexpr(1)  # inputs whose list overflowed in the first scan
 HARD = tl.constexpr(2)  # inputs to compare with all codes
-COUNTERS = tl.constexpr(3)
 MASK = tl.constexpr(8)  # behind them, for every lane: the bits of a score that are kept
 
 # The flags that stay up until the host has seen them, in one int32.

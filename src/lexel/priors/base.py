@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lexel._core.checks import check_fields
 from lexel._core.config import Configurable, from_config, registry
 from lexel._core.errors import require_within
 from lexel._core.modules import evaluating
@@ -46,6 +47,7 @@ class Sampling:
         generator: of the random numbers, on any device.
 
     Raises:
+        TypeError: a setting is of another type.
         ValueError: a setting is out of its range.
 
     Example:
@@ -63,6 +65,7 @@ class Sampling:
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.temperature != 0:  # which takes the most probable
             require_within("temperature", self.temperature, COLDEST, HOTTEST)
         if self.top_k is not None and self.top_k < 1:

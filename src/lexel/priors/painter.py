@@ -14,8 +14,7 @@ from torch import Tensor
 
 from lexel._core.errors import blamed_on, sizes_named
 from lexel._core.files import written_beside
-from lexel._core.places import PRIOR_FACTS as FACTS
-from lexel._core.places import instead
+from lexel._core.places import PRIOR_FACTS as FACTS, instead
 from lexel._core.pretrained import CONFIG
 from lexel.data.kind import Kind, kind_of
 from lexel.models import Autoencoder

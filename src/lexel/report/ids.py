@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from lexel._core.files import refuse_existing, written_beside
 from lexel.data.tables import USUAL, Columns
 from lexel.data.vectors import open_vectors
 from lexel.models import VectorAutoencoder
-from lexel.report.page import joined
+from lexel.report.page import check_place, joined, save_page
 from lexel.report.reading import Run, read_run, trained_on
 from lexel.report.sections import Section, training_rows
-from lexel.runs import REPORT, is_report, load_model, model_folder
+from lexel.runs import REPORT, load_model, model_folder
 from lexel.tokens.identify import ids_to_judge, quality_of_ids
 from lexel.tokens.ids import IDs
 from lexel.tokens.quality import IDQuality
@@ -63,16 +62,14 @@ def write_id_report(report: IDReport, out: Path, *, overwrite: bool = False) -> 
         OSError: nothing can be written there.
         ValueError: there are not as many texts as items.
     """
-    refuse_existing(out, overwrite=overwrite or is_report(out), folder=False)
+    check_place(out, overwrite=overwrite)
     if report.texts is not None and len(report.texts) != len(report.ids):
         raise ValueError(f"there are {len(report.texts)} texts for {len(report.ids)} items")
     run = report.run
     sections = SECTIONS if run is None else (*SECTIONS, *SECTIONS_OF_RUN)
     named = {"run": report} if run is None else {"run": run, "model": run.model}
     html = joined("ids.html", sections, report, ids=report.ids, quality=report.quality, **named)
-    with written_beside(out) as temporary:
-        temporary.write_text(html, encoding="utf-8")
-    return out
+    return save_page(html, out)
 
 
 def write_vector_report(
@@ -109,7 +106,7 @@ def write_vector_report(
     if out is None:
         model_folder(run)  # in a folder that has none the page has no place
         out = run / REPORT
-    refuse_existing(out, overwrite=overwrite or is_report(out), folder=False)
+    check_place(out, overwrite=overwrite)
     model = load_model(run)
     if not isinstance(model, VectorAutoencoder):
         raise ValueError(f"this page needs a model of vectors, this one takes {model.kind}")

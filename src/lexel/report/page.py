@@ -32,7 +32,7 @@ try:
 except ImportError as error:
     raise ImportError("lexel.report needs jinja2: pip install 'lexel[train]'") from error
 
-__all__ = ["joined", "paint", "write_report"]
+__all__ = ["check_place", "joined", "paint", "save_page", "write_report"]
 
 WEB = Path(__file__).parent / "web"
 SHARED_SCRIPTS = ("page", "theme", "keyboard", "chart")
@@ -70,7 +70,7 @@ def write_report(
     if out is None:
         model_folder(run)  # in a folder that has none the page has no place
         out = run / REPORT
-    refuse_existing(out, overwrite=overwrite or is_report(out), folder=False)
+    check_place(out, overwrite=overwrite)
     read = read_run(run, require_images(load_model(run), "this page"))
     source = open_source(read, data)
     statistics = None
@@ -80,9 +80,7 @@ def write_report(
         statistics = statistics_of(opened)
     measurement = measure(read.model, source.images)
     html = paint(Report(read, source, measurement, judge(read, measurement), statistics))
-    with written_beside(out) as temporary:
-        temporary.write_text(html, encoding="utf-8")
-    return out
+    return save_page(html, out)
 
 
 def paint(report: Report) -> str:
@@ -99,6 +97,23 @@ def paint(report: Report) -> str:
         findings=report.findings,
         statistics=report.statistics,
     )
+
+
+def check_place(out: Path, *, overwrite: bool) -> None:
+    """Check that a page may be written at `out`, before it is made: a report may be replaced.
+
+    Raises:
+        FileExistsError: `out` exists, is no report, and `overwrite` is not set; or it is a folder.
+        OSError: nothing can be written there.
+    """
+    refuse_existing(out, overwrite=overwrite or is_report(out), folder=False)
+
+
+def save_page(html: str, out: Path) -> Path:
+    """Write a page whole, or not at all, and return its path."""
+    with written_beside(out) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return out
 
 
 def joined(template: str, sections: Sequence[Section], report: Any, **names: Any) -> str:

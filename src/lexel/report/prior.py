@@ -10,15 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lexel._core.files import refuse_existing, written_beside
 from lexel.priors import FREE
 from lexel.priors.painter import Painter
 from lexel.report.findings import Verdict
-from lexel.report.page import joined
+from lexel.report.page import check_place, joined, save_page
 from lexel.report.pictures import data_uri
 from lexel.report.reading import Run, read_run
-from lexel.report.sections import MOST_ROWS, Section
-from lexel.runs import REPORT, is_report
+from lexel.report.sections import MOST_ROWS, Section, thinned
+from lexel.runs import REPORT
 
 __all__ = ["PriorReport", "write_prior_report"]
 
@@ -83,12 +82,12 @@ def write_prior_report(run: Path, out: Path | None = None, *, overwrite: bool = 
 
     Raises:
         FileNotFoundError: there is no prior in `run`.
-        FileExistsError: `out` exists, is no report, and `overwrite` is not set.
+        FileExistsError: `out` exists, is no report, and `overwrite` is not set; or it is a folder.
+        OSError: nothing can be written there.
         ValueError: a file of the run is malformed, or its samples are no pictures.
     """
     out = run / REPORT if out is None else out
-    if not is_report(out):
-        refuse_existing(out, overwrite=overwrite)
+    check_place(out, overwrite=overwrite)
     painter = Painter.load(run)
     if painter.kind.has_ids:
         raise ValueError(
@@ -107,9 +106,7 @@ def write_prior_report(run: Path, out: Path | None = None, *, overwrite: bool = 
         codes=codes,
         verdict=report.verdict,
     )
-    with written_beside(out) as temporary:
-        temporary.write_text(html, encoding="utf-8")
-    return out
+    return save_page(html, out)
 
 
 def compared(run: Run[Any], painter: Painter) -> list[Code]:
@@ -155,9 +152,8 @@ def frames(painter: Painter) -> list[tuple[int, Tensor]]:
     count = max(1, min(MOST_SAMPLES, FRAME_PIXELS // pixels))
     generator = torch.Generator().manual_seed(0)
     steps = list(painter.prior.sample_steps(count, painter.labels(None, count), generator=generator))
-    every = max(1, -(-len(steps) // MOST_FRAMES))
     shown = []
-    for indices in [torch.full_like(steps[0], FREE), *steps[(len(steps) - 1) % every :: every]]:
+    for indices in [torch.full_like(steps[0], FREE), *thinned(steps, MOST_FRAMES)[1]]:
         examples = painter.decoded(indices.clamp_min(0))
         examples = examples.masked_fill(_undrawn(painter, indices), GREY)
         across = -(-count // 2)
@@ -181,7 +177,7 @@ def _undrawn(painter: Painter, indices: Tensor) -> Tensor:
 
 def _bits(report: PriorReport) -> dict[str, Any]:
     rows = report.run.metrics
-    some = rows[(len(rows) - 1) % max(1, -(-len(rows) // MOST_ROWS)) :: max(1, -(-len(rows) // MOST_ROWS))]
+    _, some = thinned(rows, MOST_ROWS)
     columns = ("step", "loss", "validation_bits_per_token")
     return {
         "metrics": {name: [row.get(name) for row in some] for name in columns if rows and name in rows[0]},

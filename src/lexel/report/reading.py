@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import platform
@@ -17,7 +16,7 @@ import lexel
 from lexel._core.errors import blamed_on
 from lexel.data.images import Images, open_images
 from lexel.models import Autoencoder, ImageAutoencoder
-from lexel.runs import CONFIG, ENVIRONMENT, METRICS, MODEL
+from lexel.runs import CONFIG, ENVIRONMENT, METRICS, MODEL, read_metrics
 
 try:
     import yaml
@@ -144,18 +143,16 @@ def _read_config(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _read_metrics(path: Path) -> list[dict[str, float | None]]:
-    if not path.is_file():
-        return []
-
-    def number(cell: str | None) -> float | None:
+    def number(cell: str) -> float | None:
         value = float(cell) if cell else math.nan
         return value if math.isfinite(value) else None
 
-    with blamed_on(path, "cannot be read"), path.open(newline="", encoding="utf-8") as file:
-        rows = [{name: number(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
-        if any(row.get("step") is None for row in rows):
-            raise ValueError("a row has no step")
-    return rows
+    with blamed_on(path, "cannot be read"):
+        rows, whole = read_metrics(path)
+        numbers = [{name: number(cell) for name, cell in row.items()} for row in rows]
+        if not whole or any(row["step"] is None for row in numbers):
+            raise ValueError("a row has no step, or not a value for each column")
+    return numbers
 
 
 def _read_environment(folder: Path) -> dict[str, str]:

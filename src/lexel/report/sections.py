@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,9 @@ from lexel.report.pictures import data_uri, tiled
 from lexel.report.reading import Run, Source
 from lexel.tokens.statistics import TokenStatistics
 
-__all__ = ["MOST_CODES", "MOST_ROWS", "SECTIONS", "Report", "Section", "training_rows"]
+__all__ = ["MOST_CODES", "MOST_ROWS", "SECTIONS", "Report", "Section", "thinned", "training_rows"]
+
+Row = TypeVar("Row")
 
 MOST_CODEBOOKS = 8
 MOST_CODES, UNUSED_CODES = 16384, 48  # of all codebooks together, and of each
@@ -67,13 +69,18 @@ class Section:
 def training_rows(report: Any) -> dict[str, Any]:
     """Return the rows of metrics of a report's run, no more than can be seen."""
     rows, model = report.run.metrics, report.run.model
-    every = max(1, -(-len(rows) // MOST_ROWS))
-    some = rows[(len(rows) - 1) % every :: every]  # always includes the last one
+    every, some = thinned(rows, MOST_ROWS)
     return {
         "every": every,
         "limit": model.codebook_sizes[0] if model.positionwise else None,  # of the perplexity
         "metrics": {name: [row.get(name) for row in some] for name in (rows[0] if rows else ())},
     }
+
+
+def thinned(rows: list[Row], most: int) -> tuple[int, list[Row]]:
+    """Return n, and every n-th row with the last among them, so that there are at most so many."""
+    every = max(1, -(-len(rows) // most))
+    return every, rows[(len(rows) - 1) % every :: every]
 
 
 def _codebooks(report: Report) -> list[dict[str, Any]]:

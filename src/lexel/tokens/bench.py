@@ -78,26 +78,20 @@ class Bench:
     skipped: dict[str, str]
 
 
-def bench(
-    model: ImageAutoencoder, data: str | Path, *, qualities: Sequence[int] = QUALITIES, strict: bool = False
-) -> Bench:
+def bench(model: ImageAutoencoder, data: str | Path, *, strict: bool = False) -> Bench:
     """Compress images with a model and with the codecs of Pillow, and measure the files and what comes out of them.
 
     Args:
         model: in eval mode, on any device, for grey or colour.
         data: as `lexel.data.images.open_images` takes it.
-        qualities: the codecs' settings, from 0 to 100.
         strict: refuse data with unreadable files instead of skipping them.
 
     Raises:
         FileNotFoundError: `data` does not exist.
-        ValueError: there is no readable image in `data`, the model's images are neither grey nor in colour, or a
-            quality is out of range.
+        ValueError: there is no readable image in `data`, or the model's images are neither grey nor in colour.
     """
     if model.image_channels not in MODES:
         raise ValueError(f"bench: images must have 1 or 3 channels, those of this model have {model.image_channels}")
-    if not qualities or not all(0 <= quality <= 100 for quality in qualities):
-        raise ValueError(f"bench: qualities must be from 0 to 100, got {list(qualities)}")
     codecs = {name: code for name, (code, needs) in CODECS.items() if needs is None or features.check(needs)}
     rows: dict[str, list[list[dict[str, float]]]] = {name: [] for name in ("Lexel", *codecs)}
     images = open_images(data, model.image_channels)
@@ -110,7 +104,7 @@ def bench(
         own.update({f"bpp-{name}": each / pixels for name, each in bits.items()})
         rows["Lexel"].append([own])
         for name, code in codecs.items():
-            copies = [_through(image, code, quality) for quality in qualities]
+            copies = [_through(image, code, quality) for quality in QUALITIES]
             rows[name].append([_figures(image, copy, size) for copy, size in copies])
     curves = []
     for name, found in rows.items():
@@ -119,7 +113,7 @@ def bench(
             for figure in found[0][0]
         }
         if name != "Lexel":
-            results["quality"] = list(map(float, qualities))
+            results["quality"] = list(map(float, QUALITIES))
         description = f"Lexel, {model.num_embeddings} codes" if name == "Lexel" else f"{name}. Pillow {PIL.__version__}"
         curves.append(Curve(name, description, results))
     weights = sum(value.nbytes for value in model.state_dict().values())

@@ -352,7 +352,8 @@ def _plan(work: Work) -> dict[str, Any]:
 
 def _stamp(data: Path, out: Path) -> str:
     """Return a digest of the size and the time of each file of the data: names may stay where content changes."""
-    files = sorted(path for path in data.rglob("*") if out not in path.parents) if data.is_dir() else [data]
+    own = out.resolve()
+    files = sorted(path for path in data.resolve().rglob("*") if own not in path.parents) if data.is_dir() else [data]
     found = hashlib.sha256()
     for path in files:
         if path.is_file():

@@ -18,7 +18,7 @@ from lexel.data.vectors.kind import KIND
 from lexel.models import Autoencoder, VectorAutoencoder
 from lexel.tokens.encode import labels_of
 from lexel.tokens.facts import facts_of, fingerprint, smallest_dtype
-from lexel.tokens.ids import IDs, as_items
+from lexel.tokens.ids import IDs, as_items, check_unique
 from lexel.tokens.quality import IDQuality, quality_of
 from lexel.tokens.unique import Uniqueness, make_unique
 
@@ -218,13 +218,14 @@ def identify(
         FileExistsError: `out` exists, and `overwrite` is not set; or another process has written it meanwhile.
         FileNotFoundError: `data` or `append` does not exist.
         ValueError: the model does not take vectors, one is not finite, an item has an ID already, there are fewer
-            tuples than items, or another model made the IDs to append to.
+            tuples than items, another model made the IDs to append to, or `unique` is no such way.
     """
     out = Path(out)
     if not isinstance(model, VectorAutoencoder):
         raise ValueError(f"IDs are those of vectors, this model takes {model.kind}: give --out a folder")
     if out.suffix != ".parquet":
         raise ValueError(f"IDs are written into a .parquet file, got {out}")
+    check_unique(unique)
     same = append is not None and out.exists() and Path(append).exists() and out.samefile(append)
     refuse_existing(out, overwrite=overwrite or same, folder=False)
     there = stamp_of(out)

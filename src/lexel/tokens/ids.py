@@ -30,7 +30,7 @@ from lexel.tokens.rows import METADATA
 from lexel.tokens.token_set import Columns, TokenSet
 from lexel.tokens.trie import Trie
 
-__all__ = ["UNIQUE", "IDs", "Items"]
+__all__ = ["UNIQUE", "IDs", "Items", "check_unique"]
 
 FORMAT = "lexel-ids-1"
 UNIQUE = ("suffix", "nearest-free")
@@ -90,8 +90,7 @@ class IDs:
         version: int = 1,
     ) -> None:
         self.facts, self.version = facts, check_integer("IDs", "version", version, least=1)
-        if unique is not None and unique not in UNIQUE:
-            raise ValueError(f"unique must be one of {', '.join(UNIQUE)}, or None, got {unique!r}")
+        check_unique(unique)
         self.unique = unique
         names = as_items(items)
         if not len(names):
@@ -432,6 +431,16 @@ class Items:
         places = torch.arange(int(counts.sum())) + torch.repeat_interleave(low - counts.cumsum(0) + counts, counts)
         ends = pa.array(np.append(0, counts.cumsum(0).numpy()))
         return pa.LargeListArray.from_arrays(ends, self.array.take(pa.array(order[places].numpy()))).to_pylist()
+
+
+def check_unique(unique: str | None) -> None:
+    """Check a name of how IDs are made unique.
+
+    Raises:
+        ValueError: there is no such way.
+    """
+    if unique not in (None, *UNIQUE):
+        raise ValueError(f"unique must be one of {', '.join(UNIQUE)}, or None, got {unique!r}")
 
 
 def as_items(items: Any) -> pa.Array:

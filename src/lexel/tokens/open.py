@@ -49,7 +49,7 @@ def open_tokens(path: str | os.PathLike[str]) -> TokenSet:
         raise FileNotFoundError(f"no such file or folder: {found}")
     if stands_at(found) not in (None, "tokens"):
         raise ValueError(f"{found} is not a set of tokens{instead(found)}")
-    if found.suffix == ".parquet" and found.is_file():
+    if found.suffix.lower() == ".parquet" and found.is_file():
         return IDs.open(found).tokens()
     if not found.is_dir():
         return read_file(found)

@@ -16,6 +16,7 @@ from lexel._core.rows import Rows, read
 from lexel.nearest import nearest_code
 from lexel.tokens.embeddings import picked, pieces
 from lexel.tokens.ids import IDs
+from lexel.tokens.statistics import entropy_of
 
 __all__ = ["IDQuality", "LevelQuality", "quality_of"]
 
@@ -206,7 +207,7 @@ def _level(
     return LevelQuality(
         size,
         len(counts),
-        _entropy(counts),
+        entropy_of(counts),
         float(2 * (ranks * shares).sum() / size - (size + 1) / size),
         float(counts[-1] * size / items),
         distortion,
@@ -225,15 +226,9 @@ def _agreement(prefix: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> tu
     pairs, both = np.unique(prefix * len(classes) + label, return_counts=True)
     most = np.zeros(int(prefix.max()) + 1, np.int64)
     np.maximum.at(most, pairs // len(classes), both)
-    one, other = _entropy(np.bincount(prefix)), _entropy(np.bincount(label))
-    information = max(one + other - _entropy(both), 0.0)
+    one, other = entropy_of(np.bincount(prefix)), entropy_of(np.bincount(label))
+    information = max(one + other - entropy_of(both), 0.0)
     return float(most.sum()) / len(prefix), 2 * information / (one + other) if one + other else 1.0
-
-
-def _entropy(counts: np.ndarray[Any, Any]) -> float:
-    """Return the entropy of counts in bits."""
-    shares = counts[counts > 0] / counts.sum()
-    return abs(float(-(shares * np.log2(shares)).sum()))  # abs: no −0 for a single value
 
 
 def _mean(hits: Tensor) -> float:

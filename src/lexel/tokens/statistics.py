@@ -16,7 +16,7 @@ from lexel._core.console import track
 from lexel.tokens.facts import Grids
 from lexel.tokens.token_set import TokenSet
 
-__all__ = ["CodebookStatistics", "TokenStatistics", "statistics_of"]
+__all__ = ["CodebookStatistics", "TokenStatistics", "entropy_of", "statistics_of"]
 
 CHUNK_TOKENS = 1 << 22  # counted at once
 SHOWN_CODES, SHOWN_GROUPS = 10, 10
@@ -82,6 +82,12 @@ class TokenStatistics:
         return content
 
 
+def entropy_of(counts: np.ndarray[Any, Any]) -> float:
+    """Return the entropy of counts in bits."""
+    shares = counts[counts > 0] / counts.sum()
+    return abs(float(-(shares * np.log2(shares)).sum()))  # abs: no −0 for a single value
+
+
 @dataclass
 class Counter:
     """How often each value of int64 occurs: sorted values and their counts."""
@@ -103,8 +109,7 @@ class Counter:
     @property
     def entropy(self) -> float:
         """In bits."""
-        shares = self.counts.double() / self.counts.sum()
-        return abs(float(-(shares * shares.log2()).sum()))  # abs: no −0 for a single value
+        return entropy_of(self.counts.numpy())
 
 
 class Neighbours:

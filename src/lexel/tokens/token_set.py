@@ -161,9 +161,8 @@ class TokenSet(Dataset[dict[str, Tensor]]):
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         shapes = self.shapes[chosen]
         if not len(chosen) or not (shapes == shapes[0]).all():
-            raise ValueError(
-                f"a batch needs one or more examples of one shape, got {torch.unique(shapes, dim=0).tolist()}"
-            )
+            found = sorted({*map(tuple, shapes.tolist())})
+            raise ValueError(f"a batch needs one or more examples of one shape, got {found}")
         shape = shapes[0].tolist()
         places = self._starts[chosen.numpy()][:, None] + np.arange(int(np.prod(shape)))
         grids = torch.from_numpy(self._columns.flat[places].astype(np.int64)).reshape(len(chosen), *shape)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lexel._core.rows import Rows
 from lexel.tokens.embeddings import picked
-from lexel.tokens.ids import IDs, Item
+from lexel.tokens.ids import UNIQUE, IDs, Item
 from lexel.tokens.trie import Trie
 
 __all__ = ["SHOWN_ITEMS", "Candidates", "Uniqueness", "duplicates", "make_unique"]
@@ -116,8 +116,8 @@ def make_unique(
     """
     if ids.unique is not None:
         raise ValueError(f"the IDs are unique already, by {ids.unique!r}")
-    if method not in (methods := ("suffix", "nearest-free")):
-        raise ValueError(f"method must be one of {', '.join(methods)}, got {method!r}")
+    if method not in UNIQUE:
+        raise ValueError(f"method must be one of {', '.join(UNIQUE)}, got {method!r}")
     if taken is not None and (taken.unique, taken.facts.model) != (method, ids.facts.model):
         raise ValueError(
             f"the IDs that are taken are unique by {taken.unique!r} and of the model {taken.facts.model}, "

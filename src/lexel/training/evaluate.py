@@ -21,6 +21,8 @@ from lexel.models import Autoencoder
 
 __all__ = ["Evaluation", "audit_model", "evaluate"]
 
+AUDITED = 1 << 14  # positions of each quantizer; examples are read until they have as many
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -131,7 +133,6 @@ def audit_model(
     data: str | Path,
     *,
     strict: bool = False,
-    positions: int = 1 << 14,
     columns: Columns = USUAL,
 ) -> list[Audit]:
     """Audit each of a model's quantizers with `lexel.audit` on the vectors that its encoder gives for examples.
@@ -140,7 +141,6 @@ def audit_model(
         model: in any mode.
         data: what the model's kind of data opens.
         strict: refuse data with unreadable files instead of skipping them.
-        positions: how many positions to examine of each; examples are read until they have as many.
         columns: of a table, which hold and which name the examples.
 
     Raises:
@@ -153,7 +153,7 @@ def audit_model(
     with evaluating(model):
         for _, example in examples.readable(range(len(examples)), strict=strict):
             latents.append([level.latents for level in model.quantize(kind.inputs(example[None]))])
-            if sum(each[0][:, 0].numel() for each in latents) >= positions:
+            if sum(each[0][:, 0].numel() for each in latents) >= AUDITED:
                 break
     audits = []
     for quantizer, own in zip(model.quantizers, zip(*latents, strict=True), strict=True):

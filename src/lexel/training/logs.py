@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lexel._core.console import messages, progress_bar
 from lexel._core.errors import naming
 from lexel._core.files import written_beside
-from lexel.runs import DAMAGED_METRICS
+from lexel.runs import DAMAGED_METRICS, read_metrics
 
 __all__ = ["MetricsFile", "TensorBoard", "Ticker"]
 
@@ -48,7 +48,7 @@ class MetricsFile:
 
     def _start(self, columns: Sequence[str]) -> None:
         self.columns = list(columns)
-        before, whole = read_rows(self.path) if self.from_step else ([], True)
+        before, whole = read_metrics(self.path) if self.from_step else ([], True)
         before = [row for row in before if int(row["step"]) < self.from_step]
         if not whole:
             aside = self._aside()
@@ -69,25 +69,6 @@ class MetricsFile:
         with written_beside(aside) as temporary:
             shutil.copyfile(self.path, temporary)
         return aside
-
-
-def read_rows(path: Path) -> tuple[list[dict[str, str]], bool]:
-    """Return the rows of a file of metrics, and whether these are all: a last row that a kill cut off is none."""
-    if not path.is_file():
-        return [], True
-    rows: list[dict[str, str]] = []
-    try:
-        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:  # a spreadsheet may write a mark
-            reader = csv.DictReader(file)
-            rows.extend(reader)
-    except csv.Error:
-        return [row for row in rows if _is_whole(row)], False
-    whole = all(_is_whole(row) for row in rows[:-1]) and "step" in (reader.fieldnames or ())
-    return [row for row in rows if _is_whole(row)], whole
-
-
-def _is_whole(row: dict[str, str]) -> bool:
-    return None not in row and None not in row.values() and row.get("step", "").isdecimal()
 
 
 class TensorBoard:

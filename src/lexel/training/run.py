@@ -22,7 +22,7 @@ try:
     import lightning as L
     import yaml
 
-    from lexel.training.logs import MetricsFile, TensorBoard, Ticker, read_rows
+    from lexel.training.logs import MetricsFile, TensorBoard, Ticker
 except ImportError as error:
     raise ImportError(f"training needs further packages: pip install 'lexel[train]' ({error})") from error
 
@@ -33,7 +33,7 @@ from lexel._core.files import WORKPLACE, written_beside
 from lexel._core.signals import Stop, stopped_softly
 from lexel._core.values import HostValue, at_hand
 from lexel.data.images import save_image
-from lexel.runs import COMMAND, RunFolder
+from lexel.runs import COMMAND, RunFolder, read_metrics
 from lexel.training.checkpoint import WholeCheckpoints, read_checkpoint
 from lexel.training.processes import end_with_parent, is_first_process, named_to_children
 from lexel.training.settings import Settings
@@ -345,7 +345,7 @@ def _checkpoint(run: RunFolder, save_every: int) -> Path | None:
     run.check_files()
     if run.checkpoint.is_file():
         return run.checkpoint
-    rows, _ = read_rows(run.metrics)
+    rows, _ = read_metrics(run.metrics)
     if run.model.exists() or any(int(row["step"]) >= save_every for row in rows):
         raise FileNotFoundError(
             f"{run.checkpoint} is missing, which this run had: without it, it cannot go on. To train from the start: "

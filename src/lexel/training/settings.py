@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from lexel._core.checks import check_fields
 from lexel._core.errors import require_within
 
 __all__ = ["PriorSettings", "ReconstructionSettings", "Settings", "VectorSettings"]
@@ -30,6 +31,10 @@ class Settings:
         save_every: steps between checkpoints and sample pictures.
         device: the kind of device, `"cpu"`, `"cuda"` or `"mps"`; `"auto"` takes an accelerator where there is one.
         validation: data to measure the model on at each checkpoint.
+
+    Raises:
+        TypeError: a setting is of another type.
+        ValueError: a setting is out of its range.
     """
 
     steps: int = 5000
@@ -45,6 +50,7 @@ class Settings:
     validation: str | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, most in MOST.items():
             if not 0 < getattr(self, name) <= most:
                 raise ValueError(f"{name} must be above 0 and at most {most:,}, got {getattr(self, name)}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from lexel.audit._checks._outcome import NO_CODES, Check
+from lexel.audit._checks._outcome import Check
 from lexel.audit._checks.choices import nearest, nearest_shifted, nearest_under_autocast
 from lexel.audit._checks.gradients import codebook_learns, encoder_gradient
 from lexel.audit._checks.memory import memory
 from lexel.audit._checks.state import eval_changes_nothing, nan_does_not_spread, revived_codes_stay
 from lexel.audit._checks.statistics import ranks_agree, usage
 
-__all__ = ["CHECKS", "NO_CODES", "Check"]
+__all__ = ["CHECKS"]
 
 CHECKS = (
     Check("codebook learns", codebook_learns),

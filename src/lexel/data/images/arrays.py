@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lexel._core.errors import reason_of
+from lexel._core.files import refuse_bomb
 from lexel.data.images.decode import MODES, in_channels
 from lexel.data.images.write import to_pixels
 
 __all__ = ["ImageArray", "open_array"]
 
 MOST_CHANNELS = 4  # a longer axis does not count as the channel axis, unless the layout is given
-LARGE = 1 << 30  # bytes
 
 
 class ImageArray:
@@ -129,13 +128,6 @@ def _plausible(shape: tuple[int, ...], layout: str) -> bool:
     return channels <= min(MOST_CHANNELS, height, width) and (len(shape) == 4 or channels != 2)
 
 
-def _refuse_bomb(archive: ZipFile) -> None:
-    """Refuse a small archive that would fill the memory: no pictures compress to a hundredth of their size."""
-    (entry,) = archive.infolist()
-    if entry.file_size > max(LARGE, 100 * entry.compress_size):
-        raise ValueError(f"{entry.compress_size:,} bytes would become {entry.file_size:,}; save it as .npy")
-
-
 def _load(path: Path) -> np.ndarray[Any, Any]:
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -144,7 +136,7 @@ def _load(path: Path) -> np.ndarray[Any, Any]:
                 if len(loaded.files) != 1:
                     held = f": {', '.join(loaded.files)}" if loaded.files else ""
                     raise ValueError(f"it holds {len(loaded.files)} arrays{held}")
-                _refuse_bomb(loaded.zip)
+                refuse_bomb(loaded.zip)
                 loaded = loaded[loaded.files[0]]
     except Exception as error:  # a damaged file fails in many ways
         raise ValueError(f"{path} cannot be read as one array: {reason_of(error)}") from error

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lexel._core.files import require_file
 
-__all__ = ["MAX_PIXELS", "MODES", "decode", "glance", "in_channels", "is_image", "most_pixels"]
+__all__ = ["MAX_PIXELS", "MODES", "decode", "glance", "in_channels", "is_image", "most_pixels", "pixels_of"]
 
 NOT_AN_IMAGE = "not an image"
 
@@ -55,14 +55,19 @@ def decode(file: Path | IO[bytes], channels: int) -> Tensor:
         ValueError: it is not an image, it has too many pixels (`most_pixels`), or its white is not known.
         Exception: anything that a decoder raises for a damaged file.
     """
+    with _opened(file) as image:
+        return pixels_of(image, channels)
+
+
+def pixels_of(image: Image.Image, channels: int) -> Tensor:
+    """Return the pixels of a Pillow image, as `decode` returns those of a file, and with its errors."""
     if channels not in MODES:
         raise ValueError(f"image files have 1, 3 or 4 channels, not {channels}")
-    with _opened(file) as image:
-        _scale_transparency(image)
-        image.load()
-        array = np.asarray(_flattened(_eight_bits(image), channels))
-        pixels = torch.from_numpy(array.reshape(*array.shape[:2], channels).copy()).movedim(-1, 0)
-        return _upright(pixels, _orientation(image)).contiguous()
+    _scale_transparency(image)
+    image.load()
+    array = np.asarray(_flattened(_eight_bits(image), channels))
+    pixels = torch.from_numpy(array.reshape(*array.shape[:2], channels).copy()).movedim(-1, 0)
+    return _upright(pixels, _orientation(image)).contiguous()
 
 
 def glance(file: Path | IO[bytes]) -> str | None:
@@ -207,7 +212,7 @@ def _white(image: Image.Image) -> int:
         if bits[0] <= 16 and kind[0] == UNSIGNED:
             return (1 << int(bits[0])) - 1
         raise ValueError(f"which value is white is not known for {bits[0]}-bit grey; save it as 16-bit grey or float")
-    raise ValueError(f"which value is white is not known for {image.format} of mode {image.mode}")
+    raise ValueError(f"which value is white is not known for {image.format or 'an image'} of mode {image.mode}")
 
 
 def _flattened(image: Image.Image, channels: int) -> Image.Image:

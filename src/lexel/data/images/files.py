@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from lexel._core.errors import reason_of
 from lexel._core.files import ENVIRONMENT, environment_of
+from lexel._core.places import MANIFEST, PROGRESS
 from lexel.data.images.decode import decode, glance
 
 __all__ = ["Found", "ImageFiles", "walk"]
@@ -72,8 +74,8 @@ def walk(root: Path) -> Found:
     """List the files of a folder at any depth.
 
     Links to folders are followed after all other folders, and each folder is read once: so a link to a parent folder
-    does no harm, and links do not change the names of files that are reached without them. The folders of runs are left
-    out.
+    does no harm, and links do not change the names of files that are reached without them. The folders of runs and of
+    tokens are left out.
 
     Raises:
         OSError: `root` itself cannot be read.
@@ -96,9 +98,8 @@ def walk(root: Path) -> Found:
                 raise
             found.skipped[folder] = reason_of(error)
             continue
-        # A run may lie in the folder that it is trained on, and the next look must find the same images there.
-        if folder and any(entry.name == ENVIRONMENT for entry in entries) and environment_of(root / folder):
-            found.remarks[folder] = "the folder of a run"
+        if folder and (written := _written(root / folder, entries)):
+            found.remarks[folder] = written
             continue
         for entry in entries:
             name = os.path.join(folder, entry.name)  # noqa: PTH118 - a Path would cost more than the rest
@@ -115,3 +116,11 @@ def walk(root: Path) -> Found:
                 found.skipped[name] = "not a regular file"
     found.files.sort(key=lambda name: Path(name).parts)
     return found
+
+
+def _written(folder: Path, entries: Sequence[os.DirEntry[str]]) -> str | None:
+    """Say what Lexel wrote into a folder. It may lie among the images, and the next look must find the same ones."""
+    names = {entry.name for entry in entries}
+    if not names.isdisjoint((MANIFEST, PROGRESS)):
+        return "a set of tokens"
+    return "the folder of a run" if ENVIRONMENT in names and environment_of(folder) else None

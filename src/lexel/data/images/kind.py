@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from typing_extensions import override
 
-from lexel.data.images.decode import MODES, decode
+from lexel.data.images.decode import decode, pixels_of
 from lexel.data.images.measure import SSIM_WINDOW, psnr, ssim
 from lexel.data.images.open import Images, open_images
 from lexel.data.images.write import save_image, to_pixels
@@ -50,7 +50,7 @@ class ImageKind(Kind):
         if isinstance(content, Mapping):  # as `datasets` holds an image that it has not decoded
             content = content.get("bytes") or content.get("path")
         if isinstance(content, Image.Image):
-            content = np.asarray(content.convert(MODES.get(channels)))
+            return pixels_of(content, channels)
         if isinstance(content, (bytes, bytearray, memoryview)):
             return decode(BytesIO(content), channels)
         if isinstance(content, (str, Path)):

@@ -17,7 +17,7 @@ from lexel.data.images.decode import is_image, most_pixels
 from lexel.data.images.files import ImageFiles, walk
 from lexel.data.images.tables import open_table
 from lexel.data.labels import Labels
-from lexel.data.tables import USUAL, Columns, is_saved, is_table
+from lexel.data.tables import USUAL, Columns, is_saved, is_table, tables_among
 
 __all__ = ["Images", "open_images"]
 
@@ -64,7 +64,8 @@ def open_images(
         data: a folder of images at any depth; one image; a `.npy` or `.npz` array, `(N, H, W)`, `(N, H, W, C)` or
             `(N, C, H, W)`, uint8, bool, or floating in [0, 1]; or anything local that `datasets.load_dataset` opens (a
             folder or file of Parquet, Arrow, JSON, …), of which the first column of images is taken, from all splits.
-            Links to folders are followed, each folder is read once; hidden files and the folders of runs are left out.
+            Links to folders are followed, each folder is read once; hidden files and the folders of runs and of tokens
+            are left out.
             If the name of a file does not say its type, its content does. An image of more pixels than
             `lexel.data.images.decode.most_pixels` allows cannot be read.
         channels: 1, 3 or 4 to convert to grey, colour, or colour and transparency; by default those of the data (files
@@ -114,7 +115,7 @@ def _open(path: Path, channels: int | None, layout: str | None, columns: Columns
 
 def _open_folder(path: Path, channels: int | None, columns: Columns) -> Images:
     found = walk(path)
-    tables = [name for name in found.files if name.lower().endswith((".parquet", ".arrow"))]
+    tables = tables_among(found.files)
     extensions = Image.registered_extensions()
     saved = is_saved(path)
     pictured = any(Path(name).suffix.lower() in extensions for name in found.files)

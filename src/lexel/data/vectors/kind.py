@@ -16,8 +16,7 @@ from typing_extensions import override
 
 from lexel._core.files import refuse_existing
 from lexel.data.kind import Figure, Kind
-from lexel.data.pictures import columns as drawn
-from lexel.data.pictures import heat_map
+from lexel.data.pictures import columns as drawn, heat_map
 from lexel.data.tables import USUAL, Columns
 from lexel.data.vectors.open import Vectors, open_vectors
 from lexel.data.vectors.write import WRITERS

@@ -117,7 +117,7 @@ class Vectors(Examples):
     def _numbered(self, numbers: Sequence[int]) -> Tensor:
         """Return the rows of these numbers, if each is of use."""
         with blamed_on(self.origin, "does not hold vectors of one length"):
-            found = self.source.rows(numbers)
+            found = self.source.rows(numbers) if len(numbers) else np.zeros((0, self.dim), np.float32)
         with np.errstate(over="ignore"):  # a number too large for float32 is as little of use as one that is none
             rows = torch.from_numpy(np.array(found, np.float32, order="C"))
         usable = (rows.abs() <= LARGEST).all(1)  # NaN is not

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from typing_extensions import override
 
 from lexel._core.errors import blamed_on
+from lexel._core.files import refuse_bomb
 from lexel.data.labels import Labels
 from lexel.data.tables import (
     LABEL,
@@ -27,6 +28,7 @@ from lexel.data.tables import (
     kinds_of_columns,
     load_table,
     read_labels,
+    tables_among,
 )
 
 __all__ = ["Source", "open_source"]
@@ -34,8 +36,6 @@ __all__ = ["Source", "open_source"]
 # Names that a column of vectors, or of the items that they belong to, often has; in the order of preference.
 VECTOR_NAMES = ("embedding", "embeddings", "vector", "vectors", "emb", "features")
 ITEM_NAMES = ("item", "item_id", "id", "ids", "items", "name", "key")
-MAPPED = (".parquet", ".arrow")  # what is taken of a folder
-MOST_UNPACKED = 1 << 30  # bytes of an archive that unpacks to more than a hundredfold
 
 
 class Source(ABC):
@@ -52,7 +52,7 @@ class Source(ABC):
 
     @abstractmethod
     def rows(self, numbers: Sequence[int]) -> NDArray[Any]:
-        """Return the rows of some numbers, `(n, D)`; those of a range are read as one piece.
+        """Return the rows of one or more numbers, `(n, D)`; those of a range are read as one piece.
 
         Raises:
             ValueError: a row has another length than the others, or is empty.
@@ -96,9 +96,7 @@ class Array(Source):
                 self.array = found
             else:
                 with found:
-                    for entry in found.zip.infolist():
-                        if entry.file_size > max(MOST_UNPACKED, 100 * entry.compress_size):
-                            raise ValueError(f"{entry.compress_size:,} bytes would become {entry.file_size:,}")
+                    refuse_bomb(found.zip)
                     ranks = {name: found[name].ndim for name in found.files}
                     self.array = found[chosen(ranks, columns.examples)]
                     flat = [name for name, rank in ranks.items() if rank == 1]
@@ -176,8 +174,8 @@ class Column(Source):
 
     def __init__(self, path: Path, columns: Columns) -> None:
         self.arguments = path, columns
-        tables = [] if is_saved(path) else sorted(each for each in path.rglob("*") if each.suffix in MAPPED)
-        self.table = load_table(path, [str(each.relative_to(path)) for each in tables], "vectors")
+        files = [] if is_saved(path) else sorted(each for each in path.rglob("*") if each.is_file())
+        self.table = load_table(path, tables_among(str(each.relative_to(path)) for each in files), "vectors")
         lists = [name for name, feature in self.table.features.items() if is_list_of_numbers(feature)]
         self.path = path
         try:
@@ -206,8 +204,6 @@ class Column(Source):
 
     @override
     def rows(self, numbers: Sequence[int]) -> NDArray[Any]:
-        if not len(numbers):
-            return np.zeros((0, self.dim), np.float32)
         cells = self.vectors[place_of(numbers)].column(self.name).combine_chunks()
         cells = cells.combine_chunks() if hasattr(cells, "combine_chunks") else cells
         if hasattr(cells, "storage"):  # an extension type of `datasets`, such as Array2D
