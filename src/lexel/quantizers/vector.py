@@ -187,8 +187,8 @@ class VectorQuantizer(RowQuantizer):
         terms = {"commitment": mean(commitment_error)}
         loss = self.commitment_cost * terms["commitment"]
         if estimated is not None and self.estimator.settings.has_double_loss:
-            errors = (z - estimated).square().sum(1)
-            terms["double"] = mean(errors.sum() if valid is None else errors @ valid.to(errors.dtype))
+            squares = (z - estimated).square().sum(1)
+            terms["double"] = mean(squares.sum() if valid is None else squares @ valid.to(squares.dtype))
             loss = loss + terms["double"]
         if self._has_codebook_loss:
             terms["codebook"] = mean(codebook_error)
