@@ -37,7 +37,7 @@ class Wrapper(Quantizer):
 
     @abstractmethod
     def outward(self, e: Tensor) -> Tensor:
-        """Map the inner quantizer's output back to `(…, D)`."""
+        """Map the inner quantizer's output to `(…, output_dim)`."""
 
     @property
     @override
@@ -53,6 +53,11 @@ class Wrapper(Quantizer):
     @override
     def codebook_sizes(self) -> tuple[int, ...]:
         return self.quantizer.codebook_sizes
+
+    @property
+    @override
+    def output_dim(self) -> int:
+        return self.quantizer.output_dim
 
     @property
     @override

@@ -67,11 +67,6 @@ class QuantizationDropout(Wrapper):
 
     @property
     @override
-    def output_dim(self) -> int:
-        return self.quantizer.output_dim
-
-    @property
-    @override
     def has_own_gradient(self) -> bool:
         return True
 

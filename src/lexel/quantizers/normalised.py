@@ -45,7 +45,7 @@ class NormalisedQuantizer(Wrapper):
 
     Raises:
         TypeError: `quantizer` is not a quantizer.
-        ValueError: `std` is not a positive number.
+        ValueError: `std` is not a positive number, or codes of other channels than the inputs are to be scaled back.
 
     Example:
         >>> import torch, lexel
@@ -66,6 +66,12 @@ class NormalisedQuantizer(Wrapper):
     ) -> None:
         if not 0 < std < math.inf:
             raise ValueError(f"NormalisedQuantizer: std must be positive and finite, got {std}")
+        if scale_back and quantizer.output_dim != quantizer.embedding_dim:
+            raise ValueError(
+                "NormalisedQuantizer: codes can be scaled back to where the inputs lie only if they have as many "
+                f"channels, and the quantizer turns {quantizer.embedding_dim} into {quantizer.output_dim}: use "
+                "scale_back=False"
+            )
         super().__init__(quantizer, quantizer.embedding_dim, channel_dim)
         self.std = float(std)
         self.scale_back = scale_back
