@@ -280,6 +280,15 @@ class _SynchronisedModule(EstimatorModule[Synchronised]):
         super().__init__(settings)
         self.estimator = estimator
 
+    @property
+    @override
+    def prices(self) -> Tensor | None:
+        return self.estimator.prices
+
+    @override
+    def nearest(self, z: Tensor, codes: Tensor) -> Tensor:
+        return self.estimator.nearest(z, codes)
+
     @override
     def forward(self, z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         indices, quantized = self.estimator(z, codes)

@@ -55,3 +55,39 @@ def test_codes_that_approximate_no_inputs_are_named(outer: str) -> None:
         quantizer.candidates(z, 2)
     with refused:
         lexel.QuantizationDropout(quantizer, 0.5)(z)
+
+
+def priced(estimator: lexel.Estimator) -> lexel.VectorQuantizer:
+    """A table whose prices decide many a choice."""
+    vq = lexel.VectorQuantizer(16, 4, estimator=estimator)
+    vq.load_codes(torch.randn(16, 4))
+    price = vq.prices
+    assert price is not None
+    price.uniform_(0, 3)
+    return vq
+
+
+KEEPING: dict[str, Callable[[lexel.Quantizer], lexel.Quantizer]] = {
+    "itself": lambda quantizer: quantizer,
+    "dropped": lambda quantizer: lexel.QuantizationDropout(quantizer, 0.0),
+    "normalised": lambda quantizer: lexel.NormalisedQuantizer(quantizer, std=0.5),
+    "both": lambda quantizer: lexel.QuantizationDropout(lexel.NormalisedQuantizer(quantizer, std=3.0), 0.0),
+}
+
+
+@pytest.mark.parametrize("estimator", [lexel.Prices(), lexel.Synchronised(estimator=lexel.Prices())], ids=str)
+@pytest.mark.parametrize("wrap", KEEPING)
+def test_prices_decide_alike_in_training_in_eval_mode_and_in_a_beam(wrap: str, estimator: lexel.Estimator) -> None:
+    torch.manual_seed(0)
+    stages = [KEEPING[wrap](priced(estimator)) for _ in range(2)]
+    quantizer, z = lexel.ResidualQuantizer(stages), torch.randn(500, 4)
+    trained = quantizer(z).indices
+    assert torch.equal(quantizer.eval()(z).indices, trained)
+    assert torch.equal(quantizer.beam_search(z, 1), trained)
+
+
+def test_maps_that_keep_no_distances_refuse_prices() -> None:
+    quantizer = lexel.ResidualQuantizer([lexel.ProjectedQuantizer(priced(lexel.Prices()), 6)])
+    quantizer(torch.randn(5, 6))
+    with pytest.raises(ValueError, match="ProjectedQuantizer: its quantizer has prices"):
+        quantizer.beam_search(torch.randn(5, 6), 1)

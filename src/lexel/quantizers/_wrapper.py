@@ -76,6 +76,11 @@ class Wrapper(Quantizer):
 
     @property
     @override
+    def prices(self) -> Tensor | None:
+        return self.quantizer.prices  # as long as distances are the same in both spaces
+
+    @property
+    @override
     def could_use_upkeep(self) -> bool:
         return self.quantizer.could_use_upkeep
 

@@ -85,6 +85,12 @@ class NormalisedQuantizer(Wrapper):
     def leaves_remainder(self) -> bool:
         return self.scale_back and super().leaves_remainder
 
+    @property
+    @override
+    def prices(self) -> Tensor | None:
+        prices = super().prices
+        return prices / self.scale.square() if prices is not None and self.scale_back else prices
+
     @override
     def inward(self, z: Tensor) -> Tensor:
         return (z - self.shift.to(z.dtype)) * self.scale.to(z.dtype)
