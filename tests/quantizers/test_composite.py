@@ -388,6 +388,16 @@ class TestStrided:
         assert torch.equal(coarse, vq.by_stage(vq(filled).indices)[0])
         assert (vq.by_stage(vq(z, mask).indices)[1] == -1).tolist() == [[False, False, True, False]]
 
+    @pytest.mark.parametrize("training", [True, False])
+    @pytest.mark.parametrize("shape", [(2, 8, 0), (0, 8, 4), (2, 8, 3, 0), (2, 8, 0, 4)])
+    def test_no_positions_have_no_tokens(self, shape: tuple[int, ...], training: bool) -> None:
+        vq, z = lexel.StridedResidualQuantizer([table(), table()], [4, 2]).train(training), torch.randn(shape)
+        for mask in (None, torch.ones(shape[:1] + shape[2:], dtype=torch.bool)):
+            output = vq(z, mask)
+            assert output.loss == 0
+            assert output.quantized.shape == vq.lookup(output.indices).shape == shape
+            assert not output.indices.numel()
+
     def test_refusals(self) -> None:
         for strides in ([2], [2, 0], [2, 1.5], [True, 2], 2):
             with pytest.raises((ValueError, TypeError), match=r"strides.* must (hold a positive|be a)"):
