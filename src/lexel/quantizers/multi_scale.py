@@ -30,7 +30,8 @@ class MultiScaleResidualQuantizer(Quantizer):
 
     `terms["codebook"]` moves the codes and the convolutions, `terms["commitment"]` the inputs. In the paper the
     quantizer's own loss has no weight, since the first term moves its codes already; a `BinarySphericalQuantizer` needs
-    one for its entropy. The task loss reaches the inputs straight through.
+    one for its entropy, and so does a quantizer with a map inward, as `ProjectedQuantizer` or `FactorisedCodebook`,
+    which nothing else trains. The task loss reaches the inputs straight through.
 
     `indices` is one axis of all tokens, `(B, Σ h_k·w_k)`, scale by scale from coarse to fine and row by row within
     each: the order in which VAR predicts them. `lookup` also takes the tokens of the first scales alone. Under a mask,
@@ -45,8 +46,8 @@ class MultiScaleResidualQuantizer(Quantizer):
         scales: the resolutions, coarse to fine, as sides of squares or as `(height, width)`; the last is the input's.
             They must not shrink.
         commitment_cost: β, the weight of the commitment term.
-        convolutions: how many convolutions there are, evenly shared between the scales; 0 for none, 4 in VAR. Or the
-            number of each scale's convolution, from 0, as `[0, 0, 1]`.
+        convolutions: how many convolutions there are, evenly shared between the scales; 0 for none. By default 4, as in
+            VAR, or one for each of fewer scales. Or the number of each scale's convolution, from 0, as `[0, 0, 1]`.
         convolution_weight: ρ, in [0, 1].
         upsampling: `"bicubic"` or, as in Infinity (arXiv 2412.04431), `"bilinear"`.
         quantizer_weight: the weight of the quantizer's own loss, averaged over the scales.
@@ -75,7 +76,7 @@ class MultiScaleResidualQuantizer(Quantizer):
         scales: Sequence[int | tuple[int, int]],
         commitment_cost: float = 0.25,
         *,
-        convolutions: int | Sequence[int] = 4,
+        convolutions: int | Sequence[int] | None = None,
         convolution_weight: float = 0.5,
         upsampling: Literal["bicubic", "bilinear"] = "bicubic",
         quantizer_weight: float = 0.0,
@@ -92,6 +93,8 @@ class MultiScaleResidualQuantizer(Quantizer):
             raise ValueError(f"{name}: scales must hold one or more positive sizes, got {list(scales)}")
         if any(a > c or b > d for (a, b), (c, d) in zip(self.sizes, self.sizes[1:], strict=False)):
             raise ValueError(f"{name}: scales must not shrink, got {list(scales)}")
+        if convolutions is None:
+            convolutions = min(4, len(self.sizes))
         if isinstance(convolutions, int):
             count, shared = convolutions, [int((i + 0.5) / len(self.sizes) * convolutions) for i in range(len(scales))]
         else:
