@@ -104,12 +104,10 @@ class FiniteScalarQuantizer(RowQuantizer):
     @override
     def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
         bounded, half_width = self.bounded(z), self._half_width(z)
-        if self._symmetric:
-            digits = (bounded.detach() + 0.5).floor().long()
-            if self.bound == "normal":  # Φ is 0 or 1 far out
-                digits = digits.clamp_min(0).minimum(constant((level - 1 for level in self.levels), digits))
-        else:
-            digits = (bounded.detach().round() + half_width).long()
+        steps = bounded.detach()
+        digits = ((steps + 0.5).floor() if self._symmetric else steps.round() + half_width).long()
+        # Far out a bound is reached, or exceeded by rounding.
+        digits = digits.clamp_min(0).minimum(constant((level - 1 for level in self.levels), digits))
         indices = from_digits(digits, self.levels)
         e = self.lookup_rows(indices).to(z.dtype)
         if self.training and self.noise:
