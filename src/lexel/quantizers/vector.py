@@ -241,7 +241,8 @@ class VectorQuantizer(RowQuantizer):
                 `sum` `(K, D)`. Those left out start as if each code had been chosen once, by an input equal to itself.
 
         Raises:
-            ValueError: a shape does not fit, or the learning rule has no such buffer.
+            TypeError: a value is not a tensor.
+            ValueError: a shape does not fit, a value is not finite, or the learning rule has no such buffer.
 
         Example:
             >>> import torch, lexel
@@ -257,10 +258,14 @@ class VectorQuantizer(RowQuantizer):
         ):
             if own is None:
                 raise ValueError(f"VectorQuantizer.load_codes: {self.learning.settings} has no {name}")
+            if not isinstance(value, Tensor):
+                raise TypeError(f"VectorQuantizer.load_codes: {name} must be a tensor, got {type(value).__name__}")
             if own.shape != value.shape:
                 raise ValueError(
                     f"VectorQuantizer.load_codes: {name} must have shape {tuple(own.shape)}, got {tuple(value.shape)}"
                 )
+            if not value.is_meta and not value.isfinite().all():
+                raise ValueError(f"VectorQuantizer.load_codes: {name} must be finite, got NaN or infinity")
         self.codebook.write(table)
         self.learning.restart(self.codebook.weight, torch.ones_like(self.codebook.weight[:, 0]))
         for name, value in averages.items():
