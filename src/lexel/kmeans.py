@@ -455,7 +455,7 @@ def _uniform(numbers: Tensor) -> Tensor:
     for multiplier in (73244475, 73244475, 1):
         x = (x & 0xFFFFFFFF) * multiplier
         x = (x & 0xFFFFFFFF) ^ ((x & 0xFFFFFFFF) >> 16)
-    return ((x >> 8).float() + 0.5) / (1 << 24)
+    return (((x >> 8).float() + 0.5) / (1 << 24)).clamp_max(1 - 2**-24)  # float32 rounds the last one up to 1
 
 
 def _wide(tensor: Tensor) -> torch.dtype:
