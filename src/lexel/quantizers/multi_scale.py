@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from lexel._core.checks import check_number
 from lexel._core.gradients import straight_through
 from lexel.quantizers.base import Choice, Quantizer
 from lexel.quantizers.residual import check_remainders
@@ -104,19 +105,12 @@ class MultiScaleResidualQuantizer(Quantizer):
                     f"{name}: convolutions must hold a number for each of {len(self.sizes)} scales, all of them from 0 "
                     f"to the largest, got {shared}"
                 )
-        for argument, value, most in (
-            ("commitment_cost", commitment_cost, math.inf),
-            ("quantizer_weight", quantizer_weight, math.inf),
-            ("convolution_weight", convolution_weight, 1),
-            ("convolutions", count, len(self.sizes)),
-        ):
-            if not 0 <= value <= most or value == math.inf:
-                raise ValueError(f"{name}: {argument} must be in [0, {most}], got {value}")
+        check_number(name, "convolutions", count, least=0, most=len(self.sizes))
         self.upsampling = upsampling
         self.quantizer = quantizer
-        self.commitment_cost = float(commitment_cost)
-        self.convolution_weight = float(convolution_weight)
-        self.quantizer_weight = float(quantizer_weight)
+        self.commitment_cost = float(check_number(name, "commitment_cost", commitment_cost, least=0))
+        self.convolution_weight = float(check_number(name, "convolution_weight", convolution_weight, least=0, most=1))
+        self.quantizer_weight = float(check_number(name, "quantizer_weight", quantizer_weight, least=0))
         dim = quantizer.embedding_dim
         self.convolutions = convolutions if isinstance(convolutions, int) else shared
         self._convolution_of = shared

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lexel._core.checks import check_number
 from lexel._core.collectives import all_sum
 from lexel._core.values import Reading
 from lexel.quantizers._wrapper import Wrapper
@@ -64,8 +63,6 @@ class NormalisedQuantizer(Wrapper):
     def __init__(
         self, quantizer: Quantizer, std: float = 0.2, *, scale_back: bool = True, channel_dim: int = 1
     ) -> None:
-        if not 0 < std < math.inf:
-            raise ValueError(f"NormalisedQuantizer: std must be positive and finite, got {std}")
         if scale_back and quantizer.output_dim != quantizer.embedding_dim:
             raise ValueError(
                 "NormalisedQuantizer: codes can be scaled back to where the inputs lie only if they have as many "
@@ -73,7 +70,7 @@ class NormalisedQuantizer(Wrapper):
                 "scale_back=False"
             )
         super().__init__(quantizer, quantizer.embedding_dim, channel_dim)
-        self.std = float(std)
+        self.std = float(check_number("NormalisedQuantizer", "std", std, above=0))
         self.scale_back = scale_back
         self.register_buffer("shift", torch.zeros(quantizer.embedding_dim))
         self.register_buffer("scale", torch.ones(()))

@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lexel._core.by_code import sum_by_code
-from lexel._core.checks import check_weight
+from lexel._core.checks import check_number
 from lexel._core.collectives import AllRows, all_sum, mean_over_ranks
 from lexel._core.config import Configurable
 from lexel._core.fused_loss import quantization_step
@@ -100,7 +100,7 @@ class VectorQuantizer(RowQuantizer):
         channel_dim: int = 1,
     ) -> None:
         super().__init__(num_embeddings, embedding_dim, channel_dim)
-        self.commitment_cost = check_weight("VectorQuantizer", "commitment_cost", commitment_cost)
+        self.commitment_cost = float(check_number("VectorQuantizer", "commitment_cost", commitment_cost, least=0))
         regularisers, upkeep = _as_tuple(regularisers), _as_tuple(upkeep)
         names = [part.name for part in regularisers]
         if len({*names, "codebook", "commitment", "double"}) < len(names) + 3:
