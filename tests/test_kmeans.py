@@ -299,3 +299,15 @@ class TestErrors:
         for scale in (2.0**-40, 2.0**50):
             two = kmeans(patches(count=500) * scale, 9)
             assert torch.equal(two.codebook / scale, one.codebook)
+
+
+def test_pseudo_random_numbers_lie_between_zero_and_one() -> None:
+    """Those that start from what the mixing takes to the outermost integers, found by undoing it."""
+    ends = torch.tensor([each + 256 * top for top in (0, (1 << 24) - 1) for each in range(256)])
+    x, mask = ends, (1 << 32) - 1
+    for multiplier in (1, 73244475, 73244475):
+        x = (x ^ (x >> 16)) * pow(multiplier, -1, 1 << 32) & mask
+    numbers = (x - 40503) * pow(2654435761, -1, 1 << 32) & mask
+    found = MODULE._uniform(numbers)
+    assert found[:256].unique().tolist() == [2**-25]
+    assert found[256:].unique().tolist() == [1 - 2**-24]

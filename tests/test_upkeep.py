@@ -418,6 +418,21 @@ def test_codes_that_move_disturb_no_gradient_of_a_pass_before() -> None:
     assert tried > 200
 
 
+@pytest.mark.parametrize(
+    "estimator",
+    [lexel.IndexBackpropagation(), lexel.Synchronised(), lexel.DiVeQ(), lexel.NSVQ(), lexel.GumbelSoftmax()],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_usage_by_error_follows_the_codes_that_an_estimator_chose(estimator: lexel.Estimator) -> None:
+    vq = lexel.VectorQuantizer(8, 4, estimator=estimator, upkeep=lexel.Revival(0.0, 0.5, by="error"))
+    codes, z = torch.randn(8, 4), torch.randn(50, 4)
+    vq.load_codes(codes)
+    indices = vq(z).indices
+    errors = torch.zeros(8).index_add(0, indices, (z - codes[indices]).square().sum(1))
+    share = (indices.bincount(minlength=8) / 50).maximum(errors / errors.sum())
+    torch.testing.assert_close(vq.upkeep[0].usage, 0.5 + 0.5 * 8 * share)
+
+
 def test_statistics_stay_float32_whatever_the_module_is_cast_to() -> None:
     vq = lexel.VectorQuantizer(2, 1, learning=lexel.EMA(), upkeep=lexel.Revival()).half()
     for _ in range(3):

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self, override
 
-from lexel._core.checks import check_integer
+from lexel._core.checks import check_integer, check_number
 from lexel._core.config import Configurable, Part
 from lexel._core.gradients import unit_rows
 from lexel._core.modules import ZeroLinear
@@ -207,8 +207,8 @@ class FreeCodebook(Codebook):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.std is not None and not 0 < self.std < float("inf"):
-            raise ValueError(f"FreeCodebook: std must be finite and positive, or None, got {self.std}")
+        if self.std is not None:
+            check_number("FreeCodebook", "std", self.std, above=0)
 
     @override
     def build(self, num_embeddings: int, embedding_dim: int, *, trainable: bool = True) -> CodebookModule[Codebook]:

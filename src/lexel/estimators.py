@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
+from lexel._core.checks import check_number
 from lexel._core.collectives import all_sum, rank
 from lexel._core.config import Configurable, Part
 from lexel._core.gradients import LEAST_LENGTH, carry, straight_through
@@ -260,8 +261,7 @@ class Synchronised(Estimator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.nu > 0:
-            raise ValueError(f"Synchronised: nu must be positive, got {self.nu}")
+        check_number("Synchronised", "nu", self.nu, above=0)
         if self.estimator.moves_codes:
             raise ValueError(f"Synchronised: {self.estimator} already passes a gradient to the codes")
 
@@ -279,6 +279,15 @@ class _SynchronisedModule(EstimatorModule[Synchronised]):
     def __init__(self, settings: Synchronised, estimator: EstimatorModule[Estimator]) -> None:
         super().__init__(settings)
         self.estimator = estimator
+
+    @property
+    @override
+    def prices(self) -> Tensor | None:
+        return self.estimator.prices
+
+    @override
+    def nearest(self, z: Tensor, codes: Tensor) -> Tensor:
+        return self.estimator.nearest(z, codes)
 
     @override
     def forward(self, z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -380,8 +389,7 @@ class DiVeQ(Estimator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.variance >= 0:
-            raise ValueError(f"{type(self).__name__}: variance must not be negative, got {self.variance}")
+        check_number(type(self).__name__, "variance", self.variance, least=0)
 
     @override
     def build(self, num_embeddings: int, embedding_dim: int) -> EstimatorModule[Estimator]:
@@ -516,10 +524,8 @@ class GumbelSoftmax(Estimator):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("temperature", "final_temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"GumbelSoftmax: {name} must be positive, got {getattr(self, name)}")
-        if not self.rate >= 0:
-            raise ValueError(f"GumbelSoftmax: rate must not be negative, got {self.rate}")
+            check_number("GumbelSoftmax", name, getattr(self, name), above=0)
+        check_number("GumbelSoftmax", "rate", self.rate, least=0)
 
     @override
     def build(self, num_embeddings: int, embedding_dim: int) -> EstimatorModule[Estimator]:

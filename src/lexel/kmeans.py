@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lexel._core.by_code import add_by_code
-from lexel._core.checks import check_integer, checked
+from lexel._core.checks import check_integer, check_number, checked
 from lexel._core.collectives import all_min, all_sum, gather_rows, rank, world_size
 from lexel._core.rows import Rows, read, spans, tensor_of
 from lexel.nearest import nearest_code
@@ -116,8 +116,7 @@ def kmeans(
     for name, value, least in (("num_embeddings", K, 1), ("iterations", iterations, 0), ("minibatch", minibatch, 1)):
         if value is not None:
             check_integer("kmeans", name, value, least=least)
-    if not 0 <= tolerance < 1:
-        raise ValueError(f"kmeans: tolerance must be in [0, 1), got {tolerance!r}")
+    check_number("kmeans", "tolerance", tolerance, least=0, below=1)
     every = _open(rows, K, weights, unit, device, (minibatch or 0) * iterations)
     codes = _start(every, K, init, seed)
     before, made, seen = math.inf, 0, None
@@ -455,7 +454,7 @@ def _uniform(numbers: Tensor) -> Tensor:
     for multiplier in (73244475, 73244475, 1):
         x = (x & 0xFFFFFFFF) * multiplier
         x = (x & 0xFFFFFFFF) ^ ((x & 0xFFFFFFFF) >> 16)
-    return ((x >> 8).float() + 0.5) / (1 << 24)
+    return (((x >> 8).float() + 0.5) / (1 << 24)).clamp_max(1 - 2**-24)  # float32 rounds the last one up to 1
 
 
 def _wide(tensor: Tensor) -> torch.dtype:

@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lexel._core.by_code import sum_by_code
-from lexel._core.checks import check_weight
+from lexel._core.checks import check_number
 from lexel._core.config import Configurable, Part
 from lexel._core.values import at_hand
 
@@ -101,7 +101,7 @@ class Gradient(Learning):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_weight("Gradient", "weight", self.weight)
+        check_number("Gradient", "weight", self.weight, least=0)
 
     @property
     @override
@@ -162,11 +162,9 @@ class EMA(Learning):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"EMA: decay must be in [0, 1), got {self.decay}")
-        if not self.epsilon > 0:
-            raise ValueError(f"EMA: epsilon must be positive, got {self.epsilon}")
-        check_weight("EMA", "warmup", self.warmup)
+        check_number("EMA", "decay", self.decay, least=0, below=1)
+        check_number("EMA", "epsilon", self.epsilon, above=0)
+        check_number("EMA", "warmup", self.warmup, least=0)
 
     @override
     def build(self, num_embeddings: int, embedding_dim: int) -> LearningModule[Learning]:

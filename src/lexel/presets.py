@@ -281,9 +281,7 @@ def var(
         >>> sum(var().tokens)
         680
     """
-    return MultiScaleResidualQuantizer(
-        VectorQuantizer(4096, embedding_dim), list(scales), 0.25, convolutions=4, channel_dim=channel_dim
-    )
+    return MultiScaleResidualQuantizer(VectorQuantizer(4096, embedding_dim), list(scales), channel_dim=channel_dim)
 
 
 @register

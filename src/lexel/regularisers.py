@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lexel._core.checks import check_number
 from lexel._core.collectives import all_sum, mean_over_ranks
 from lexel._core.config import Configurable, Part
 from lexel._core.gradients import unit_rows
@@ -88,8 +89,7 @@ class Entropy(Regulariser):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.temperature > 0:
-            raise ValueError(f"Entropy: temperature must be positive, got {self.temperature}")
+        check_number("Entropy", "temperature", self.temperature, above=0)
 
     @override
     def build(self, num_embeddings: int, embedding_dim: int) -> RegulariserModule[Regulariser]:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lexel._core.checks import check_integer, check_number
 from lexel._core.collectives import AllRows, rank
 from lexel._core.config import Configurable, Part
 from lexel._core.values import Reading, Transient, is_recorded
@@ -124,8 +125,7 @@ class KMeansStart(Upkeep):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.iterations < 0:
-            raise ValueError(f"KMeansStart: iterations must not be negative, got {self.iterations}")
+        check_integer("KMeansStart", "iterations", self.iterations, least=0)
 
     @override
     def build(self, num_embeddings: int, embedding_dim: int) -> UpkeepModule[Upkeep]:
@@ -229,8 +229,7 @@ class Revival(Upkeep):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("threshold", "decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"Revival: {name} must be in [0, 1), got {getattr(self, name)}")
+            check_number("Revival", name, getattr(self, name), least=0, below=1)
 
     @property
     @override
@@ -373,8 +372,7 @@ class OnlineClustering(Upkeep):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"OnlineClustering: decay must be in [0, 1), got {self.decay}")
+        check_number("OnlineClustering", "decay", self.decay, least=0, below=1)
 
     @override
     def build(self, num_embeddings: int, embedding_dim: int) -> UpkeepModule[Upkeep]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from typing import Any, List, Sequence, Tuple, get_type_hints  # noqa: UP035
+import math
+from typing import Any, List, Sequence, Tuple, get_args, get_type_hints  # noqa: UP035
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 
 import lexel
 import lexel.fit
-from lexel._core.checks import check_type, checked
+from lexel._core.checks import check_number, check_type, checked
 from lexel._core.config import registry
 from lexel.models import VQVAE, VQVAE2, VectorAutoencoder
 from lexel.priors import kinds
@@ -31,6 +32,37 @@ def test_a_value_of_another_type_is_named(cls: type, name: str, hint: Any) -> No
     for value in ("nonsense", [], object()):
         with pytest.raises((TypeError, ValueError), match=f"{cls.__name__}: {name} must be .*got"):
             cls(**{name: value})
+
+
+NUMBERS = [field for field in fields() if float in (field[2], *get_args(field[2]))]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("inf")], ids=str)
+@pytest.mark.parametrize(("cls", "name", "hint"), NUMBERS, ids=lambda value: getattr(value, "__name__", str(value)))
+def test_a_number_that_is_not_finite_is_named(cls: type, name: str, hint: Any, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{cls.__name__}: {name} must be finite.*got"):
+        cls(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("bounds", "fitting", "wrong", "expected"),
+    [
+        ({}, [-1e300, 0, 10**400], [math.nan, math.inf, -math.inf], "finite"),
+        ({"least": 0}, [0, 1e300], [-1e-300, math.inf, math.nan], "finite and not negative"),
+        ({"above": 0}, [1e-300, 7], [0, -1, math.inf, math.nan], "finite and positive"),
+        ({"least": 0, "most": 1}, [0, 0.5, 1], [-0.1, 1.1, math.nan], r"in \[0, 1\]"),
+        ({"least": 0, "below": 1}, [0, 0.9], [-0.1, 1, math.inf, math.nan], r"in \[0, 1\)"),
+        ({"above": 0, "most": 1}, [0.1, 1], [0, 1.1, math.nan], r"in \(0, 1\]"),
+        ({"above": 0, "below": 1}, [0.1, 0.9], [0, 1, math.nan], r"in \(0, 1\)"),
+    ],
+    ids=str,
+)
+def test_numbers_have_bounds(bounds: dict[str, int], fitting: list[float], wrong: list[float], expected: str) -> None:
+    for value in fitting:
+        assert check_number("A", "b", value, **bounds) == value
+    for value in wrong:
+        with pytest.raises(ValueError, match=f"^A: b must be {expected}, got {value}$"):
+            check_number("A", "b", value, **bounds)
 
 
 def built() -> list[Any]:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, strategies as st
 
 import lexel
-from lexel._core.collectives import AllRows
+from lexel._core.collectives import AllRows, uniform_of_rows
 from tests import ranks
 
 
@@ -39,6 +39,16 @@ def test_two_ranks_are_one_process_for_every_quantizer(pair: list[dict[object, o
     for part in ("losses", "gradients", "state"):
         torch.testing.assert_close(first[part], second[part], rtol=0, atol=1e-12)
         torch.testing.assert_close(first[part], alone[part], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("place", [0, 900_000])
+def test_draws_cover_the_interval_evenly_at_any_row(place: int) -> None:
+    draws = uniform_of_rows(torch.zeros(1_000_000, 1))[place : place + 100_000]
+    assert draws.min() >= 0
+    assert draws.max() < 1
+    gaps = draws.double().sort().values.diff()
+    assert gaps.min() > 0.1 / 100_000
+    assert gaps.max() < 3 / 100_000
 
 
 def test_all_ranks_refuse_what_is_poison_on_one(pair: list[dict[object, object]]) -> None:

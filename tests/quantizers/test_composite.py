@@ -304,6 +304,32 @@ class TestMultiScale:
         whole = quantizer(z, torch.ones_like(mask))
         torch.testing.assert_close(whole.quantized, quantizer(z).quantized)
 
+    @pytest.mark.parametrize("scales", [[1], [1, 2, 4], [1, 2, 3, 4], [1, 2, 3, 4, 5, 6]])
+    def test_has_four_convolutions_by_default_or_one_for_each_scale(self, scales: list[int]) -> None:
+        quantizer = lexel.MultiScaleResidualQuantizer(table(), scales)
+        assert len(quantizer.phi) == len(lexel.presets.var(scales).phi) == min(4, len(scales))
+        twin = lexel.from_config(quantizer.config)
+        twin.load_state_dict(quantizer.state_dict())
+        z = torch.randn(2, 8, scales[-1], scales[-1])
+        assert torch.equal(twin.eval()(z).quantized, quantizer.eval()(z).quantized)
+
+    @pytest.mark.parametrize("weight", [0.0, 1.0])
+    @pytest.mark.parametrize(
+        "quantizer",
+        [
+            lexel.ProjectedQuantizer(lexel.VectorQuantizer(16, 3), 8),
+            lexel.VectorQuantizer(16, 8, codebook=lexel.FactorisedCodebook(3)),
+        ],
+        ids=["projected", "factorised"],
+    )
+    def test_a_map_inward_learns_by_the_loss_of_the_quantizer(self, quantizer: lexel.Quantizer, weight: float) -> None:
+        multi = lexel.MultiScaleResidualQuantizer(quantizer, [1, 2], quantizer_weight=weight)
+        output = multi(torch.randn(2, 8, 2, 2))
+        multi.zero_grad()
+        (output.loss + output.quantized.sum()).backward()
+        still = {name.split(".")[-2] for name, value in multi.named_parameters() if value.grad is None}
+        assert still == (set() if weight else {"down"})
+
     def test_refuses_other_maps(self) -> None:
         for shape in ((2, 8, 4, 4), (2, 8, 24)):
             with pytest.raises(ValueError, match=r"maps of the last scale, \(4, 6\)"):
@@ -387,6 +413,16 @@ class TestStrided:
         coarse, _ = vq.by_stage(vq(z, mask).indices)
         assert torch.equal(coarse, vq.by_stage(vq(filled).indices)[0])
         assert (vq.by_stage(vq(z, mask).indices)[1] == -1).tolist() == [[False, False, True, False]]
+
+    @pytest.mark.parametrize("training", [True, False])
+    @pytest.mark.parametrize("shape", [(2, 8, 0), (0, 8, 4), (2, 8, 3, 0), (2, 8, 0, 4)])
+    def test_no_positions_have_no_tokens(self, shape: tuple[int, ...], training: bool) -> None:
+        vq, z = lexel.StridedResidualQuantizer([table(), table()], [4, 2]).train(training), torch.randn(shape)
+        for mask in (None, torch.ones(shape[:1] + shape[2:], dtype=torch.bool)):
+            output = vq(z, mask)
+            assert output.loss == 0
+            assert output.quantized.shape == vq.lookup(output.indices).shape == shape
+            assert not output.indices.numel()
 
     def test_refusals(self) -> None:
         for strides in ([2], [2, 0], [2, 1.5], [True, 2], 2):

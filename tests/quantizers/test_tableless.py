@@ -66,6 +66,17 @@ class TestIndices:
         assert indices.max() == level - 1
         assert len(indices.unique()) == level
 
+    @pytest.mark.parametrize("level", [1 << 24, (1 << 24) + 1, 1 << 26, (1 << 40) - 1])
+    @pytest.mark.parametrize("bound", ["tan", "symmetric", "clamp", "sigmoid", "normal"])
+    def test_far_inputs_have_a_code_whatever_float32_rounds(self, level: int, bound: str) -> None:
+        fsq = lexel.FiniteScalarQuantizer([level, 3], bound=bound)
+        output = fsq(torch.tensor([[1e30, 0.0], [-1e30, 0.0]]))
+        digits = output.indices % level
+        assert (output.indices // level == 1).all(), "the digit of the other channel"
+        assert digits[0] >= level * 0.999
+        assert digits[1] <= level * 0.001
+        assert torch.equal(fsq.eval().lookup(output.indices), output.quantized)
+
     @pytest.mark.parametrize(
         "quantizer",
         [

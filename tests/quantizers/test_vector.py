@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -92,6 +94,26 @@ class TestWhatMovesWhat:
     def test_loss_is_the_weighted_sum_of_its_terms(self) -> None:
         output = make(commitment_cost=0.7)(torch.randn(2, 8, 4))
         torch.testing.assert_close(output.loss, output.terms["codebook"] + 0.7 * output.terms["commitment"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"table": [[0.0], [1.0]]}, "table must be a tensor, got list"),
+        ({"table": torch.tensor([[0.0], [torch.nan]])}, "table must be finite"),
+        ({"table": torch.zeros(1, 2)}, r"table must have shape \(2, 1\), got \(1, 2\)"),
+        ({"count": 1.0}, "count must be a tensor, got float"),
+        ({"sum": torch.tensor([[0.0], [torch.inf]])}, "sum must be finite"),
+        ({"age": torch.ones(2)}, "has no age"),
+    ],
+    ids=["list", "NaN", "shape", "number", "infinity", "stranger"],
+)
+def test_codes_that_cannot_be_loaded_change_nothing(wrong: dict[str, Any], message: str) -> None:
+    vq = lexel.VectorQuantizer(2, 1, learning=lexel.EMA(), upkeep=lexel.KMeansStart())
+    before = {name: value.clone() for name, value in vq.state_dict().items()}
+    with pytest.raises((TypeError, ValueError), match=f"VectorQuantizer.load_codes: .*{message}"):
+        vq.load_codes(**{"table": torch.ones(2, 1)} | wrong)
+    torch.testing.assert_close(vq.state_dict(), before, rtol=0, atol=0)
 
 
 class TestEMA:

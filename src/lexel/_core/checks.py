@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import math
 import operator
 import types
 from abc import ABCMeta
@@ -14,7 +15,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 from torch import nn
 
-__all__ = ["argument_types", "check_fields", "check_integer", "check_number", "check_type", "check_weight", "checked"]
+__all__ = ["argument_types", "check_fields", "check_integer", "check_number", "check_type", "checked"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -23,32 +24,45 @@ NAMES = {float: "a number", int: "an int", bool: "True or False", str: "a text"}
 SEVERAL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def check_number(owner: str, argument: str, value: Any) -> float:
-    """Return a number of any kind, numpy's too; an int stays one.
+def check_number(
+    owner: str,
+    argument: str,
+    value: Any,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> float:
+    """Return a finite number of any kind, numpy's too, that lies within its bounds; an int stays one.
 
     Raises:
         TypeError: it is none.
+        ValueError: it is not finite or out of its bounds.
 
     Example:
         >>> check_number("EMA", "decay", "a")
         Traceback (most recent call last):
         TypeError: EMA: decay must be a number, got 'a'
+        >>> check_number("EMA", "decay", 1.0, least=0, below=1)
+        Traceback (most recent call last):
+        ValueError: EMA: decay must be in [0, 1), got 1.0
+        >>> check_number("EMA", "epsilon", float("inf"), above=0)
+        Traceback (most recent call last):
+        ValueError: EMA: epsilon must be finite and positive, got inf
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{owner}: {argument} must be a number, got {value!r}")
-    return value if isinstance(value, (int, float)) else float(value)
-
-
-def check_weight(owner: str, argument: str, value: Any) -> float:
-    """Return a weight of the loss as a float.
-
-    Raises:
-        TypeError: it is not a number.
-        ValueError: it is negative or not finite.
-    """
-    if not 0 <= check_number(owner, argument, value) < float("inf"):
-        raise ValueError(f"{owner}: {argument} must be finite and not negative, got {value}")
-    return float(value)
+    number = value if isinstance(value, (int, float)) else float(value)
+    low, high = (least if above is None else above), (most if below is None else below)
+    fits = abs(number) < math.inf and (low is None or number >= low) and (high is None or number <= high)
+    if not fits or number in (above, below):
+        if low is not None and high is not None:
+            expected = f"in {'[' if above is None else '('}{low}, {high}{']' if below is None else ')'}"
+        else:
+            expected = "finite and not negative" if least == 0 else "finite and positive" if above == 0 else "finite"
+        raise ValueError(f"{owner}: {argument} must be {expected}, got {number}")
+    return number
 
 
 def check_integer(owner: str, argument: str, value: Any, *, least: int | None = None) -> int:

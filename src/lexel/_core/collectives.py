@@ -23,6 +23,7 @@ __all__ = [
     "world_size",
 ]
 
+GOLDEN = 2654435769  # 2³² divided by the golden ratio
 
 _group: dist.ProcessGroup | None = None
 
@@ -72,7 +73,7 @@ def all_sum(*tensors: Tensor) -> tuple[Tensor, ...]:
     Every rank must call it, with tensors of the same shapes, however many inputs the rank itself has.
 
     Args:
-        *tensors: floating tensors of any shapes on one device.
+        *tensors: tensors of numbers, of any shapes, on one device.
 
     Returns:
         The sums, with the shapes and dtypes of the arguments.
@@ -356,11 +357,13 @@ def uniform_of_rows(rows: Tensor) -> Tensor:
         >>> uniform_of_rows(torch.zeros(5, 2)).shape
         torch.Size([5])
     """
-    start = torch.rand((), device=rows.device)
-    number = torch.arange(len(rows), device=rows.device, dtype=torch.float32)
+    start = (torch.rand((), device=rows.device) * (1 << 32)).long()
+    number = torch.arange(len(rows), device=rows.device)
     if world_size() > 1:
-        counts = torch.zeros(world_size(), device=rows.device)
+        counts = torch.zeros(world_size(), device=rows.device, dtype=torch.int64)
         counts[rank()] = len(rows)
         counts, start = all_sum(counts, start if rank() == 0 else torch.zeros_like(start))
         number = number + counts[: rank()].sum()
-    return (start + number * ((5**0.5 - 1) / 2)) % 1
+    # In integers, as multiples in float32 would be rounded away; of their 32 bits float32 has room for 24.
+    draws = start + number * GOLDEN
+    return ((draws & 0xFFFFFFFF) >> 8).float() / (1 << 24)

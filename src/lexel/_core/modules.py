@@ -49,9 +49,12 @@ class WideBuffers(nn.Module):
 
     @override
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        own = {name: self._buffers.pop(name) for name in self.wide_buffers if name in self._buffers}
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._buffers.update({name: None if value is None else _apply_wide(fn, value) for name, value in own.items()})
+        own = [self._buffers.get(name) for name in self.wide_buffers]
+
+        def apply(value: Tensor) -> Tensor:
+            return _apply_wide(fn, value) if any(value is each for each in own) else fn(value)
+
+        super()._apply(apply, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def widen(self) -> None:
@@ -65,10 +68,11 @@ class WideBuffers(nn.Module):
 
 
 def _apply_wide(fn: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
-    """Apply what moves or casts a module to a float32 tensor, unless it would narrow it: then move alone."""
+    """Apply what moves or casts a module to a tensor, unless it would narrow it below float32: then move alone."""
     result = fn(value)
     if result.dtype.itemsize >= 4:
         return result
+    value = value.float()
     moved = fn(value.view(torch.int32))  # integers are moved and not cast
     return moved.view(torch.float32) if moved.dtype == torch.int32 else value.to(result.device)
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lexel._core.values import Transient
+
 __all__ = ["Recorder", "is_checkpointed", "is_second_run"]
 
 
@@ -30,17 +32,11 @@ class _Record:
     state: dict[str, Tensor]
 
 
-class Recorder:
+class Recorder(Transient):
     """Keeps the state that checkpointed forward passes of a module saw, as long as their graphs are alive."""
 
     def __init__(self) -> None:
         self._records: list[weakref.ref[_Record]] = []
-
-    def __deepcopy__(self, memo: object) -> Recorder:
-        return Recorder()  # the graphs of a module are not those of its copy
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return Recorder, ()
 
     @contextmanager
     def first_run(self, module: nn.Module, inputs: Tensor, mask: Tensor | None) -> Iterator[list[Tensor]]:

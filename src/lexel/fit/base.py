@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lexel._core.by_code import add_by_code
-from lexel._core.checks import check_integer, check_weight
+from lexel._core.checks import check_integer, check_number
 from lexel._core.collectives import all_min, all_sum
 from lexel._core.config import Configurable
 from lexel._core.gradients import LEAST_LENGTH, unit_rows
@@ -194,7 +194,7 @@ class Fit(Configurable):
         check_integer(name, "iterations", self.iterations, least=1)
         check_integer(name, "seed", self.seed, least=0)
         for argument in ("tolerance", "noise"):
-            check_weight(name, argument, getattr(self, argument))
+            check_number(name, argument, getattr(self, argument), least=0)
 
     @property
     def levels(self) -> int:

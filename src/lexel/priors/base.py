@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from lexel._core.checks import check_fields
+from lexel._core.checks import check_fields, check_number
 from lexel._core.config import Configurable, from_config, registry
 from lexel._core.errors import require_within
 from lexel._core.modules import evaluating
@@ -186,8 +186,7 @@ class Prior(
                 raise ValueError(f"{who}: {argument} must be at least 1, got {value}")
         if width % heads:
             raise ValueError(f"{who}: heads must divide the width {width}, got {heads}")
-        if not 0 <= class_dropout <= 1:
-            raise ValueError(f"{who}: class_dropout must be in [0, 1], got {class_dropout}")
+        check_number(who, "class_dropout", class_dropout, least=0, most=1)
         self.levels = [(int(height), int(width)) for height, width in levels]
         self.codebook_sizes = [int(size) for size in codebook_sizes]
         self.num_classes = num_classes

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from lexel._core.checks import check_number
 from lexel.priors.base import FREE, Prior, Sampling
 from lexel.priors.network import Attention, Places
 
@@ -76,9 +77,8 @@ class MaskedPrior(Prior):
         super().__init__(levels, codebook_sizes, num_classes, layers, width, heads, class_dropout)
         if steps < 1:
             raise ValueError(f"MaskedPrior: steps must be at least 1, got {steps}")
-        if not 0 <= choice_temperature < math.inf:
-            raise ValueError(f"MaskedPrior: choice_temperature must be finite and at least 0, got {choice_temperature}")
-        self.steps, self.choice_temperature = steps, float(choice_temperature)
+        self.steps = steps
+        self.choice_temperature = float(check_number("MaskedPrior", "choice_temperature", choice_temperature, least=0))
         sizes = {"layers": layers, "width": width, "heads": heads}
         self.network = Attention("MaskedPrior", sum(self.codebook_sizes), length=self.positions, **sizes)
         # Of each codebook: one row for each token, and a last one that stands for a hidden token.

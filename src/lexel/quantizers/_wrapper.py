@@ -37,7 +37,7 @@ class Wrapper(Quantizer):
 
     @abstractmethod
     def outward(self, e: Tensor) -> Tensor:
-        """Map the inner quantizer's output back to `(…, D)`."""
+        """Map the inner quantizer's output to `(…, output_dim)`."""
 
     @property
     @override
@@ -56,6 +56,11 @@ class Wrapper(Quantizer):
 
     @property
     @override
+    def output_dim(self) -> int:
+        return self.quantizer.output_dim
+
+    @property
+    @override
     def learns_from_task(self) -> bool:
         return self.quantizer.learns_from_task
 
@@ -68,6 +73,11 @@ class Wrapper(Quantizer):
     @override
     def leaves_remainder(self) -> bool:
         return self.quantizer.leaves_remainder
+
+    @property
+    @override
+    def prices(self) -> Tensor | None:
+        return self.quantizer.prices  # as long as distances are the same in both spaces
 
     @property
     @override

@@ -551,7 +551,10 @@ class Quantizer(WideBuffers, Configurable):
             inputs: floating, channels at `channel_dim`.
 
         Returns:
-            The inputs' shape and dtype.
+            The shape of `quantized`, and the inputs' dtype.
+
+        Raises:
+            ValueError: the codes approximate no such thing.
 
         Example:
             >>> import torch, lexel
@@ -566,6 +569,11 @@ class Quantizer(WideBuffers, Configurable):
 
     def unquantized_positions(self, z: Tensor) -> Tensor:
         """Return what `unquantized` does, for `z` `(*positions, D)`, float32 or float64."""
+        if self.output_dim != self.embedding_dim:
+            raise ValueError(
+                f"{type(self).__name__}: its codes do not approximate its inputs: they have {self.output_dim} "
+                f"channels and the inputs {self.embedding_dim}"
+            )
         return z
 
     def means(self, *values: Tensor, valid: Tensor | None) -> tuple[Tensor, ...]:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from lexel._core.checks import check_number
 from lexel._core.soft_assignment import by_rows
 from lexel.codebook import apply_layer
 from lexel.nearest import nearest_code
@@ -63,10 +64,8 @@ class CategoricalQuantizer(RowQuantizer):
         name = type(self).__name__
         if code_dim is not None and code_dim < 1:
             raise ValueError(f"{name}: code_dim must be at least 1, got {code_dim}")
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"{name}: temperature must be finite and positive, got {temperature}")
         self.code_dim = code_dim
-        self.temperature = float(temperature)
+        self.temperature = float(check_number(name, "temperature", temperature, above=0))
         self.hard = hard
         self.logits = nn.Linear(embedding_dim, num_embeddings)
         nn.init.normal_(self.logits.weight)  # as in wav2vec 2.0

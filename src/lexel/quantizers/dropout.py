@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lexel._core.checks import check_weight
+from lexel._core.checks import check_number
 from lexel.quantizers._wrapper import Wrapper
 from lexel.quantizers.base import Choice, Quantizer
 
@@ -50,9 +50,7 @@ class QuantizationDropout(Wrapper):
     def __init__(self, quantizer: Quantizer, rate: float = 0.1, *, channel_dim: int = 1) -> None:
         name = type(self).__name__
         super().__init__(quantizer, quantizer.embedding_dim, channel_dim)
-        self.rate = check_weight(name, "rate", rate)
-        if self.rate >= 1:
-            raise ValueError(f"{name}: rate must be in [0, 1), got {rate}")
+        self.rate = float(check_number(name, "rate", rate, least=0, below=1))
 
     @override
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
@@ -64,11 +62,6 @@ class QuantizationDropout(Wrapper):
                 if name in state_dict:
                     state_dict[own] = state_dict.pop(name)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
-
-    @property
-    @override
-    def output_dim(self) -> int:
-        return self.quantizer.output_dim
 
     @property
     @override

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lexel._core.checks import check_weight
+from lexel._core.checks import check_number
 from lexel._core.gradients import straight_through
 from lexel._core.values import constant
 from lexel.quantizers._radix import check_levels, from_digits, to_digits
@@ -97,19 +97,15 @@ class FiniteScalarQuantizer(RowQuantizer):
             raise ValueError(f"{name}: levels must be in [3, 1000] with bound='artanh', got {list(checked)}")
         self.levels = checked
         self.bound = bound
-        self.noise = check_weight(name, "noise", noise)
-        if self.noise > 1:
-            raise ValueError(f"{name}: noise must be in [0, 1], got {noise}")
+        self.noise = float(check_number(name, "noise", noise, least=0, most=1))
 
     @override
     def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
         bounded, half_width = self.bounded(z), self._half_width(z)
-        if self._symmetric:
-            digits = (bounded.detach() + 0.5).floor().long()
-            if self.bound == "normal":  # Φ is 0 or 1 far out
-                digits = digits.clamp_min(0).minimum(constant((level - 1 for level in self.levels), digits))
-        else:
-            digits = (bounded.detach().round() + half_width).long()
+        steps = bounded.detach()
+        digits = ((steps + 0.5).floor() if self._symmetric else steps.round() + half_width).long()
+        # Far out a bound is reached, or exceeded by rounding.
+        digits = digits.clamp_min(0).minimum(constant((level - 1 for level in self.levels), digits))
         indices = from_digits(digits, self.levels)
         e = self.lookup_rows(indices).to(z.dtype)
         if self.training and self.noise:
@@ -211,7 +207,7 @@ class LatentQuantizer(RowQuantizer):
         checked = check_levels(name, levels)
         super().__init__(math.prod(checked), len(checked), channel_dim)
         self.levels = checked
-        self.commitment_cost = check_weight(name, "commitment_cost", commitment_cost)
+        self.commitment_cost = float(check_number(name, "commitment_cost", commitment_cost, least=0))
         self.values = nn.Parameter(torch.empty(sum(checked)))
         self.reset_parameters()
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lexel._core.checks import check_weight
+from lexel._core.checks import check_number
 from lexel._core.gradients import straight_through
 from lexel._core.modules import TypedModuleList, ZeroLinear
 from lexel.codebook import Codebook, CodebookModule, FreeCodebook
@@ -70,7 +70,7 @@ class ImplicitQuantizer(Quantizer):
     ) -> None:
         super().__init__(num_embeddings, embedding_dim, channel_dim)
         name = type(self).__name__
-        self.commitment_cost = check_weight(name, "commitment_cost", commitment_cost)
+        self.commitment_cost = float(check_number(name, "commitment_cost", commitment_cost, least=0))
         if depth < 0 or width < 1:
             raise ValueError(f"{name}: depth must not be negative and width at least 1, got {depth} and {width}")
         self.depth = depth

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
-from lexel._core.checks import check_weight
+from lexel._core.checks import check_number
 from lexel._core.gradients import straight_through, unit_rows
 from lexel.quantizers._radix import from_digits, to_digits
 from lexel.quantizers.base import Choice, RowQuantizer
@@ -70,12 +70,10 @@ class LookupFreeQuantizer(RowQuantizer):
                 f"{name}: embedding_dim must be in [1, 62] so that an index fits int64, got {embedding_dim}"
             )
         super().__init__(2**embedding_dim, embedding_dim, channel_dim)
-        self.commitment_cost = check_weight(name, "commitment_cost", commitment_cost)
-        self.entropy_weight = check_weight(name, "entropy_weight", entropy_weight)
-        self.diversity_gamma = check_weight(name, "diversity_gamma", diversity_gamma)
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"{name}: temperature must be finite and positive, got {temperature}")
-        self.temperature = float(temperature)
+        self.commitment_cost = float(check_number(name, "commitment_cost", commitment_cost, least=0))
+        self.entropy_weight = float(check_number(name, "entropy_weight", entropy_weight, least=0))
+        self.diversity_gamma = float(check_number(name, "diversity_gamma", diversity_gamma, least=0))
+        self.temperature = float(check_number(name, "temperature", temperature, above=0))
 
     @property
     def magnitude(self) -> float:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from lexel._core.checks import check_number
 from lexel._core.gradients import straight_through
 from lexel.quantizers.base import Choice, Quantizer
 from lexel.quantizers.residual import check_remainders
@@ -30,7 +31,8 @@ class MultiScaleResidualQuantizer(Quantizer):
 
     `terms["codebook"]` moves the codes and the convolutions, `terms["commitment"]` the inputs. In the paper the
     quantizer's own loss has no weight, since the first term moves its codes already; a `BinarySphericalQuantizer` needs
-    one for its entropy. The task loss reaches the inputs straight through.
+    one for its entropy, and so does a quantizer with a map inward, as `ProjectedQuantizer` or `FactorisedCodebook`,
+    which nothing else trains. The task loss reaches the inputs straight through.
 
     `indices` is one axis of all tokens, `(B, Σ h_k·w_k)`, scale by scale from coarse to fine and row by row within
     each: the order in which VAR predicts them. `lookup` also takes the tokens of the first scales alone. Under a mask,
@@ -45,8 +47,8 @@ class MultiScaleResidualQuantizer(Quantizer):
         scales: the resolutions, coarse to fine, as sides of squares or as `(height, width)`; the last is the input's.
             They must not shrink.
         commitment_cost: β, the weight of the commitment term.
-        convolutions: how many convolutions there are, evenly shared between the scales; 0 for none, 4 in VAR. Or the
-            number of each scale's convolution, from 0, as `[0, 0, 1]`.
+        convolutions: how many convolutions there are, evenly shared between the scales; 0 for none. By default 4, as in
+            VAR, or one for each of fewer scales. Or the number of each scale's convolution, from 0, as `[0, 0, 1]`.
         convolution_weight: ρ, in [0, 1].
         upsampling: `"bicubic"` or, as in Infinity (arXiv 2412.04431), `"bilinear"`.
         quantizer_weight: the weight of the quantizer's own loss, averaged over the scales.
@@ -75,7 +77,7 @@ class MultiScaleResidualQuantizer(Quantizer):
         scales: Sequence[int | tuple[int, int]],
         commitment_cost: float = 0.25,
         *,
-        convolutions: int | Sequence[int] = 4,
+        convolutions: int | Sequence[int] | None = None,
         convolution_weight: float = 0.5,
         upsampling: Literal["bicubic", "bilinear"] = "bicubic",
         quantizer_weight: float = 0.0,
@@ -92,6 +94,8 @@ class MultiScaleResidualQuantizer(Quantizer):
             raise ValueError(f"{name}: scales must hold one or more positive sizes, got {list(scales)}")
         if any(a > c or b > d for (a, b), (c, d) in zip(self.sizes, self.sizes[1:], strict=False)):
             raise ValueError(f"{name}: scales must not shrink, got {list(scales)}")
+        if convolutions is None:
+            convolutions = min(4, len(self.sizes))
         if isinstance(convolutions, int):
             count, shared = convolutions, [int((i + 0.5) / len(self.sizes) * convolutions) for i in range(len(scales))]
         else:
@@ -101,19 +105,12 @@ class MultiScaleResidualQuantizer(Quantizer):
                     f"{name}: convolutions must hold a number for each of {len(self.sizes)} scales, all of them from 0 "
                     f"to the largest, got {shared}"
                 )
-        for argument, value, most in (
-            ("commitment_cost", commitment_cost, math.inf),
-            ("quantizer_weight", quantizer_weight, math.inf),
-            ("convolution_weight", convolution_weight, 1),
-            ("convolutions", count, len(self.sizes)),
-        ):
-            if not 0 <= value <= most or value == math.inf:
-                raise ValueError(f"{name}: {argument} must be in [0, {most}], got {value}")
+        check_number(name, "convolutions", count, least=0, most=len(self.sizes))
         self.upsampling = upsampling
         self.quantizer = quantizer
-        self.commitment_cost = float(commitment_cost)
-        self.convolution_weight = float(convolution_weight)
-        self.quantizer_weight = float(quantizer_weight)
+        self.commitment_cost = float(check_number(name, "commitment_cost", commitment_cost, least=0))
+        self.convolution_weight = float(check_number(name, "convolution_weight", convolution_weight, least=0, most=1))
+        self.quantizer_weight = float(check_number(name, "quantizer_weight", quantizer_weight, least=0))
         dim = quantizer.embedding_dim
         self.convolutions = convolutions if isinstance(convolutions, int) else shared
         self._convolution_of = shared

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lexel._core.checks import check_number
 from lexel._core.collectives import all_sum
 from lexel._core.values import Reading
 from lexel.quantizers._wrapper import Wrapper
@@ -45,7 +44,7 @@ class NormalisedQuantizer(Wrapper):
 
     Raises:
         TypeError: `quantizer` is not a quantizer.
-        ValueError: `std` is not a positive number.
+        ValueError: `std` is not a positive number, or codes of other channels than the inputs are to be scaled back.
 
     Example:
         >>> import torch, lexel
@@ -64,10 +63,14 @@ class NormalisedQuantizer(Wrapper):
     def __init__(
         self, quantizer: Quantizer, std: float = 0.2, *, scale_back: bool = True, channel_dim: int = 1
     ) -> None:
-        if not 0 < std < math.inf:
-            raise ValueError(f"NormalisedQuantizer: std must be positive and finite, got {std}")
+        if scale_back and quantizer.output_dim != quantizer.embedding_dim:
+            raise ValueError(
+                "NormalisedQuantizer: codes can be scaled back to where the inputs lie only if they have as many "
+                f"channels, and the quantizer turns {quantizer.embedding_dim} into {quantizer.output_dim}: use "
+                "scale_back=False"
+            )
         super().__init__(quantizer, quantizer.embedding_dim, channel_dim)
-        self.std = float(std)
+        self.std = float(check_number("NormalisedQuantizer", "std", std, above=0))
         self.scale_back = scale_back
         self.register_buffer("shift", torch.zeros(quantizer.embedding_dim))
         self.register_buffer("scale", torch.ones(()))
@@ -78,6 +81,12 @@ class NormalisedQuantizer(Wrapper):
     @override
     def leaves_remainder(self) -> bool:
         return self.scale_back and super().leaves_remainder
+
+    @property
+    @override
+    def prices(self) -> Tensor | None:
+        prices = super().prices
+        return prices / self.scale.square() if prices is not None and self.scale_back else prices
 
     @override
     def inward(self, z: Tensor) -> Tensor:

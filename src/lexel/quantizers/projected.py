@@ -76,6 +76,16 @@ class ProjectedQuantizer(Wrapper):
     def leaves_remainder(self) -> bool:
         return self.back  # the map back learns to bring the codes to where the inputs lie
 
+    @property
+    @override
+    def prices(self) -> Tensor | None:
+        if (prices := super().prices) is not None and self.back:
+            raise ValueError(
+                "ProjectedQuantizer: its quantizer has prices, which its maps do not take to where the inputs lie, as "
+                f"distances are others there: use another estimator, got {self.quantizer}"
+            )
+        return prices
+
     @override
     def inward(self, z: Tensor) -> Tensor:
         return apply_layer(self.down, z)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
+from lexel._core.checks import check_number
 from lexel._core.collectives import uniform_of_rows
 from lexel._core.gradients import carry, straight_through
 from lexel.quantizers._composite import Composite, check_parts
@@ -86,12 +87,10 @@ class ResidualQuantizer(Composite):
         turns = len(stages) if depth is None else depth
         if turns < len(stages):
             raise ValueError(f"{name}: depth must be at least the number of quantizers, {len(stages)}, got {depth}")
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"{name}: dropout must be in [0, 1], got {dropout}")
         in_turn = [stages[turn % len(stages)] for turn in range(turns)]
         super().__init__(stages, in_turn, stages[0].embedding_dim, channel_dim)
         self.depth = depth
-        self.dropout = float(dropout)
+        self.dropout = float(check_number(name, "dropout", dropout, least=0, most=1))
 
     @override
     def quantize_positions(self, z: Tensor, valid: Tensor | None) -> Choice:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
@@ -152,12 +151,10 @@ class StridedResidualQuantizer(Quantizer):
 
 def _averaged(z: Tensor, valid: Tensor | None, stride: int) -> tuple[Tensor, Tensor | None]:
     """The mean `(…, T/s, D)` of each s neighbours that are valid, and whether there is one, `(…, T/s)`."""
-    if valid is None:
-        blocks = z.reshape(-1, *z.shape[-2:]).movedim(-1, 1)
-        means = F.avg_pool1d(blocks, stride).movedim(1, -1)
-        return means.reshape(*z.shape[:-2], z.shape[-2] // stride, z.shape[-1]), None
     length = z.shape[-2] // stride
+    blocks = z.reshape(*z.shape[:-2], length, stride, z.shape[-1])
+    if valid is None:
+        return blocks.mean(-2), None
     counted = valid.reshape(*valid.shape[:-1], length, stride, 1)
-    blocks = torch.where(counted, z.reshape(*z.shape[:-2], length, stride, z.shape[-1]), 0)
     count = counted.sum(-2)
-    return blocks.sum(-2) / count.clamp_min(1), count.squeeze(-1) > 0
+    return torch.where(counted, blocks, 0).sum(-2) / count.clamp_min(1), count.squeeze(-1) > 0

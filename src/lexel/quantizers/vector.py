@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lexel._core.by_code import sum_by_code
-from lexel._core.checks import check_weight
+from lexel._core.checks import check_number
 from lexel._core.collectives import AllRows, all_sum, mean_over_ranks
 from lexel._core.config import Configurable
 from lexel._core.fused_loss import quantization_step
@@ -100,7 +100,7 @@ class VectorQuantizer(RowQuantizer):
         channel_dim: int = 1,
     ) -> None:
         super().__init__(num_embeddings, embedding_dim, channel_dim)
-        self.commitment_cost = check_weight("VectorQuantizer", "commitment_cost", commitment_cost)
+        self.commitment_cost = float(check_number("VectorQuantizer", "commitment_cost", commitment_cost, least=0))
         regularisers, upkeep = _as_tuple(regularisers), _as_tuple(upkeep)
         names = [part.name for part in regularisers]
         if len({*names, "codebook", "commitment", "double"}) < len(names) + 3:
@@ -187,8 +187,8 @@ class VectorQuantizer(RowQuantizer):
         terms = {"commitment": mean(commitment_error)}
         loss = self.commitment_cost * terms["commitment"]
         if estimated is not None and self.estimator.settings.has_double_loss:
-            errors = (z - estimated).square().sum(1)
-            terms["double"] = mean(errors.sum() if valid is None else errors @ valid.to(errors.dtype))
+            squares = (z - estimated).square().sum(1)
+            terms["double"] = mean(squares.sum() if valid is None else squares @ valid.to(squares.dtype))
             loss = loss + terms["double"]
         if self._has_codebook_loss:
             terms["codebook"] = mean(codebook_error)
@@ -241,7 +241,8 @@ class VectorQuantizer(RowQuantizer):
                 `sum` `(K, D)`. Those left out start as if each code had been chosen once, by an input equal to itself.
 
         Raises:
-            ValueError: a shape does not fit, or the learning rule has no such buffer.
+            TypeError: a value is not a tensor.
+            ValueError: a shape does not fit, a value is not finite, or the learning rule has no such buffer.
 
         Example:
             >>> import torch, lexel
@@ -257,10 +258,14 @@ class VectorQuantizer(RowQuantizer):
         ):
             if own is None:
                 raise ValueError(f"VectorQuantizer.load_codes: {self.learning.settings} has no {name}")
+            if not isinstance(value, Tensor):
+                raise TypeError(f"VectorQuantizer.load_codes: {name} must be a tensor, got {type(value).__name__}")
             if own.shape != value.shape:
                 raise ValueError(
                     f"VectorQuantizer.load_codes: {name} must have shape {tuple(own.shape)}, got {tuple(value.shape)}"
                 )
+            if not value.is_meta and not value.isfinite().all():
+                raise ValueError(f"VectorQuantizer.load_codes: {name} must be finite, got NaN or infinity")
         self.codebook.write(table)
         self.learning.restart(self.codebook.weight, torch.ones_like(self.codebook.weight[:, 0]))
         for name, value in averages.items():
