@@ -211,7 +211,7 @@ class TestPrecision:
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
     @pytest.mark.parametrize("training", [True, False])
     def test_autocast_changes_nothing(
-        self, quantizer: lexel.Quantizer, z: Tensor, training: bool, dtype: torch.dtype
+        self, quantizer: lexel.Quantizer, z: Tensor, training: bool, dtype: torch.dtype, example: Example
     ) -> None:
         twin = copy.deepcopy(quantizer.train(training))
         torch.manual_seed(1)
@@ -224,6 +224,10 @@ class TestPrecision:
         with torch.autocast(z.device.type, dtype):
             output = quantizer(z)
             assert torch.equal(quantizer.lookup(output.indices).to(z.dtype), output.quantized)
+            if example is ZOO["parallel, side by side"]:
+                with pytest.raises(ValueError, match="codes do not approximate its inputs: they have 3 channels"):
+                    quantizer.unquantized(z)
+                return
             target = quantizer.unquantized(z)
         torch.testing.assert_close(target, quantizer.unquantized(z), **EXACTLY)
 
@@ -444,8 +448,8 @@ class TestTransforms:
         torch.manual_seed(1)
         got = torch.func.functional_call(quantizer, values, (z,))
         torch.manual_seed(1)
-        # The values have no gradient, so a GPU may add in another order.
-        assert_same(got, twin(z), **(EXACTLY if z.device.type == "cpu" else {"rtol": 1e-6, "atol": 1e-7}))
+        # Tensors in other places of the memory may be added in another order.
+        assert_same(got, twin(z), rtol=1e-6, atol=1e-7)
         torch.testing.assert_close(state(quantizer), before, **EXACTLY)
 
     @pytest.mark.parametrize("training", [True, False])

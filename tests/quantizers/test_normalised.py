@@ -47,3 +47,15 @@ def test_mean_and_scale_are_found_once_by_inputs_that_count() -> None:
 def test_refuses_what_is_no_spread(std: float) -> None:
     with pytest.raises(ValueError, match=r"NormalisedQuantizer: std must be finite( and positive)?, got"):
         lexel.NormalisedQuantizer(lexel.VectorQuantizer(4, 2), std=std)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_the_order_of_the_inputs_changes_no_bit_of_what_is_measured(dtype: torch.dtype) -> None:
+    """As the number of ranks must not, which add up their parts in another order."""
+    z, found = torch.randn(1000, 6, dtype=dtype) * 3 + 5, []
+    for _ in range(10):
+        quantizer = lexel.NormalisedQuantizer(lexel.VectorQuantizer(4, 6)).to(dtype)
+        quantizer(z[torch.randperm(len(z))])
+        found.append((quantizer.shift, quantizer.scale))
+    for each in found[1:]:
+        torch.testing.assert_close(each, found[0], rtol=0, atol=0)

@@ -293,7 +293,8 @@ class TestCodes:
         assert box
         xy = np.array(shown.book["codes"]["xy"])
         where = (xy - xy.min(0)) / (xy.max(0) - xy.min(0))
-        lonely = int(where[:, 0].argmax())  # far from all others: one of those that were put apart
+        apart = ((where[:, None] - where) ** 2).sum(-1) + 9 * np.eye(len(where))
+        lonely = int(apart.min(1).argmax())  # far from all others, since a click knows whole pixels alone
         x = 20 + where[lonely, 0] * (box["width"] - 40)
         y = box["height"] - 20 - where[lonely, 1] * (box["height"] - 40)
         canvas.hover(position={"x": x, "y": y})

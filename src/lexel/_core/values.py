@@ -14,7 +14,17 @@ from typing import cast
 import torch
 from torch import Tensor
 
-__all__ = ["HostValue", "Reading", "Refusal", "Transient", "at_hand", "constant", "is_exporting", "is_recorded"]
+__all__ = [
+    "HostValue",
+    "Reading",
+    "Refusal",
+    "Transient",
+    "at_hand",
+    "constant",
+    "double",
+    "is_exporting",
+    "is_recorded",
+]
 
 HOST = ("cpu",)  # the devices whose memory is the program's
 
@@ -50,6 +60,16 @@ def at_hand(tensor: Tensor) -> bool:
         True
     """
     return not torch.compiler.is_compiling() and tensor.device.type in HOST
+
+
+def double(tensor: Tensor) -> Tensor:
+    """Return a tensor in float64, or as it is on MPS, which has none.
+
+    Example:
+        >>> double(torch.ones(2)).dtype
+        torch.float64
+    """
+    return tensor if tensor.device.type == "mps" else tensor.double()
 
 
 class HostValue:

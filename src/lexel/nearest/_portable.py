@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lexel._core.values import is_exporting
+from lexel._core.values import double, is_exporting
 
 # Numbers in one tile of scores: enough for an efficient matrix product, and the memory does not grow with N or K.
 TILE = 1 << 20
@@ -165,7 +165,7 @@ def true_scores(x: Tensor, codebook: Tensor, indices: Tensor, metric: str) -> Te
 
     They are computed in float64, or in float32 on MPS, which has no float64.
     """
-    x, codes = _double(x)[:, None], _double(codebook[indices])
+    x, codes = double(x)[:, None], double(codebook[indices])
     if metric == "euclidean":
         return -(x - codes).square().sum(-1)
     products = (x * codes).sum(-1)
@@ -218,10 +218,6 @@ def _power_of_two(top: Tensor) -> Tensor:
 
 
 def _unit(codes: Tensor) -> Tensor:
-    wide = _double(codes)
+    wide = double(codes)
     norms = wide.square().sum(1, keepdim=True).sqrt()
     return (wide / norms.where(norms > 0, 1)).to(codes.dtype)
-
-
-def _double(tensor: Tensor) -> Tensor:
-    return tensor if tensor.device.type == "mps" else tensor.double()  # MPS has no float64

@@ -13,6 +13,7 @@ from typing_extensions import override
 from lexel._core.checks import check_number
 from lexel._core.collectives import uniform_of_rows
 from lexel._core.gradients import carry, straight_through
+from lexel._core.values import double
 from lexel.quantizers._composite import Composite, check_parts
 from lexel.quantizers.base import Choice, Quantizer
 
@@ -238,7 +239,7 @@ class Beam:
     def __init__(self, codebooks: Sequence[Tensor], prices: Sequence[Tensor | None] | None, beam_size: int) -> None:
         # With the mean of the first codes as the origin, less of each product is rounded away.
         self.origin = codebooks[0].mean(0)
-        self.codebooks = [_double(codebooks[0] - self.origin), *map(_double, codebooks[1:])]
+        self.codebooks = [double(codebooks[0] - self.origin), *map(double, codebooks[1:])]
         self.sizes = [len(codes) for codes in codebooks]
         self.beam_size = beam_size
         costs = [codes.square().sum(1) for codes in self.codebooks]
@@ -266,7 +267,7 @@ class Beam:
         return torch.cat(found) if found else self.starts.new_empty(0, count, len(self.sizes))
 
     def _search(self, x: Tensor, count: int) -> Tensor:
-        wide = _double(x - self.origin)
+        wide = double(x - self.origin)
         alone = torch.addmm(self.costs, wide, torch.cat(self.codebooks).T, alpha=-2).to(x.dtype)
         scores = x.new_zeros(x.shape[0], 1)
         indices = self.starts.new_empty(x.shape[0], 1, 0)  # (N, beams, stages so far)
@@ -296,7 +297,3 @@ def _least(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     if count == 1:
         return scores.min(1, keepdim=True)
     return scores.topk(count, largest=False)
-
-
-def _double(tensor: Tensor) -> Tensor:
-    return tensor if tensor.device.type == "mps" else tensor.double()  # MPS has no float64
