@@ -190,9 +190,7 @@ def pictures(name: str, device: torch.device = DEVICE) -> Pictures:
 # What is trained
 
 
-def normalised(quantizer: lexel.Quantizer, std: float | None = None) -> lexel.Quantizer:
-    """With the inputs' shift and scale of Lexel's default, or another spread."""
-    std = std or lexel.presets.default(2, quantizer.embedding_dim).std
+def normalised(quantizer: lexel.Quantizer, std: float = 0.2) -> lexel.Quantizer:
     return lexel.NormalisedQuantizer(quantizer, std, scale_back=False)
 
 
@@ -607,8 +605,8 @@ of every fifth place in it held out. `python -m benchmarks.lengths prepare` make
 
 The small network has a width of 64 and goes down by 4, D = 64; the large one has a width of 128, four residual layers
 and goes down by 8. Rivals are Lexel's implementations of them, with the settings of their papers, and with k-means
-start and revival where they have codes; *normalised inputs* lends them the shift and scale of Lexel's default. FSQ
-has 8 levels for each number."""
+start and revival where they have codes; *normalised inputs* lends them the shift and scale of Lexel's default for
+D = 64. FSQ has 8 levels for each number."""
 
 
 DRAWN = {OURS: ("o-", "#c2410c", 2.5), "FSQ": ("s-", "#64748b", 1.2), "DiVeQ": ("^-", "#94a3b8", 1.2)}
