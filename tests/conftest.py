@@ -107,12 +107,38 @@ def run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def _operators_read_once() -> Iterator[None]:
-    """For exports to ONNX: each parses the sources of all 500 operators anew, which takes half a second."""
+    """For exports to ONNX: each parses the sources of all 500 operators and reads their signatures anew."""
     import onnxscript
+    from torch.onnx._internal.exporter import _schemas
 
     with pytest.MonkeyPatch.context() as patch:
         parse = onnxscript.TracedOnnxFunction.function_ir.fget
         patch.setattr(onnxscript.TracedOnnxFunction, "function_ir", property(functools.cache(parse)))
+        patch.setattr(_schemas, "op_signature_from_function", functools.cache(_schemas.op_signature_from_function))
+        yield
+
+
+@pytest.fixture(scope="session")
+def _traced_once(_operators_read_once: None) -> Iterator[None]:
+    """The same way through the same model is traced once; every export compares it with the model all the same."""
+    import json
+
+    from lexel.export.graphs import Way
+    from lexel.tokens import fingerprint
+
+    trace, known = Way.to_onnx, {}
+
+    def to_onnx(way):
+        model = getattr(way.module, "model", None)
+        if model is None:  # a part of one
+            return trace(way)
+        key = type(way.module), way.inputs, way.output, json.dumps(model.config, sort_keys=True), fingerprint(model)
+        if key not in known:
+            known[key] = trace(way)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Way, "to_onnx", to_onnx)
         yield
 
 

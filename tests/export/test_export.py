@@ -19,7 +19,7 @@ from lexel.cli import main
 from lexel.export import export
 from lexel.models import VQVAE, VQVAE2, Autoencoder, VectorAutoencoder
 
-pytestmark = pytest.mark.usefixtures("_operators_read_once")
+pytestmark = pytest.mark.usefixtures("_traced_once")
 
 SMALL = {"hidden_channels": 8, "residual_channels": 4, "residual_layers": 1}
 
@@ -31,8 +31,9 @@ def vq() -> lexel.VectorQuantizer:
 MODELS: dict[str, Callable[[], Autoencoder]] = {
     "the default": lambda: VQVAE(lexel.presets.default(64, 4), **SMALL),
     "2^62 codes, resized": lambda: VQVAE(lexel.FiniteScalarQuantizer([4] * 31), upsampling="resize", **SMALL),
-    "VQ-VAE-2": lambda: VQVAE2([vq(), vq()], **SMALL),
+    "VQ-VAE-2, transparent": lambda: VQVAE2([vq(), vq()], image_channels=4, **SMALL),
     "several scales": lambda: VQVAE(lexel.MultiScaleResidualQuantizer(vq(), [1, 2, 4], convolutions=1), **SMALL),
+    "residual, grey": lambda: VQVAE(lexel.ResidualQuantizer([vq(), vq()]), image_channels=1, **SMALL),
     "RQ-VAE of directions": lambda: VectorAutoencoder(
         lexel.ResidualQuantizer([vq(), vq()]), dim=12, hidden_channels=[8], unit=True
     ),
@@ -47,7 +48,8 @@ def trained(name: str) -> Autoencoder:
     if model.kind == "vectors":
         examples = torch.randn(64, model.dim)
     else:
-        examples = photographs()[0][None] if model.image_size is None else torch.rand(8, 3, *model.image_size)
+        channels, size = model.image_channels, model.image_size
+        examples = photographs(channels)[0][None] if size is None else torch.rand(8, channels, *size)
     for level in model.train().quantize(examples):
         for part in (module for module in model.modules() if isinstance(module, lexel.VectorQuantizer)):
             if part.embedding_dim == level.latents.shape[1]:
@@ -56,13 +58,14 @@ def trained(name: str) -> Autoencoder:
     return model.eval()
 
 
-def photographs() -> list[Tensor]:
+def photographs(channels: int = 3) -> list[Tensor]:
     """Photographs of several sizes, most of which the models must pad."""
     from skimage import data
 
     found = [torch.from_numpy(np.asarray(image)).movedim(-1, 0) / 255 for image in (data.astronaut(), data.coffee())]
     sizes = ((256, 256), (400, 599), (37, 250), (64, 64), (5, 9), (1, 1))
-    return [found[place % 2][:, :height, :width] for place, (height, width) in enumerate(sizes)]
+    which = torch.arange(channels) % 3
+    return [found[place % 2][which, :height, :width] for place, (height, width) in enumerate(sizes)]
 
 
 class Runtime:
@@ -93,7 +96,8 @@ def test_examples_become_the_models_indices_and_examples_again(name: str, tmp_pa
     assert runtime.facts["codebook_sizes"] == list(model.codebook_sizes)
     if model.kind == "images":
         size = model.image_size
-        batches = [image[None] for image in photographs()] if size is None else [torch.rand(3, 3, *size)]
+        channels = model.image_channels
+        batches = [image[None] for image in photographs(channels)] if size is None else [torch.rand(3, channels, *size)]
     else:
         batches = [torch.randn(count, model.dim) for count in (300, 1)]
     used = set()

@@ -40,7 +40,7 @@ from tests.report.test_page import browser
 
 __all__ = ["browser"]  # the fixture
 
-pytestmark = pytest.mark.usefixtures("_operators_read_once")
+pytestmark = pytest.mark.usefixtures("_traced_once")
 
 ROOT = Path(__file__).parent.parent.parent
 SHOWN = ("the default", "2^62 codes, resized")  # models whose indices a photograph is compared by

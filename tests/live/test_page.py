@@ -16,24 +16,24 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, Route
 from torch import Tensor
 
-import lexel
 from lexel.cli import main
 from lexel.data.images import to_pixels
 from lexel.data.images.decode import decode
 from lexel.data.images.measure import psnr
 from lexel.export import export_page
-from lexel.models import VQVAE, VQVAE2, Autoencoder
+from lexel.models import Autoencoder
 from lexel.runs import load_model
 from lexel.tokens.open import open_tokens
 from tests.commands import train
 from tests.conftest import PHOTOGRAPHS
+from tests.export.test_export import trained
 from tests.play.hands import HANDS, Finger, Hand, Keyboard, Point
 from tests.report.test_page import browser
 from tests.web import ROOT, every_text_in_both_languages, made_from_sources
 
 __all__ = ["browser"]  # the fixture
 
-pytestmark = pytest.mark.usefixtures("_operators_read_once")
+pytestmark = pytest.mark.usefixtures("_traced_once")
 
 LIVE = ROOT / "src" / "lexel" / "export" / "page"
 CODES = (16, 64)
@@ -711,23 +711,13 @@ def test_the_page_is_there_before_what_runs_its_models(browser: Browser, folder:
     page.close()
 
 
-def vq() -> lexel.VectorQuantizer:
-    return lexel.VectorQuantizer(16, 4)
-
-
-LEVELS: dict[str, Callable[[], Autoencoder]] = {
-    "residual, grey": lambda: VQVAE(lexel.ResidualQuantizer([vq(), vq()]), image_channels=1, **SMALL),
-    "VQ-VAE-2, transparent": lambda: VQVAE2([vq(), vq()], image_channels=4, **SMALL),
-    "several scales": lambda: VQVAE(lexel.MultiScaleResidualQuantizer(vq(), [1, 2, 4], convolutions=1), **SMALL),
-    "2^62 codes": lambda: VQVAE(lexel.FiniteScalarQuantizer([4] * 31), **SMALL),
-}
+LEVELS = ("residual, grey", "VQ-VAE-2, transparent", "several scales", "2^62 codes, resized")
 
 
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Autoencoder]]:
     """A page of models of all kinds."""
-    torch.manual_seed(0)
-    models = {name: make().eval() for name, make in LEVELS.items()}
+    models = {name: trained(name) for name in LEVELS}
     out = tmp_path_factory.mktemp("kinds") / "live"
     export_page(models, out)
     return out, models
