@@ -26,6 +26,7 @@ from lexel._core.by_code import add_by_code
 from lexel._core.checks import check_integer, check_number, checked
 from lexel._core.collectives import all_min, all_sum, gather_rows, rank, world_size
 from lexel._core.rows import Rows, read, spans, tensor_of
+from lexel._core.values import double, widest
 from lexel.nearest import nearest_code
 
 __all__ = ["LARGEST", "Clustering", "Rows", "common_row", "kmeans"]
@@ -226,7 +227,7 @@ class _Found:
     @property
     def counts(self) -> Tensor:
         """How many rows each code has, `(k,)`, float64."""
-        return self.weights.to(_wide(self.codes)) / self.data.scales[2]
+        return double(self.weights) / self.data.scales[2]
 
     @property
     def error(self) -> float:
@@ -236,9 +237,8 @@ class _Found:
     @property
     def means(self) -> Tensor:
         """The mean of each code's rows `(k, D)`; the code where it has none."""
-        wide = _wide(self.codes)
-        means = self.sums.to(wide) / self.data.scales[0].to(wide) / self.counts.unsqueeze(1).clamp_min(1e-300)
-        means = torch.where(self.weights.unsqueeze(1) > 0, means, self.codes.to(wide)).to(self.codes.dtype)
+        means = double(self.sums) / double(self.data.scales[0]) / self.counts.unsqueeze(1).clamp_min(1e-300)
+        means = torch.where(self.weights.unsqueeze(1) > 0, means, double(self.codes)).to(self.codes.dtype)
         return F.normalize(means, dim=1) if self.data.unit else means
 
 
@@ -399,7 +399,7 @@ def _open(
         raise ValueError(f"kmeans: {num_embeddings} codes need at least as many rows, got {total}")
     heaviest = 1.0
     if weights is not None:
-        weights = torch.as_tensor(weights).detach().to(like.device, _wide(like))
+        weights = torch.as_tensor(weights).detach().to(like.device, widest(like))
         fit = weights.shape == (len(rows),) and bool(((weights >= 0) & weights.isfinite()).all())
         top = weights.max().reshape(1) if fit and len(rows) else weights.new_zeros(1)
         fit, heaviest = all_min(torch.cat([weights.new_full((1,), float(fit)), -top])).tolist()
@@ -455,8 +455,3 @@ def _uniform(numbers: Tensor) -> Tensor:
         x = (x & 0xFFFFFFFF) * multiplier
         x = (x & 0xFFFFFFFF) ^ ((x & 0xFFFFFFFF) >> 16)
     return (((x >> 8).float() + 0.5) / (1 << 24)).clamp_max(1 - 2**-24)  # float32 rounds the last one up to 1
-
-
-def _wide(tensor: Tensor) -> torch.dtype:
-    """Return float64, or float32 on MPS, which lacks it."""
-    return torch.float32 if tensor.device.type == "mps" else torch.float64

@@ -315,15 +315,17 @@ class TestMultiScale:
 
     @pytest.mark.parametrize("weight", [0.0, 1.0])
     @pytest.mark.parametrize(
-        "quantizer",
+        "make",
         [
-            lexel.ProjectedQuantizer(lexel.VectorQuantizer(16, 3), 8),
-            lexel.VectorQuantizer(16, 8, codebook=lexel.FactorisedCodebook(3)),
+            lambda: lexel.ProjectedQuantizer(lexel.VectorQuantizer(16, 3), 8),
+            lambda: lexel.VectorQuantizer(16, 8, codebook=lexel.FactorisedCodebook(3)),
         ],
         ids=["projected", "factorised"],
     )
-    def test_a_map_inward_learns_by_the_loss_of_the_quantizer(self, quantizer: lexel.Quantizer, weight: float) -> None:
-        multi = lexel.MultiScaleResidualQuantizer(quantizer, [1, 2], quantizer_weight=weight)
+    def test_a_map_inward_learns_by_the_loss_of_the_quantizer(
+        self, make: Callable[[], lexel.Quantizer], weight: float
+    ) -> None:
+        multi = lexel.MultiScaleResidualQuantizer(make(), [1, 2], quantizer_weight=weight)
         output = multi(torch.randn(2, 8, 2, 2))
         multi.zero_grad()
         (output.loss + output.quantized.sum()).backward()

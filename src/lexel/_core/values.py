@@ -62,14 +62,24 @@ def at_hand(tensor: Tensor) -> bool:
     return not torch.compiler.is_compiling() and tensor.device.type in HOST
 
 
+def widest(tensor: Tensor) -> torch.dtype:
+    """Return the widest floating dtype of a tensor's device: float64, or float32 on MPS, which lacks it.
+
+    Example:
+        >>> widest(torch.ones(2))
+        torch.float64
+    """
+    return torch.float32 if tensor.device.type == "mps" else torch.float64
+
+
 def double(tensor: Tensor) -> Tensor:
-    """Return a tensor in float64, or as it is on MPS, which has none.
+    """Return a tensor in the widest floating dtype of its device.
 
     Example:
         >>> double(torch.ones(2)).dtype
         torch.float64
     """
-    return tensor if tensor.device.type == "mps" else tensor.double()
+    return tensor.to(widest(tensor))
 
 
 class HostValue:

@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from lexel._core.checks import check_number
 from lexel._core.collectives import all_sum
-from lexel._core.values import Reading, double
+from lexel._core.values import Reading, widest
 from lexel.quantizers._wrapper import Wrapper
 from lexel.quantizers.base import Choice, Quantizer
 
@@ -118,12 +118,12 @@ class NormalisedQuantizer(Wrapper):
         self.widen()
         if not torch.compiler.is_compiling() and self._known.of(self.found, lambda: self.found):
             return
-        # In float64, and rounded to float32: how many ranks there are changes the last bits of a sum.
-        z = double(z.reshape(-1, z.shape[-1]))
-        counted = z.new_ones(z.shape[0], 1) if valid is None else valid.reshape(-1, 1).to(z.dtype)
-        sums, count = all_sum(torch.where(counted > 0, z, 0).sum(0), counted.sum())
+        # Sums in float64, rounded to float32: how many ranks there are changes the last bits of a sum.
+        z, wide = z.reshape(-1, z.shape[-1]), widest(z)
+        counted = z.new_ones(z.shape[0], 1, dtype=torch.bool) if valid is None else valid.reshape(-1, 1)
+        sums, count = all_sum(torch.where(counted, z, 0).sum(0, dtype=wide), counted.sum(dtype=wide))
         mean = (sums / count.clamp_min(1)).float()
-        (squares,) = all_sum(torch.where(counted > 0, z - mean, 0).square().sum())
+        (squares,) = all_sum(torch.where(counted, z - mean, 0).square().sum(dtype=wide))
         scale = (self.std * torch.rsqrt(squares / (count * z.shape[1]))).float()
         now = ~self.found & (squares > 0)
         self.shift.copy_(torch.where(now, mean, self.shift))
