@@ -178,7 +178,9 @@ class VectorQuantizer(RowQuantizer):
             # In training alone: evaluating on one rank must not wait for the others.
             statistics = list(all_sum(*statistics))
         counts, error, *sums = statistics
-        errors = None if own_errors is None or rows is None else StepErrors(sums.pop(0), own_errors, rows)
+        errors = None
+        if own_errors is not None and rows is not None:
+            errors, sums = StepErrors(sums[0], own_errors, rows), sums[1:]
         elements = counts.sum().clamp_min(1) * z.shape[-1]
 
         def mean(local: Tensor) -> Tensor:
