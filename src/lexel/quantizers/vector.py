@@ -137,7 +137,7 @@ class VectorQuantizer(RowQuantizer):
     @property
     @override
     def could_use_upkeep(self) -> bool:
-        return self.codebook.settings.accepts_placement and not self.upkeep
+        return self.codebook.settings.accepts_placement and len(self.upkeep) == 0
 
     @property
     @override
@@ -147,7 +147,7 @@ class VectorQuantizer(RowQuantizer):
             return False
         parts = self.codebook.settings, self.learning.settings, self.estimator.settings
         declared = all("accepts_positions" in vars(type(part)) and part.accepts_positions for part in parts)
-        return declared and not self.regularisers
+        return declared and len(self.regularisers) == 0  # torch 2.11 compiles no `not` of a list of modules
 
     @override
     def quantize_rows(self, z: Tensor, valid: Tensor | None) -> Choice:
@@ -198,7 +198,7 @@ class VectorQuantizer(RowQuantizer):
             loss = loss + (terms["codebook"] if weight == 1 else weight * terms["codebook"])
         if self.training:
             # A learning rule that moves the codes in place does so before the backward pass reads them.
-            fixed = codes if self.learning.settings.trainable or not self.regularisers else codes.clone()
+            fixed = codes if self.learning.settings.trainable or len(self.regularisers) == 0 else codes.clone()
             for part in self.regularisers:
                 # A product: an empty batch has no loss, and needs no branch.
                 terms[part.settings.name] = part(z, fixed, valid) * (counts.sum() > 0)
