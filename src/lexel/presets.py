@@ -49,7 +49,10 @@ __all__ = [
 
 @register
 def default(num_embeddings: int = 512, embedding_dim: int = 64, *, channel_dim: int = 1) -> NormalisedQuantizer:
-    """Lexel's own recipe, for any K, any D and any length of training: what did best in `python -m benchmarks.lengths`.
+    """Lexel's own recipe, for any K, any D and any length of training, with nothing to tune.
+
+    In `python -m benchmarks.lengths` it did best up to 2,000 steps. From 8,000 on `EMA(0.8)`, `KMeansStart()` and
+    `Revival()` on the inputs as they are, with β = 1, do as well.
 
     The inputs are shifted and scaled to a range in which encoder and decoder learn well, and not scaled back. Codes
     start by k-means, are moving averages of their inputs, and are revived when no input chooses them; the gradient is
