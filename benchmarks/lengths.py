@@ -652,7 +652,7 @@ def draw(runs: Runs) -> None:
         axis.set_xticks(ticks, [f"{length:,}" for length in ticks])
         axis.yaxis.set_major_formatter("{x:.2f}")
         axis.yaxis.set_minor_formatter("{x:.2f}")
-        axis.tick_params(which="minor", labelsize=7)
+        axis.tick_params(axis="y", which="both", labelsize=7)
         axis.xaxis.set_minor_locator(mpl.ticker.NullLocator())
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("held-out error")
