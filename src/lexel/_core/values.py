@@ -24,6 +24,7 @@ __all__ = [
     "double",
     "is_exporting",
     "is_recorded",
+    "widest",
 ]
 
 HOST = ("cpu",)  # the devices whose memory is the program's
